@@ -1,0 +1,8 @@
+"""Pooling-based Vision Transformer (PiT, ICCV 2021) for Keras 3 and TensorFlow."""
+
+from pit_keras.models import create_model, list_models
+from pit_keras.weights import load_pytorch_weights
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "create_model", "list_models", "load_pytorch_weights"]

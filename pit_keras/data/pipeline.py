@@ -1,0 +1,146 @@
+"""From a source to the batches that training and evaluation take.
+
+Every random decision is a stateless function of (seed, epoch, example), and the order of a source
+is one of (seed, position). So the batches do not depend on the number of threads, and training
+resumed at a position receives, bit for bit, what it would have received.
+"""
+
+import tensorflow as tf
+
+from pit_keras.data.augmentation import random_flip, random_resized_crop
+from pit_keras.data.mixing import cutmix
+from pit_keras.data.preprocessing import normalise, preprocess_evaluation
+from pit_keras.data.seeds import example_seed
+from pit_keras.data.unreadable import UnreadableImages, load_images
+
+
+def steps_per_epoch(source, batch_size):
+    """How many full batches an epoch of the training split gives.
+
+    Raises:
+        ValueError: not one.
+    """
+    size = source.sizes["train"]
+    if not 1 <= batch_size <= size:
+        raise ValueError(
+            f"The batch size must be between 1 and the {size} training images of {source.name}, "
+            f"got {batch_size}."
+        )
+    return size // batch_size
+
+
+def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
+    """Endless augmented training batches.
+
+    Each image is cropped, resized, flipped, and kept in 8 bits until its batch has gone through
+    CutMix. Normalising comes last: it is linear, so its order with CutMix does not matter, and
+    this way only the finished batch is float.
+
+    Args:
+        source: a `sources.Source`.
+        config: a `DataConfig`, or anything with its fields.
+        batch_size: images in a batch.
+        seed: integer, decides order and augmentation.
+        start: the "position" of the last batch received, to resume right after it.
+        unreadable: an `UnreadableImages` that learns of skipped images and, with its
+            `plain_errors`, turns the pipeline's errors into readable ones.
+
+    Returns:
+        A `tf.data.Dataset` of dicts:
+            "image": float32 (B, H, W, 3), normalised;
+            "label": float32 (B, classes), one-hot, or mixed by CutMix;
+            "id": int64 (B,);
+            "position": int64 scalar, examples drawn since training began, this batch included.
+    """
+    if config.cutmix_alpha < 0:
+        raise ValueError(f"cutmix_alpha must be 0 (no CutMix) or more, got {config.cutmix_alpha}.")
+    epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    examples = source.train_stream(seed, start, epoch_length)
+    if source.is_encoded:
+        limit = epoch_length if config.skip_unreadable else None
+        examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
+
+    def augment(example):
+        return {**example, "image": _augment(example, seed, config)}
+
+    def finish(batch):
+        return _finish_batch(batch, seed, config, len(source.class_names))
+
+    batches = (
+        examples.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size, drop_remainder=True)
+        .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+    )
+    return _in_order(batches)
+
+
+def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
+    """One pass over a split, every example exactly once; the last batch is filled up.
+
+    An image that cannot be read ends the pass with an error, whatever `config.skip_unreadable`.
+
+    Args:
+        source, config, batch_size, unreadable: as for `train_batches`.
+        split: "train" or "val".
+
+    Returns:
+        A `tf.data.Dataset` of dicts, all of the same shapes:
+            "image": float32 (B, H, W, 3), normalised;
+            "label": int64 (B,);
+            "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batch;
+            "id": int64 (B,), -1 for those.
+    """
+    if batch_size < 1:
+        raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
+    examples = source.scan(split)
+    if source.is_encoded:
+        examples = load_images(examples, source, split, unreadable or UnreadableImages())
+
+    def prepare(example):
+        image = preprocess_evaluation(example["image"], config)
+        return {**example, "image": image, "weight": tf.constant(1.0)}
+
+    filler = {
+        "image": tf.zeros((*config.image_size, 3)),
+        "label": tf.constant(0, tf.int64),
+        "weight": tf.constant(0.0),
+        "id": tf.constant(-1, tf.int64),
+    }
+    missing = -source.sizes[split] % batch_size
+    batches = (
+        examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+        .concatenate(tf.data.Dataset.from_tensors(filler).repeat(missing))
+        .batch(batch_size, drop_remainder=True)
+    )
+    return _in_order(batches)
+
+
+def _augment(example, seed, config):
+    """Random resized crop and flip: uint8 (H, W, 3) of any size -> uint8 (*image_size, 3)."""
+    seed = example_seed(seed, example["epoch"], example["id"])
+    image = random_resized_crop(
+        example["image"], seed, config.image_size, config.crop_scale, config.crop_aspect
+    )
+    image = tf.cast(image, tf.uint8)
+    return random_flip(image, seed) if config.flip else image
+
+
+def _finish_batch(batch, seed, config, classes):
+    """CutMix, keyed by the batch's first example, and normalisation."""
+    images, labels = batch["image"], tf.one_hot(batch["label"], classes)
+    if config.cutmix_alpha > 0:
+        batch_seed = example_seed(seed, batch["epoch"][0], batch["id"][0])
+        images, labels = cutmix(images, labels, batch_seed, config.cutmix_alpha)
+    return {
+        "image": normalise(images, config.mean, config.std),
+        "label": labels,
+        "id": batch["id"],
+        "position": batch["position"][-1] + 1,
+    }
+
+
+def _in_order(batches):
+    """Lets parallel maps keep the order of their input, and prepares batches ahead."""
+    options = tf.data.Options()
+    options.deterministic = True
+    return batches.with_options(options).prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,240 @@
+"""Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files.
+
+Only prepared data sets are opened; nothing is downloaded here.
+"""
+
+import bisect
+import dataclasses
+import difflib
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pit_keras.data.preprocessing import decode
+from pit_keras.data.sources import Source
+
+SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
+FILES_READ_AT_ONCE = 16  # fixed, because the order of the records depends on it
+SPLIT_SEED = (0, 0)  # of the held-out share, the same in every run
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSplit:
+    """A part of a stored split.
+
+    A record belongs to it when its rank in a fixed pseudo-random permutation of all records lies in
+    `ranks`; `range(n)` takes all.
+    """
+
+    files: tuple[str, ...]
+    lengths: tuple[int, ...]  # records in each file
+    ranks: range
+
+    @property
+    def first_ids(self):
+        """The id of each file's first record: records are numbered in the order of the files."""
+        return (0, *itertools.accumulate(self.lengths))[:-1]
+
+    def records(self, file_order=None):
+        """The (id, serialised example) pairs, files interleaved in the order of `file_order`."""
+        files, first_ids = tf.constant(self.files), tf.constant(self.first_ids, tf.int64)
+        if file_order is not None:
+            files, first_ids = tf.gather(files, file_order), tf.gather(first_ids, file_order)
+        records = tf.data.Dataset.from_tensor_slices((files, first_ids)).interleave(
+            lambda file, first_id: tf.data.TFRecordDataset(file).enumerate(first_id),
+            cycle_length=FILES_READ_AT_ONCE,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        if len(self.ranks) < sum(self.lengths):
+            records = records.filter(lambda record_id, _: self._holds(record_id))
+        return records
+
+    def _holds(self, record_id):
+        rank = tf.random.experimental.index_shuffle(
+            record_id, tf.constant(SPLIT_SEED, tf.int64), max_index=sum(self.lengths) - 1
+        )
+        return (self.ranks.start <= rank) & (rank < self.ranks.stop)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSource(Source):
+    """A prepared TFDS data set; its `features` are reduced to one image and one label."""
+
+    name: str
+    class_names: tuple[str, ...]
+    splits: dict[str, RecordSplit]
+    features: Any
+    image_key: str
+    label_key: str
+
+    is_encoded = True
+
+    @property
+    def sizes(self):
+        return {name: len(split.ranks) for name, split in self.splits.items()}
+
+    def load(self, image):
+        return decode(image)
+
+    def describe(self, split, example_id):
+        stored = self.splits[split]
+        index = bisect.bisect_right(stored.first_ids, example_id) - 1
+        record = example_id - stored.first_ids[index]
+        return f"record {record} of {os.path.basename(stored.files[index])}"
+
+    def scan(self, split):
+        return self.splits[split].records().map(self._parse)
+
+    def _train_stream(self, seed, start, length):
+        """Enters its first epoch by reading over the records before `start`, undecoded."""
+        first_epoch, first_record = divmod(start, length)
+
+        def epoch_stream(epoch):
+            skipped = tf.where(epoch == first_epoch, tf.constant(first_record, tf.int64), 0)
+            order = self._shuffled_records(seed, epoch).take(length).enumerate().skip(skipped)
+            return order.map(
+                lambda k, record: {
+                    **self._parse(*record),
+                    "epoch": epoch,
+                    "position": epoch * length + k,
+                }
+            )
+
+        return tf.data.Dataset.counter(first_epoch).flat_map(epoch_stream)
+
+    def _shuffled_records(self, seed, epoch):
+        split = self.splits["train"]
+        epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
+        files = tf.range(len(split.files))
+        file_order = tf.random.experimental.stateless_shuffle(files, epoch_seed)
+        # Dataset.shuffle mixes the seed of its graph, this one function's, into its own. Setting
+        # it keeps the order independent of a global seed.
+        tf.random.set_seed(1)
+        buffer_seed = tf.random.stateless_uniform(
+            (), epoch_seed, minval=None, maxval=None, dtype=tf.int64
+        )
+        return split.records(file_order).shuffle(
+            SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False
+        )
+
+    def _parse(self, record_id, record):
+        example = self.features.deserialize_example(
+            record, decoders={self.image_key: tfds.decode.SkipDecoding()}
+        )
+        return {
+            "image": example[self.image_key],
+            "label": tf.cast(example[self.label_key], tf.int64),
+            "id": record_id,
+        }
+
+
+def open_records(name, *, data_dir=None, holdout=0.1):
+    """Opens a prepared TFDS data set with one image and one class label per example.
+
+    The training split is "train". The validation split is "validation", else "test", else the
+    share `holdout` of "train", chosen by record number. Of several images or labels the data set's
+    supervised keys decide.
+
+    Raises:
+        ValueError: no such data set, not prepared, not stored as TFRecord, or without what is
+            needed; the sentence says which, and what to do.
+    """
+    builder = _builder(name, data_dir)
+    info = builder.info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
+            "read, prepare it with `--file_format=tfrecord`."
+        )
+    image_key, label_key = (
+        _feature_key(info, name, kind, position)
+        for position, kind in enumerate((tfds.features.Image, tfds.features.ClassLabel))
+    )
+    if info.features[image_key].dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
+    wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
+    return RecordSource(
+        name=name,
+        class_names=tuple(info.features[label_key].names),
+        splits=_splits(info.splits, name, holdout),
+        features=wanted.extract_features(info.features),
+        image_key=image_key,
+        label_key=label_key,
+    )
+
+
+def _builder(name, data_dir):
+    data_dir = os.path.expanduser(data_dir) if data_dir else None
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise ValueError(_unknown_name(name)) from None
+    except (ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"TFDS cannot open the data set {name}: {reason}") from error
+    if not builder.is_prepared():  # its splits would be empty rather than an error
+        where = f" --data_dir={data_dir}" if data_dir else ""
+        raise ValueError(
+            f"The TFDS data set {name} is not prepared in {builder.data_dir}; "
+            f"prepare it with `tfds build {name}{where}`."
+        )
+    return builder
+
+
+def _unknown_name(name):
+    if os.path.isdir(os.path.expanduser(name)):
+        return f"{name} is a folder; write folder:{name} to read images from it."
+    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
+    near = difflib.get_close_matches(name, known, n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else "."
+    return (
+        f"There is no data set {name!r}: give digits, folder:PATH or the name of a TFDS data set"
+        f"{hint}"
+    )
+
+
+def _feature_key(info, name, kind, position):
+    """The key of the one feature of a kind; of several, the one among the supervised keys."""
+    features = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
+    keys = [key for key, feature in features.items() if isinstance(feature, kind)]
+    if len(keys) > 1 and info.supervised_keys and info.supervised_keys[position] in keys:
+        keys = [info.supervised_keys[position]]
+    if len(keys) != 1:
+        found = f"several ({', '.join(keys)})" if keys else "none"
+        raise ValueError(
+            f"The TFDS data set {name} must have one {kind.__name__} feature, it has {found}."
+        )
+    return keys[0]
+
+
+def _splits(infos, name, holdout):
+    """Maps "train" and "val" to the stored splits, or to two parts of the one stored split."""
+    if "train" not in infos:
+        raise ValueError(
+            f"The TFDS data set {name} has no train split; it has {', '.join(infos) or 'none'}."
+        )
+    train = _whole(infos["train"])
+    for held_out in ("validation", "test"):
+        if held_out in infos:
+            return {"train": train, "val": _whole(infos[held_out])}
+    if not 0 < holdout < 1:
+        raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
+    size = len(train.ranks)
+    count = min(max(round(holdout * size), 1), size - 1)
+    return {
+        "train": dataclasses.replace(train, ranks=range(count, size)),
+        "val": dataclasses.replace(train, ranks=range(count)),
+    }
+
+
+def _whole(info):
+    return RecordSplit(
+        files=tuple(map(str, info.filepaths)),
+        lengths=tuple(info.shard_lengths),
+        ranks=range(info.num_examples),
+    )

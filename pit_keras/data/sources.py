@@ -1,0 +1,186 @@
+"""Where labelled images come from: the embedded digits, a folder, or a TFDS data set.
+
+A source knows its classes and sizes and gives its examples in two ways: as an endless stream for
+training, in a random order that can be entered anywhere, and as one pass over a split in a fixed
+order. It does not touch the pixels: `Source.load` does, and the pipeline decides where.
+"""
+
+import abc
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from pit_keras.data.folders import list_folder
+from pit_keras.data.preprocessing import decode
+
+DIGITS_HELD_OUT = 360  # the last 20%, by other writers than most of the rest
+
+
+class Source(abc.ABC):
+    """A labelled image data set with the splits "train" and "val".
+
+    Attributes:
+        name: what it was opened as.
+        class_names: one for each label.
+        sizes: the number of examples, {"train": n, "val": m}.
+        is_encoded: whether `load` reads and decodes a JPEG or PNG, and so may fail.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    sizes: Mapping[str, int]
+    is_encoded: bool
+
+    @abc.abstractmethod
+    def load(self, image):
+        """Turns the "image" of an element into its pixels, uint8 (H, W, 3)."""
+
+    @abc.abstractmethod
+    def describe(self, split, example_id):
+        """Names an example in a message: its file or its record."""
+
+    @abc.abstractmethod
+    def scan(self, split):
+        """One pass over a split in a fixed order: {"image", "label" int64, "id" int64}.
+
+        "image" is what `load` takes: a path, encoded bytes or pixels. "id" is the example's number
+        within its split (for a TFDS data set, within the stored split that it is part of).
+        """
+
+    def train_stream(self, seed, start=0, length=None):
+        """An endless stream over shuffled epochs of the training split.
+
+        Elements are those of `scan` with two more int64 scalars, "epoch" and "position", the
+        number of examples drawn since training began. The stream from `start` is the tail of the
+        stream from 0.
+
+        Args:
+            seed: integer; with the epoch it decides the order.
+            start: the position of the first element.
+            length: how many examples an epoch draws; default all. Each epoch has another order, so
+                none is left out for good.
+        """
+        size = self.sizes["train"]
+        length = size if length is None else length
+        if not 1 <= length <= size:
+            raise ValueError(f"An epoch of {self.name} draws 1 to {size} examples, not {length}.")
+        if start < 0:
+            raise ValueError(f"A training stream starts at position 0 or later, not at {start}.")
+        return self._train_stream(seed, start, length)
+
+    @abc.abstractmethod
+    def _train_stream(self, seed, start, length): ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource(Source):
+    """Examples that can be reached by number: paths of files, or images held in memory.
+
+    `images` maps each split to a tensor of paths (N,) or of pixels, uint8 (N, H, W, 3); `labels`
+    maps it to an int64 tensor (N,).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    images: Mapping[str, tf.Tensor]
+    labels: Mapping[str, tf.Tensor]
+
+    @property
+    def sizes(self):
+        return {split: int(labels.shape[0]) for split, labels in self.labels.items()}
+
+    @property
+    def is_encoded(self):
+        return self.images["train"].dtype == tf.string
+
+    def load(self, image):
+        return decode(tf.io.read_file(image)) if self.is_encoded else image
+
+    def describe(self, split, example_id):
+        if self.is_encoded:
+            return os.fsdecode(self.images[split][example_id].numpy())
+        return f"{split} example {example_id} of {self.name}"
+
+    def scan(self, split):
+        return tf.data.Dataset.range(self.sizes[split]).map(
+            lambda index: self._example(split, index)
+        )
+
+    def _train_stream(self, seed, start, length):
+        last = self.sizes["train"] - 1
+
+        def draw(position):
+            epoch = position // length
+            index = tf.random.experimental.index_shuffle(
+                position % length, tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=last
+            )
+            return {**self._example("train", index), "epoch": epoch, "position": position}
+
+        return tf.data.Dataset.counter(start).map(draw)
+
+    def _example(self, split, index):
+        return {
+            "image": self.images[split][index],
+            "label": self.labels[split][index],
+            "id": index,
+        }
+
+
+def open_source(dataset, *, data_dir=None, holdout=0.1):
+    """Opens a data set by name.
+
+    Args:
+        dataset: "digits" (scikit-learn's 1,797 scans, nothing to download), "folder:PATH" (see
+            `folders`), or the name of a prepared TFDS data set (see `records`).
+        data_dir: where TFDS keeps its data sets; default: TFDS's own place.
+        holdout: the share of the training images held out where a folder or a TFDS data set brings
+            no validation part. The split of the digits is fixed.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
+            sentence says why.
+    """
+    if dataset == "digits":
+        return _open_digits()
+    if dataset.startswith("folder:"):
+        return _open_folder(dataset, holdout)
+    # Imported here because tensorflow_datasets is slow to import and needed by few.
+    from pit_keras.data.records import open_records
+
+    return open_records(dataset, data_dir=data_dir, holdout=holdout)
+
+
+def _open_digits():
+    """Scikit-learn's handwritten digits: 8 x 8 scans, whose grey levels x in 0..16 become
+    floor(255 x / 16 + 1/2) in all three channels.
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    grey = (images.reshape(-1, 8, 8, 1).astype("int64") * 255 + 8) // 16
+    pixels = grey.astype("uint8").repeat(3, axis=-1)  # (N, 8, 8, 1) -> (N, 8, 8, 3)
+    parts = {"train": slice(-DIGITS_HELD_OUT), "val": slice(-DIGITS_HELD_OUT, None)}
+    return _array_source(
+        "digits",
+        tuple(map(str, range(10))),
+        {split: pixels[part] for split, part in parts.items()},
+        {split: labels[part] for split, part in parts.items()},
+    )
+
+
+def _open_folder(dataset, holdout):
+    folder = list_folder(dataset.removeprefix("folder:"), holdout)
+    paths = {split: list(map(os.fsencode, paths)) for split, paths in folder.paths.items()}
+    return _array_source(dataset, folder.class_names, paths, folder.labels)
+
+
+def _array_source(name, class_names, images, labels):
+    with tf.device("CPU"):  # the input pipeline runs there
+        return ArraySource(
+            name=name,
+            class_names=class_names,
+            images={split: tf.constant(part) for split, part in images.items()},
+            labels={split: tf.constant(part, tf.int64) for split, part in labels.items()},
+        )

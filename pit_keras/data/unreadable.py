@@ -1,0 +1,124 @@
+"""Loading images of which some may be broken: skip, name and count them, or fail by name.
+
+A TensorFlow graph knows no try and except, and an error inside tf.data reaches the consumer as a
+long `tf.errors` message that names no file. Here a broken image becomes an empty one, which is then
+filtered out; only for those does Python run.
+"""
+
+import collections
+import contextlib
+import logging
+import threading
+
+import tensorflow as tf
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadableImageError(ValueError):
+    """An example that cannot be used; the message names it in one sentence."""
+
+
+class UnreadableImages:
+    """A report of the images that a pipeline could not read. Safe to use from several threads.
+
+    It runs ahead of the batches received by what the pipeline prefetches.
+
+    Attributes:
+        names: what was unreadable, each named once, in the order of their finding.
+        counts: how many were skipped in each epoch, {epoch: count}.
+        error: the `UnreadableImageError` that ended the pipeline, or None.
+    """
+
+    def __init__(self):
+        self.names = []
+        self.counts = collections.Counter()
+        self.error = None
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def plain_errors(self):
+        """Within it, an error of the pipeline is raised as the `UnreadableImageError` it was."""
+        try:
+            yield
+        except tf.errors.OpError:
+            if self.error is None:
+                raise
+            raise self.error from None
+
+    def skip(self, name, epoch, epoch_length):
+        """Records a skipped image.
+
+        Raises:
+            UnreadableImageError: it is one too many, more than half of an epoch's.
+        """
+        with self._lock:
+            self.counts[epoch] += 1
+            if name not in self.names:
+                self.names.append(name)
+                logger.warning("Skipping %s: it cannot be read as a JPEG or PNG image.", name)
+        if 2 * self.counts[epoch] > epoch_length:
+            self.fail(
+                f"More than half of the {epoch_length} images of epoch {epoch} cannot be read, "
+                f"among them {self.names[0]}."
+            )
+
+    def fail(self, message):
+        """Raises `UnreadableImageError` and keeps it for `plain_errors`."""
+        self.error = UnreadableImageError(message)
+        raise self.error
+
+
+def load_images(dataset, source, split, report, epoch_length=None):
+    """Replaces the "image" of each element by its pixels, in the same order.
+
+    Args:
+        dataset: elements of `source` (see `sources.Source`).
+        source: loads and names them.
+        split: the split that the elements belong to.
+        report: the `UnreadableImages` that learns of broken ones.
+        epoch_length: skip broken images, unless more than half of the so many in an epoch are; if
+            None, fail at the first.
+
+    Returns:
+        A dataset whose "image" is uint8 (H, W, 3). Iterating over it raises `tf.errors.OpError`
+        (see `UnreadableImages.plain_errors`) for an image that must not be skipped and for a label
+        outside the classes.
+    """
+
+    def judge(example_id, label, epoch, is_broken):
+        name = source.describe(split, int(example_id))
+        if not is_broken:
+            report.fail(f"The label {label} of {name} is not one of {len(source.class_names)}.")
+        if epoch_length is None:
+            report.fail(f"{name} cannot be read as a JPEG or PNG image.")
+        report.skip(name, int(epoch), epoch_length)
+        return False
+
+    def is_usable(element):
+        label, is_broken = element["label"], tf.size(element["image"]) == 0
+        is_known = (label >= 0) & (label < len(source.class_names))
+        epoch = element.get("epoch", tf.constant(0, tf.int64))
+        return tf.cond(
+            is_known & ~is_broken,
+            lambda: True,
+            lambda: tf.ensure_shape(
+                tf.numpy_function(judge, [element["id"], label, epoch, is_broken], tf.bool), ()
+            ),
+        )
+
+    def load(element):
+        return {**element, "image": _load_or_empty(source, element["image"])}
+
+    return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).filter(is_usable)
+
+
+def _load_or_empty(source, image):
+    """The pixels of `image`, or an empty image (0, 0, 3) if it cannot be loaded.
+
+    `Dataset.ignore_errors` is TensorFlow's one way to go on after an error; around a data set of a
+    single image it costs nothing that can be measured.
+    """
+    loaded = tf.data.Dataset.from_tensors(image).map(source.load).ignore_errors()
+    empty = tf.data.Dataset.from_tensors(tf.zeros((0, 0, 3), tf.uint8))
+    return loaded.concatenate(empty).take(1).get_single_element()

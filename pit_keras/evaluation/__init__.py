@@ -1,0 +1,1 @@
+"""How well a model does: exact measurements on whole data sets."""

@@ -1,0 +1,80 @@
+"""Top-1 and top-5 accuracy over a whole split: every image once, the last partial batch too."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+def classification_counts(logits, labels, weights):
+    """Sums over a batch, to be divided by the number of images in the end.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,) integers.
+        weights: (B,), 1 for an image and 0 for padding.
+
+    Returns:
+        `top1`, `top5` and `loss` (cross-entropy) summed over the images, and their number `images`.
+        With fewer than five classes, `top5` counts all of them.
+    """
+    logits = ops.cast(logits, "float32")
+    best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
+    hits = ops.cast(best == ops.cast(labels, best.dtype)[:, None], "float32") * weights[:, None]
+    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    return {
+        "top1": ops.sum(hits[:, 0]),
+        "top5": ops.sum(hits),
+        "loss": ops.sum(losses * weights),
+        "images": ops.sum(weights),
+    }
+
+
+class Evaluator:
+    """Evaluates a model on batches, on all devices of a strategy; compiled once, used every epoch.
+
+    Args:
+        model: Images (B, H, W, C) to logits (B, classes).
+        strategy: A `tf.distribute.Strategy`; None for the current one.
+    """
+
+    def __init__(self, model, strategy=None):
+        self._strategy = strategy or tf.distribute.get_strategy()
+
+        def replica_counts(batch):
+            logits = model(batch["image"], training=False)
+            return classification_counts(logits, batch["label"], batch["weight"])
+
+        @tf.function
+        def counts(batch):
+            sums = self._strategy.run(replica_counts, args=(batch,))
+            return tf.nest.map_structure(
+                lambda value: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
+                sums,
+            )
+
+        self._counts = counts
+
+    def __call__(self, batches, progress=False):
+        """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
+
+        Args:
+            batches: A finite `tf.data.Dataset` of `image`, `label` and `weight`.
+            progress: Whether to show a progress bar.
+
+        Returns:
+            `{"top1", "top5", "loss", "images"}`: fractions, the mean, and the number of images.
+
+        Raises:
+            ValueError: If there are no images.
+        """
+        steps = int(batches.cardinality())
+        bar = keras.utils.Progbar(steps if steps > 0 else None, verbose=int(progress))
+        totals = {"top1": 0.0, "top5": 0.0, "loss": 0.0, "images": 0.0}
+        for step, batch in enumerate(self._strategy.experimental_distribute_dataset(batches), 1):
+            for name, value in self._counts(batch).items():
+                totals[name] += float(value)
+            bar.update(step)
+        images = totals.pop("images")
+        if not images:
+            raise ValueError("There are no images to evaluate.")
+        return {**{name: total / images for name, total in totals.items()}, "images": int(images)}

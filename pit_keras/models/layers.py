@@ -1,0 +1,433 @@
+"""The layers that PiT and ViT are made of. Everything is `channels_last` and `keras.ops` alone.
+
+Shapes: B images, T class (and distillation) tokens, N = H * W spatial tokens, C channels.
+"""
+
+import contextlib
+import contextvars
+
+import keras
+from keras import layers, ops
+
+from pit_keras.models.initializers import EMBEDDING_STDDEV, linear_initializers
+
+LAYER_NORM_EPSILON = 1e-6
+
+_register = keras.saving.register_keras_serializable(package="pit_keras")
+
+# XLA's CPU gradient of a depth-wise convolution is hundreds of times slower than the same sum
+# written as nine strided slices; without XLA the slices are ten times slower than the convolution.
+# No backend tells a layer whether it is being compiled, so whoever compiles says so. JAX always
+# compiles.
+_compiled_by_xla = contextvars.ContextVar(
+    "compiled_by_xla", default=keras.backend.backend() == "jax"
+)
+
+
+@contextlib.contextmanager
+def tracing_for_xla():
+    """Within it, layers choose the form that XLA compiles well. The numbers are the same.
+
+    Enter it inside the function that is compiled:
+
+        @tf.function(jit_compile=True)
+        def step(images):
+            with tracing_for_xla():
+                return model(images)
+    """
+    token = _compiled_by_xla.set(True)
+    try:
+        yield
+    finally:
+        _compiled_by_xla.reset(token)
+
+
+@_register
+class PositionEmbedding(layers.Layer):
+    """Adds a learned embedding of every position, of the input's shape without its batch."""
+
+    def build(self, input_shape):
+        self.position_embedding = self.add_weight(
+            name="position_embedding",
+            shape=(1, *input_shape[1:]),
+            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
+        )
+
+    def call(self, inputs):
+        return inputs + self.position_embedding
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+@_register
+class PrependTokens(layers.Layer):
+    """Flattens a map and puts learned class tokens in front: (B, H, W, C) -> (B, T + H * W, C)."""
+
+    def __init__(self, num_tokens=1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_tokens = num_tokens
+
+    def build(self, input_shape):
+        self.class_tokens = self.add_weight(
+            name="class_tokens",
+            shape=(1, self.num_tokens, input_shape[-1]),
+            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
+        )
+
+    def call(self, inputs):
+        return join_tokens(ops.tile(self.class_tokens, (ops.shape(inputs)[0], 1, 1)), inputs)
+
+    def compute_output_shape(self, input_shape):
+        return joined_shape(self.num_tokens, input_shape)
+
+    def get_config(self):
+        return {**super().get_config(), "num_tokens": self.num_tokens}
+
+
+@_register
+class SplitTokens(layers.Layer):
+    """Takes class tokens and spatial tokens apart: (B, T + H * W, C) -> (B, T, C), (B, H, W, C).
+
+    It ends each stage, so that `model.get_layer("stage2").output[1]` is a stage's feature map.
+    """
+
+    def __init__(self, num_tokens, grid, **kwargs):
+        super().__init__(**kwargs)
+        self.num_tokens = num_tokens
+        self.grid = tuple(grid)
+
+    def call(self, inputs):
+        tokens, spatial = inputs[:, : self.num_tokens], inputs[:, self.num_tokens :]
+        return tokens, ops.reshape(spatial, (-1, *self.grid, inputs.shape[-1]))
+
+    def compute_output_shape(self, input_shape):
+        batch, _, channels = input_shape
+        return (batch, self.num_tokens, channels), (batch, *self.grid, channels)
+
+    def get_config(self):
+        return {**super().get_config(), "num_tokens": self.num_tokens, "grid": self.grid}
+
+
+@_register
+class TokenPooling(layers.Layer):
+    """Token pooling (section 3.2, figure 4): half the height and width, more channels.
+
+    The map goes through a strided 3 x 3 depth-wise convolution, the class tokens through one Dense
+    layer that they share, and both are joined again:
+    (B, T, C), (B, H, W, C) -> (B, T + ceil(H / 2) * ceil(W / 2), C * multiplier).
+
+    Args:
+        multiplier: Output channels for each input channel; 2 in every PiT.
+    """
+
+    KERNEL, STRIDE, PADDING = 3, 2, 1
+
+    def __init__(self, multiplier=2, **kwargs):
+        super().__init__(**kwargs)
+        self.multiplier = multiplier
+
+    def build(self, input_shape):
+        (_, _, channels), (_, height, width, _) = input_shape
+        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both; hence
+        # explicit zeros and a convolution without padding.
+        self.padding = layers.ZeroPadding2D(self.PADDING, dtype=self.dtype_policy)
+        self.depthwise_conv = layers.DepthwiseConv2D(
+            self.KERNEL,
+            strides=self.STRIDE,
+            depth_multiplier=self.multiplier,
+            depthwise_initializer=linear_initializers("torch_default", self.KERNEL**2)[
+                "kernel_initializer"
+            ],
+            bias_initializer=linear_initializers("torch_default", self.KERNEL**2)[
+                "bias_initializer"
+            ],
+            dtype=self.dtype_policy,
+            name="depthwise_conv",
+        )
+        self.class_dense = layers.Dense(
+            channels * self.multiplier,
+            **linear_initializers("torch_default", channels),
+            dtype=self.dtype_policy,
+            name="class_dense",
+        )
+        self.depthwise_conv.build(
+            (None, height + 2 * self.PADDING, width + 2 * self.PADDING, channels)
+        )
+        self.class_dense.build((None, None, channels))
+
+    def call(self, inputs):
+        tokens, feature_map = inputs
+        padded = self.padding(feature_map)
+        pooled = self._pool_by_taps(padded) if _compiled_by_xla.get() else self.depthwise_conv(padded)
+        return join_tokens(self.class_dense(tokens), pooled)
+
+    def _pool_by_taps(self, padded):
+        """The same convolution as a sum over the kernel's nine taps."""
+        kernel = ops.cast(self.depthwise_conv.kernel, padded.dtype)  # (3, 3, C, multiplier)
+        bias = ops.cast(self.depthwise_conv.bias, padded.dtype)
+        height, width = ((side - self.KERNEL) // self.STRIDE + 1 for side in padded.shape[1:3])
+        rows, columns = (height - 1) * self.STRIDE + 1, (width - 1) * self.STRIDE + 1
+        pooled = sum(
+            padded[:, i : i + rows : self.STRIDE, j : j + columns : self.STRIDE, :, None]
+            * kernel[i, j]
+            for i in range(self.KERNEL)
+            for j in range(self.KERNEL)
+        )  # (B, H, W, C, multiplier)
+        return ops.reshape(pooled, (-1, height, width, bias.shape[0])) + bias
+
+    def compute_output_shape(self, input_shape):
+        (_, num_tokens, channels), (batch, height, width, _) = input_shape
+        pooled = (batch, *pooled_grid((height, width)), channels * self.multiplier)
+        return joined_shape(num_tokens, pooled)
+
+    def get_config(self):
+        return {**super().get_config(), "multiplier": self.multiplier}
+
+
+@_register
+class Attention(layers.Layer):
+    """Multi-head self-attention with one fused projection to queries, keys and values.
+
+    Works on flattened tokens, (B * N, C) -> (B * N, C): matrix products with a two-dimensional
+    left side are what CPU libraries fuse with bias and activation.
+
+    Args:
+        num_heads: Number of heads; it must divide the channels.
+        num_positions: N, tokens of one image.
+        drop_rate: Dropout after the output projection.
+        attention_drop_rate: Dropout of the attention weights.
+        initialization: See `pit_keras.models.initializers`.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        num_positions,
+        drop_rate=0.0,
+        attention_drop_rate=0.0,
+        initialization="torch_default",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_positions = num_positions
+        self.drop_rate = drop_rate
+        self.attention_drop_rate = attention_drop_rate
+        self.initialization = initialization
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide {channels} channels.")
+        linear = linear_initializers(self.initialization, channels)
+        self.qkv = layers.Dense(3 * channels, **linear, dtype=self.dtype_policy, name="qkv")
+        self.projection = layers.Dense(
+            channels, **linear, dtype=self.dtype_policy, name="projection"
+        )
+        self.drop = layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.attention_drop = layers.Dropout(self.attention_drop_rate, dtype=self.dtype_policy)
+        self.qkv.build(input_shape)
+        self.projection.build(input_shape)
+
+    def call(self, inputs, training=False):
+        channels = inputs.shape[-1]
+        query, key, value = self._query_key_value(inputs)
+        weights = self.attention_drop(attention_weights(query, key), training=training)
+        heads = ops.matmul(weights, value)  # (B, heads, N, C / heads)
+        merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, channels))  # (B * N, C)
+        return self.drop(self.projection(merged), training=training)
+
+    def _query_key_value(self, inputs):
+        size = inputs.shape[-1] // self.num_heads
+        qkv = ops.reshape(self.qkv(inputs), (-1, self.num_positions, 3, self.num_heads, size))
+        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # -> (3, B, heads, N, size)
+        return qkv[0], qkv[1], qkv[2]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "num_positions": self.num_positions,
+            "drop_rate": self.drop_rate,
+            "attention_drop_rate": self.attention_drop_rate,
+            "initialization": self.initialization,
+        }
+
+
+@_register
+class Mlp(layers.Layer):
+    """Two Dense layers with an exact (erf) GELU between them, on (..., C)."""
+
+    def __init__(self, ratio=4.0, drop_rate=0.0, initialization="torch_default", **kwargs):
+        super().__init__(**kwargs)
+        self.ratio = ratio
+        self.drop_rate = drop_rate
+        self.initialization = initialization
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        hidden = int(channels * self.ratio)
+        self.expand = layers.Dense(
+            hidden,
+            **linear_initializers(self.initialization, channels),
+            dtype=self.dtype_policy,
+            name="expand",
+        )
+        self.reduce = layers.Dense(
+            channels,
+            **linear_initializers(self.initialization, hidden),
+            dtype=self.dtype_policy,
+            name="reduce",
+        )
+        self.drop_hidden = layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.drop = layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
+        self.expand.build(input_shape)
+        self.reduce.build((*input_shape[:-1], hidden))
+
+    def call(self, inputs, training=False):
+        hidden = ops.gelu(self.expand(inputs), approximate=False)
+        outputs = self.reduce(self.drop_hidden(hidden, training=training))
+        return self.drop(outputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "ratio": self.ratio,
+            "drop_rate": self.drop_rate,
+            "initialization": self.initialization,
+        }
+
+
+@_register
+class TransformerBlock(layers.Layer):
+    """A pre-norm transformer block, (B, N, C) -> (B, N, C).
+
+    Args:
+        num_heads: Heads of the attention.
+        mlp_ratio: Hidden width of the MLP over C.
+        drop_rate: Dropout after the attention's projection and in the MLP.
+        attention_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Chance that a residual branch is left out for an image while training.
+        initialization: See `pit_keras.models.initializers`.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_ratio=4.0,
+        drop_rate=0.0,
+        attention_drop_rate=0.0,
+        drop_path_rate=0.0,
+        initialization="torch_default",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_ratio = mlp_ratio
+        self.drop_rate = drop_rate
+        self.attention_drop_rate = attention_drop_rate
+        self.drop_path_rate = drop_path_rate
+        self.initialization = initialization
+
+    def build(self, input_shape):
+        _, num_positions, channels = input_shape
+        self.attention_norm = self._norm("attention_norm")
+        self.attention = Attention(
+            self.num_heads,
+            num_positions,
+            self.drop_rate,
+            self.attention_drop_rate,
+            self.initialization,
+            dtype=self.dtype_policy,
+            name="attention",
+        )
+        self.attention_drop_path = self._drop_path()
+        self.mlp_norm = self._norm("mlp_norm")
+        self.mlp = Mlp(
+            self.mlp_ratio,
+            self.drop_rate,
+            self.initialization,
+            dtype=self.dtype_policy,
+            name="mlp",
+        )
+        self.mlp_drop_path = self._drop_path()
+        for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
+            layer.build((None, channels))
+
+    def _norm(self, name):
+        return layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
+        )
+
+    def _drop_path(self):
+        # One draw for each image: dropout whose mask is the same for all tokens and channels.
+        return layers.Dropout(
+            self.drop_path_rate, noise_shape=(None, 1, 1), dtype=self.dtype_policy
+        )
+
+    def call(self, inputs, training=False):
+        shape = (-1, *inputs.shape[1:])
+        flat_shape = (-1, inputs.shape[-1])
+        x = ops.reshape(inputs, flat_shape)  # (B, N, C) -> (B * N, C)
+        branch = self.attention(self.attention_norm(x), training=training)
+        x = x + self._dropped(self.attention_drop_path, branch, shape, training)
+        branch = self.mlp(self.mlp_norm(x), training=training)
+        x = x + self._dropped(self.mlp_drop_path, branch, shape, training)
+        return ops.reshape(x, shape)  # (B * N, C) -> (B, N, C)
+
+    def _dropped(self, drop_path, branch, shape, training):
+        if not (training and self.drop_path_rate):
+            return branch
+        dropped = drop_path(ops.reshape(branch, shape), training=training)
+        return ops.reshape(dropped, (-1, shape[-1]))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_ratio": self.mlp_ratio,
+            "drop_rate": self.drop_rate,
+            "attention_drop_rate": self.attention_drop_rate,
+            "drop_path_rate": self.drop_path_rate,
+            "initialization": self.initialization,
+        }
+
+
+def attention_weights(query, key):
+    """Softmax of the scaled products: two (B, heads, N, size) -> (B, heads, N, N).
+
+    The softmax is computed in float32 whatever the precision, as PyTorch's autocast does.
+    """
+    scaled = query * query.shape[-1] ** -0.5
+    logits = ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2)))
+    return ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), query.dtype)
+
+
+def join_tokens(tokens, feature_map):
+    """Class tokens in front of a flattened map: (B, T, C), (B, H, W, C) -> (B, T + H * W, C)."""
+    _, height, width, channels = feature_map.shape
+    return ops.concatenate(
+        [tokens, ops.reshape(feature_map, (-1, height * width, channels))], axis=1
+    )
+
+
+def joined_shape(num_tokens, map_shape):
+    """Shape of what `join_tokens` returns."""
+    batch, height, width, channels = map_shape
+    return batch, num_tokens + height * width, channels
+
+
+def pooled_grid(grid):
+    """Grid after one `TokenPooling`."""
+    reach = 2 * TokenPooling.PADDING - TokenPooling.KERNEL
+    return tuple((side + reach) // TokenPooling.STRIDE + 1 for side in grid)

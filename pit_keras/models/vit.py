@@ -1,0 +1,80 @@
+"""Vision Transformer with DeiT's sizes (Touvron et al., arXiv 2012.12877): what the paper compares
+PiT with. The whole family is the table `VARIANTS`.
+"""
+
+import dataclasses
+
+import keras
+from keras import layers
+
+from pit_keras.models.classifier import class_token_classifier
+from pit_keras.models.layers import (
+    LAYER_NORM_EPSILON,
+    PositionEmbedding,
+    PrependTokens,
+    SplitTokens,
+    TransformerBlock,
+)
+from pit_keras.models.patches import patch_convolution, patch_grid
+
+
+@dataclasses.dataclass(frozen=True)
+class ViT:
+    """One variant. Its fields are also the overrides that `create_model` accepts."""
+
+    patch_size: int
+    stride: int
+    head_dim: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+
+    def widths(self):
+        """Channels of its only stage, as a tuple like PiT's."""
+        return (self.head_dim * self.heads,)
+
+    def grids(self, image_size):
+        """Height and width in tokens of its only stage, 14 x 14 at 224.
+
+        Raises:
+            ValueError: If the image is smaller than a patch.
+        """
+        return (patch_grid(image_size, self.patch_size, self.stride),)
+
+
+# DeiT, table 1.
+VARIANTS = {
+    "vit_ti": ViT(16, 16, head_dim=64, depth=12, heads=3),
+    "vit_s": ViT(16, 16, head_dim=64, depth=12, heads=6),
+    "vit_b": ViT(16, 16, head_dim=64, depth=12, heads=12),
+}
+
+
+def build(variant, settings):
+    """Builds a ViT as a functional `keras.Model`; arguments and result as in `pit.build`.
+
+    Unlike in PiT, the class tokens have a position embedding too. The only feature map is that of
+    `stage1`.
+    """
+    (grid,), (width,) = variant.grids(settings.input_shape[:2]), variant.widths()
+    drop_path_rates = settings.drop_path_rates(variant.depth)
+
+    images = keras.Input(settings.input_shape, name="images")
+    x = patch_convolution(images, width, variant.patch_size, variant.stride)  # (B, h, w, C)
+    x = PrependTokens(settings.num_tokens, name="class_tokens")(x)  # -> (B, T + h * w, C)
+    x = PositionEmbedding(name="position_embedding")(x)
+    x = layers.Dropout(settings.drop_rate, name="position_drop")(x)
+    for block, drop_path_rate in enumerate(drop_path_rates, 1):
+        x = TransformerBlock(
+            variant.heads,
+            variant.mlp_ratio,
+            settings.drop_rate,
+            settings.attention_drop_rate,
+            drop_path_rate,
+            initialization="truncated_normal",
+            name=f"stage1_block{block}",
+        )(x)
+    tokens, _ = SplitTokens(settings.num_tokens, grid, name="stage1")(x)  # (B, T, C), (B, h, w, C)
+    tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
+    outputs = class_token_classifier(tokens, settings, initialization="truncated_normal")
+    return keras.Model(images, outputs, name=settings.name)

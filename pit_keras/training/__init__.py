@@ -1,0 +1,1 @@
+"""How a model is trained: configuration, recipes, optimizer, schedule, losses and the trainer."""

@@ -1,0 +1,185 @@
+"""The configuration of a run: plain dataclasses, one for each part of the house.
+
+A recipe (`pit_keras.training.recipes`) is a function that returns a `Config`. Every field can be
+overridden from the command line (`--config.optimizer.learning_rate=1e-3`); the configuration that
+was really used is stored in the run folder as `config.json`.
+"""
+
+import dataclasses
+import difflib
+import json
+from typing import Optional
+
+from pit_keras.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+
+DISTRIBUTE = ("none", "mirrored")
+PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
+JIT = ("auto", "on", "off")
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """What `pit_keras.create_model` is called with."""
+
+    name: str = "pit_s"
+    patch_size: Optional[int] = None  # None: the variant's own
+    stride: Optional[int] = None
+    head_dim: Optional[int] = None
+    drop_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where images come from and what happens to them before the model sees them."""
+
+    dataset: str = "imagenet2012"  # "digits", a TFDS name or "folder:PATH"
+    data_dir: Optional[str] = None  # where TFDS keeps its data sets
+    holdout: float = 0.1  # share held out where the data set has no validation split
+    image_size: tuple[int, int] = (224, 224)  # height, width
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    crop_scale: tuple[float, float] = (0.08, 1.0)  # area share of the random resized crop
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of that crop
+    flip: bool = True  # horizontal, with probability 0.5
+    eval_crop: float = 0.9  # centre crop's share of the short side; DeiT's own is 0.875
+    cutmix_alpha: float = 0.0  # 0: no CutMix
+    skip_unreadable: bool = True  # training only; evaluation never skips
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """AdamP and its schedule; see `pit_keras.training.optimizer` and `.schedule`."""
+
+    learning_rate: float = 5e-4  # for a batch of 512 images; scaled in proportion
+    warmup_epochs: float = 5.0
+    warmup_learning_rate: float = 1e-6  # where the warm-up begins
+    min_learning_rate: float = 1e-5  # where the cosine ends
+    weight_decay: float = 0.05  # none on biases, norms, position embedding, class tokens
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-8
+    delta: float = 0.1
+    wd_ratio: float = 0.1
+
+
+@dataclasses.dataclass
+class TrainingConfig:
+    """How long, on what, and what is kept."""
+
+    epochs: int = 100
+    batch_size: int = 512  # images of one step, over all replicas
+    eval_batch_size: Optional[int] = None  # None: as in training
+    seed: int = 0
+    label_smoothing: float = 0.0
+    distribute: str = "none"  # one of DISTRIBUTE
+    precision: str = "float32"  # one of PRECISION
+    jit: str = "auto"  # whether XLA compiles the step: "auto", "on" or "off"
+    keep_checkpoints: int = 2
+
+
+@dataclasses.dataclass
+class Config:
+    """Everything that decides a run's result. `to_json` and `from_json` are exact inverses."""
+
+    recipe: str = "vanilla"
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def to_json(self):
+        """The configuration as JSON text, the form of a run folder's `config.json`."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: If it is not JSON, or names a field that does not exist.
+        """
+        config = cls()
+        for path, value in _leaves(json.loads(text)):
+            set_field(config, path, value)
+        return config
+
+
+def field_paths(config):
+    """Dotted paths of all fields that hold a value: `optimizer.learning_rate`, ..."""
+    return [path for path, _ in _leaves(dataclasses.asdict(config))]
+
+
+def get_field(config, path):
+    """Value at a dotted path."""
+    for name in path.split("."):
+        config = getattr(config, name)
+    return config
+
+
+def set_field(config, path, value):
+    """Sets the value at a dotted path; a list becomes the tuple that the field holds.
+
+    Raises:
+        ValueError: If there is no such field; it names the nearest ones.
+    """
+    known = field_paths(config)
+    if path not in known:
+        near = difflib.get_close_matches(path, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
+        raise ValueError(f"There is no configuration field {path!r}; {hint}")
+    *parents, name = path.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    setattr(config, name, tuple(value) if isinstance(value, list) else value)
+
+
+def differences(config, other):
+    """Dotted paths whose values differ between two configurations."""
+    return [
+        path for path in field_paths(config) if get_field(config, path) != get_field(other, path)
+    ]
+
+
+def validate(config):
+    """Checks the ranges of all values.
+
+    Raises:
+        ValueError: For the first value out of range; it names the field and the range.
+    """
+    data, optimizer, training = config.data, config.optimizer, config.training
+    share = "a share between 0 and 1"
+    rules = [
+        ("data.image_size", all(side > 0 for side in data.image_size), "two positive integers"),
+        ("data.crop_scale", 0 < data.crop_scale[0] <= data.crop_scale[1] <= 1, "0 < low <= high <= 1"),
+        ("data.crop_aspect", 0 < data.crop_aspect[0] <= data.crop_aspect[1], "0 < low <= high"),
+        ("data.eval_crop", 0 < data.eval_crop <= 1, share),
+        ("data.holdout", 0 < data.holdout < 1, share),
+        ("data.std", all(value > 0 for value in data.std), "three positive numbers"),
+        ("data.cutmix_alpha", data.cutmix_alpha >= 0, "not negative (0 for no CutMix)"),
+        ("optimizer.learning_rate", optimizer.learning_rate > 0, "positive"),
+        ("optimizer.warmup_epochs", 0 <= optimizer.warmup_epochs < training.epochs,
+         f"not negative and less than the {training.epochs} epochs"),
+        ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
+        ("training.epochs", training.epochs > 0, "positive"),
+        ("training.batch_size", training.batch_size > 0, "positive"),
+        ("training.eval_batch_size", (training.eval_batch_size or 1) > 0, "positive"),
+        ("training.label_smoothing", 0 <= training.label_smoothing < 1, "in [0, 1)"),
+        ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
+        *(
+            (f"training.{name}", getattr(training, name) in values, f"one of {', '.join(values)}")
+            for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION), ("jit", JIT))
+        ),
+    ]
+    for path, valid, form in rules:
+        if not valid:
+            raise ValueError(f"{path} must be {form}; got {get_field(config, path)!r}.")
+
+
+def _leaves(tree, prefix=""):
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

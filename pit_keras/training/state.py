@@ -1,0 +1,64 @@
+"""What a run must remember to carry on: weights, optimizer and position, in checkpoints."""
+
+import tensorflow as tf
+
+
+class TrainingState:
+    """All of a run's state, in checkpoints that are written atomically and carry checksums.
+
+    Args:
+        folder: A `RunFolder`.
+        model: The model that is saved in the end, built.
+        optimizer: Its optimizer, built.
+        keep: Number of checkpoints that are kept, beside the best one.
+
+    Attributes:
+        epoch: Epochs done.
+        position: Examples drawn from the data set's stream, where training data carries on.
+        best: Best top-1 on the validation split so far, -1 before the first evaluation.
+        best_epoch: The epoch (counted from 1) that reached it.
+    """
+
+    def __init__(self, folder, model, optimizer, keep):
+        self.epoch = tf.Variable(0, dtype=tf.int64)
+        self.position = tf.Variable(0, dtype=tf.int64)
+        self.best = tf.Variable(-1.0, dtype=tf.float64)
+        self.best_epoch = tf.Variable(0, dtype=tf.int64)
+        self._checkpoint = tf.train.Checkpoint(
+            # By index, since the paths of Keras' variables need not be unique. `variables` holds
+            # the states of the random generators too.
+            model=list(model.variables),
+            optimizer=list(optimizer.variables),
+            epoch=self.epoch,
+            position=self.position,
+            best=self.best,
+            best_epoch=self.best_epoch,
+        )
+        self._last = tf.train.CheckpointManager(
+            self._checkpoint, str(folder.checkpoints), max_to_keep=keep
+        )
+        self._best = tf.train.CheckpointManager(
+            self._checkpoint, str(folder.best_checkpoint), max_to_keep=1
+        )
+
+    def restore(self):
+        """Restores the newest readable checkpoint.
+
+        Returns:
+            Whether there was one. A checkpoint that cannot be read is named and passed over.
+        """
+        for path in reversed(self._last.checkpoints):
+            try:
+                self._checkpoint.restore(path).assert_consumed()
+                return True
+            except (tf.errors.OpError, ValueError, AssertionError) as error:
+                print(f"Checkpoint {path} cannot be read ({error}); trying the one before.")
+        return False
+
+    def save(self):
+        """Writes the newest checkpoint and removes those beyond the number to keep."""
+        self._last.save(checkpoint_number=self.epoch)
+
+    def save_best(self):
+        """Writes the checkpoint of the best epoch so far in place of the one before."""
+        self._best.save(checkpoint_number=self.epoch)

@@ -1,0 +1,288 @@
+"""The training loop. It is not `Model.fit`, which under `MirroredStrategy` fails with compiled steps
+and gives all replicas the same dropout; Keras' callbacks are driven all the same.
+"""
+
+import contextlib
+import csv
+import json
+import time
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from pit_keras.data.pipeline import (
+    UnreadableImages,
+    evaluation_batches,
+    steps_per_epoch,
+    train_batches,
+)
+from pit_keras.evaluation.classification import Evaluator
+from pit_keras.models import create_model, tracing_for_xla
+from pit_keras.training.config import validate
+from pit_keras.training.losses import soft_cross_entropy
+from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
+from pit_keras.training.run_folder import RunFolder, save_model_atomically, write_atomically
+from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate
+from pit_keras.training.state import TrainingState
+
+
+class Trainer:
+    """One run, from its configuration to `results.json`.
+
+    Everything that can be wrong with the input is found here, before the output folder is touched.
+
+    Args:
+        config: A `Config`.
+        source: What `pit_keras.data.sources.open_source` returns.
+        output_dir: The run folder; made if need be, carried on if it holds the same run unfinished.
+        verbose: Whether to show progress bars.
+
+    Raises:
+        ValueError: For values that do not fit each other or the data, or a folder of another run.
+    """
+
+    def __init__(self, config, source, output_dir, verbose=True):
+        validate(config)
+        self.config, self.source, self.verbose = config, source, verbose
+        self.folder = RunFolder(output_dir)
+        self.folder.check(config)
+        self.steps = steps_per_epoch(source, config.training.batch_size)
+        self.unreadable = UnreadableImages()
+
+        keras.utils.set_random_seed(config.training.seed)
+        keras.config.set_dtype_policy(config.training.precision)
+        self.strategy = make_strategy(config.training)
+        with self.strategy.scope():
+            self.model = model_of(config, source)
+            self.optimizer = optimizer_of(config, self.model, self.steps)
+        # Callbacks look for `model.optimizer`. The model that is saved should not carry it, so
+        # they get another model of the same layers.
+        self._watched = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
+        self._watched.optimizer = self.optimizer
+        self._step = compiled_step(self.model, self.optimizer, self.strategy, config.training)
+        self._evaluator = Evaluator(self.model, self.strategy)
+
+    def run(self):
+        """Trains to the end, from where the folder's run stands, and returns the results.
+
+        A finished run is not touched: its results are returned.
+        """
+        if self.folder.finished:
+            return json.loads(self.folder.results.read_text())
+        self.folder.create(self.config, self.source.class_names)
+        state = TrainingState(
+            self.folder, self.model, self.optimizer, self.config.training.keep_checkpoints
+        )
+        if state.restore():
+            print(f"Carrying on after epoch {int(state.epoch)} of {self.config.training.epochs}.")
+        self._train(state)
+        results = self._results(state)
+        write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
+        return results
+
+    def _train(self, state):
+        epochs = self.config.training.epochs
+        callbacks = self._callbacks(int(state.epoch))
+        callbacks.on_train_begin()
+        batches = iter(self.strategy.experimental_distribute_dataset(self._train_batches(state)))
+        for epoch in range(int(state.epoch), epochs):
+            callbacks.on_epoch_begin(epoch)
+            logs, position = self._train_epoch(batches, callbacks)
+            evaluation = self._evaluator(self._evaluation_batches())
+            logs |= {f"val_{name}": evaluation[name] for name in ("loss", "top1", "top5")}
+            callbacks.on_epoch_end(epoch, logs)
+            state.epoch.assign(epoch + 1)
+            state.position.assign(position)
+            if evaluation["top1"] > float(state.best):
+                state.best.assign(evaluation["top1"])
+                state.best_epoch.assign(epoch + 1)
+                save_model_atomically(self.model, self.folder.model)
+                state.save_best()
+            state.save()
+        callbacks.on_train_end()
+
+    def _train_epoch(self, batches, callbacks):
+        """One epoch; returns its logs and the position of the data stream after it."""
+        sums = {"loss": 0.0, "top1": 0.0}
+        start = time.perf_counter()
+        for step in range(self.steps):
+            callbacks.on_train_batch_begin(step)
+            batch = next(batches)
+            for name, value in self._step(batch["image"], batch["label"]).items():
+                sums[name] += float(value)
+            logs = {name: total / (step + 1) for name, total in sums.items()}
+            callbacks.on_train_batch_end(step, logs)
+        seconds = time.perf_counter() - start
+        logs["learning_rate"] = float(self.optimizer.learning_rate)
+        logs["images_per_second"] = self.steps * self.config.training.batch_size / seconds
+        logs["unreadable_images"] = self.unreadable.count
+        position = self.strategy.experimental_local_results(batch["position"])[0]
+        return logs, int(position)
+
+    def _train_batches(self, state):
+        return train_batches(
+            self.source,
+            self.config.data,
+            batch_size=self.config.training.batch_size,
+            seed=self.config.training.seed,
+            start=int(state.position),
+            unreadable=self.unreadable,
+        )
+
+    def _evaluation_batches(self):
+        training = self.config.training
+        batch_size = training.eval_batch_size or training.batch_size
+        return evaluation_batches(self.source, "val", self.config.data, batch_size=batch_size)
+
+    def _callbacks(self, epochs_done):
+        keep_history_rows(self.folder.history, epochs_done)
+        return keras.callbacks.CallbackList(
+            [
+                keras.callbacks.CSVLogger(str(self.folder.history), append=True),
+                keras.callbacks.TensorBoard(str(self.folder.logs), write_graph=False),
+            ],
+            add_progbar=self.verbose,
+            model=self._watched,
+            epochs=self.config.training.epochs,
+            steps=self.steps,
+            verbose=int(self.verbose),
+        )
+
+    def _results(self, state):
+        """Exact results of `model.keras` as it was written, read back from its file."""
+        self.model.set_weights(keras.models.load_model(self.folder.model).get_weights())
+        evaluation = self._evaluator(self._evaluation_batches())
+        return {
+            **evaluation,
+            "split": "val",
+            "dataset": self.config.data.dataset,
+            "model": self.config.model.name,
+            "recipe": self.config.recipe,
+            "epoch": int(state.best_epoch),
+            "epochs": self.config.training.epochs,
+            "eval_crop": self.config.data.eval_crop,
+            "unreadable_images": self.unreadable.count,
+        }
+
+
+def make_strategy(training):
+    """The distribution strategy of a configuration.
+
+    Raises:
+        ValueError: If the replicas do not divide the batch.
+    """
+    if training.distribute == "none":
+        return tf.distribute.get_strategy()
+    strategy = tf.distribute.MirroredStrategy()
+    replicas = strategy.num_replicas_in_sync
+    for batch_size in (training.batch_size, training.eval_batch_size or training.batch_size):
+        if batch_size % replicas:
+            nearest = max(1, round(batch_size / replicas)) * replicas
+            raise ValueError(
+                f"A batch of {batch_size} does not divide among {replicas} replicas; the nearest "
+                f"that does is {nearest}."
+            )
+    return strategy
+
+
+def model_of(config, source):
+    """The model that a configuration describes, with as many classes as the data has."""
+    overrides = {
+        name: getattr(config.model, name)
+        for name in ("patch_size", "stride", "head_dim")
+        if getattr(config.model, name) is not None
+    }
+    return create_model(
+        config.model.name,
+        classes=len(source.class_names),
+        input_shape=(*config.data.image_size, 3),
+        drop_rate=config.model.drop_rate,
+        attention_drop_rate=config.model.attention_drop_rate,
+        drop_path_rate=config.model.drop_path_rate,
+        **overrides,
+    )
+
+
+def optimizer_of(config, model, steps):
+    """AdamP with warm-up and cosine, built for the model; loss scaling for float16."""
+    settings = config.optimizer
+    schedule = WarmupCosine(
+        base=scaled_learning_rate(settings.learning_rate, config.training.batch_size),
+        steps=config.training.epochs * steps,
+        warmup_steps=round(settings.warmup_epochs * steps),
+        warmup_start=settings.warmup_learning_rate,
+        minimum=settings.min_learning_rate,
+    )
+    optimizer = AdamP(
+        schedule,
+        beta_1=settings.beta_1,
+        beta_2=settings.beta_2,
+        epsilon=settings.epsilon,
+        weight_decay=settings.weight_decay,
+        delta=settings.delta,
+        wd_ratio=settings.wd_ratio,
+    )
+    optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(model.trainable_variables))
+    if config.training.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def compiled_step(model, optimizer, strategy, training):
+    """The training step, (images, mixed one-hot labels) of one global batch -> its metrics.
+
+    `loss` is the mean over the batch, `top1` the share of images whose largest logit is the class
+    with the largest share of the label.
+    """
+    jit = training.jit == "on" or (training.jit == "auto" and jit_pays())
+    variables = model.trainable_variables
+
+    @tf.function(jit_compile=jit)
+    def gradients(images, labels):
+        with tracing_for_xla() if jit else contextlib.nullcontext(), tf.GradientTape() as tape:
+            logits = model(images, training=True)
+            losses = soft_cross_entropy(labels, logits, training.label_smoothing)
+            # Sums over replicas follow, so each replica divides by the global batch.
+            loss = ops.sum(losses) / training.batch_size
+            scaled_loss = optimizer.scale_loss(loss)
+        hits = ops.argmax(logits, axis=-1) == ops.argmax(labels, axis=-1)
+        top1 = ops.sum(ops.cast(hits, "float32")) / training.batch_size
+        return tape.gradient(scaled_loss, variables), {"loss": loss, "top1": top1}
+
+    # The update talks to other replicas, which XLA cannot compile.
+    update = tf.function(
+        lambda values: optimizer.apply(values, variables),
+        jit_compile=jit and strategy.num_replicas_in_sync == 1,
+    )
+
+    def replica_step(images, labels):
+        values, metrics = gradients(images, labels)
+        update(values)
+        return metrics
+
+    @tf.function
+    def step(images, labels):
+        metrics = strategy.run(replica_step, args=(images, labels))
+        return tf.nest.map_structure(
+            lambda value: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None), metrics
+        )
+
+    return step
+
+
+def jit_pays():
+    """Whether XLA makes the training step faster on the devices at hand."""
+    return True
+
+
+def keep_history_rows(path, epochs):
+    """Removes the rows of epochs that no checkpoint holds and that will be run again."""
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    kept = [row for row in rows[1:] if row and int(row[0]) < epochs]
+    text = "".join(",".join(row) + "\n" for row in [rows[0], *kept]) if kept else ""
+    write_atomically(path, text)

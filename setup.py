@@ -1,0 +1,41 @@
+"""Packaging of pit_keras. Tool settings live in pyproject.toml, dependencies live here."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "pit_keras/__init__.py").read_text()).group(1)
+
+# The models alone run on any Keras backend, so TensorFlow is an extra, not a requirement.
+TRAIN = [
+    "tensorflow>=2.18",
+    "tensorflow-datasets>=4.9",
+    "ml_collections>=1.0",
+    "scikit-learn>=1.3",  # the embedded digits and photographs
+    "matplotlib>=3.8",
+    "pillow>=10.0",
+]
+EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
+CONVERT = ["safetensors>=0.4"]
+DEV = ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]
+
+setup(
+    name="pit_keras",
+    version=VERSION,
+    description="Pooling-based Vision Transformer (PiT) for Keras 3 and TensorFlow",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["pit_keras", "pit_keras.*"]),
+    install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
+    extras_require={
+        "train": TRAIN,
+        "export": EXPORT,
+        "convert": CONVERT,
+        "dev": sorted({*TRAIN, *EXPORT, *CONVERT, *DEV}),
+    },
+    entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},
+)

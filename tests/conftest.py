@@ -1,0 +1,21 @@
+"""Comparisons with PyTorch run where it is installed; elsewhere the golden files stand in for it."""
+
+import importlib.util
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def _missing(*packages):
+    return any(importlib.util.find_spec(package) is None for package in packages)
+
+
+collect_ignore = []
+if _missing("torch", "timm"):
+    collect_ignore += ["models/test_parity_live.py", "weights/test_pytorch_live.py"]
+if _missing("torch", "adamp"):
+    collect_ignore += ["training/test_optimizer_live.py"]
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "golden"))

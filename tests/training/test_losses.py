@@ -1,0 +1,102 @@
+"""Losses against their definitions, written out in NumPy and float64."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pit_keras.training.losses import soft_cross_entropy
+
+
+def reference(targets, logits, label_smoothing=0.0):
+    targets, logits = np.asarray(targets, "float64"), np.asarray(logits, "float64")
+    targets = (1 - label_smoothing) * targets + label_smoothing / targets.shape[1]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return (targets * (log_sum - shifted)).sum(axis=1)
+
+
+@pytest.fixture
+def batch():
+    """Targets (6, 10), mixtures of two classes as CutMix makes them, and logits (6, 10)."""
+    rng = np.random.default_rng(0)
+    one_hot = np.eye(10)[rng.integers(10, size=(2, 6))]
+    share = rng.uniform(size=(6, 1))
+    return share * one_hot[0] + (1 - share) * one_hot[1], 3 * rng.normal(size=(6, 10))
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1, 0.5])
+def test_matches_the_definition(batch, label_smoothing):
+    targets, logits = batch
+    loss = soft_cross_entropy(
+        tf.constant(targets, "float32"), tf.constant(logits, "float32"), label_smoothing
+    )
+    assert loss.shape == (6,)
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, reference(targets, logits, label_smoothing), rtol=1e-5)
+
+
+def test_smoothing_of_a_uniform_prediction_changes_nothing():
+    targets, logits = tf.eye(4), tf.zeros((4, 4))
+    for label_smoothing in (0.0, 0.1, 0.9):
+        np.testing.assert_allclose(
+            soft_cross_entropy(targets, logits, label_smoothing), np.log(4), rtol=1e-6
+        )
+
+
+def test_label_smoothing_gives_its_share_to_all_classes():
+    """-log p is 0 for the true class and 100 for the nine others: 0.1 * 9/10 * 100 remains."""
+    targets, logits = tf.one_hot([3], 10), tf.one_hot([3], 10, on_value=0.0, off_value=-100.0)
+    np.testing.assert_allclose(soft_cross_entropy(targets, logits, 0.1), [9.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(batch, dtype):
+    targets, logits = tf.cast(batch[0], "float32"), tf.cast(batch[1], dtype)
+    loss = soft_cross_entropy(targets, logits)
+    assert loss.dtype == tf.float32
+    exact = reference(targets, tf.cast(logits, "float64"))
+    np.testing.assert_allclose(loss, exact, rtol=1e-5)  # half precision would be off by 1e-3
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+def test_extreme_logits_have_finite_losses_and_gradients(size):
+    logits = tf.constant([[size, -size, 0.0], [-size, size, size]])
+    targets = tf.constant([[0.0, 1.0, 0.0], [0.0, 0.5, 0.5]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = soft_cross_entropy(targets, logits, label_smoothing=0.1)
+    np.testing.assert_allclose(loss, reference(targets, logits, 0.1), rtol=1e-5)
+    smoothed = 0.9 * targets + 0.1 / 3
+    expected = tf.constant([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]) - smoothed
+    np.testing.assert_allclose(tape.gradient(loss, logits), expected, atol=1e-6)
+
+
+def test_targets_of_zero_have_no_gradient():
+    """A row of padding must not pull at the weights, whatever its logits."""
+    logits = tf.constant([[1.0, 2.0, 3.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = soft_cross_entropy(tf.zeros((1, 3)), logits)
+    np.testing.assert_array_equal(loss, [0.0])
+    np.testing.assert_array_equal(tape.gradient(loss, logits), np.zeros((1, 3)))
+
+
+def test_runs_with_an_unknown_batch_size(batch):
+    targets, logits = (tf.constant(x, "float32") for x in batch)
+    signature = [tf.TensorSpec((None, 10)), tf.TensorSpec((None, 10))]
+    compiled = tf.function(soft_cross_entropy, input_signature=signature, jit_compile=True)
+    np.testing.assert_allclose(compiled(targets, logits), reference(*batch), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("targets", "logits", "label_smoothing", "message"),
+    [
+        (np.zeros((2, 3)), np.zeros((2, 4)), 0.0, r"\(2, 3\) and \(2, 4\)"),
+        (np.zeros(2), np.zeros((2, 4)), 0.0, "batch, classes"),
+        (np.zeros((2, 4)), np.zeros((2, 4)), 1.0, "label_smoothing"),
+        (np.zeros((2, 4)), np.zeros((2, 4)), -0.1, "label_smoothing"),
+    ],
+)
+def test_bad_arguments(targets, logits, label_smoothing, message):
+    with pytest.raises(ValueError, match=message):
+        soft_cross_entropy(targets, logits, label_smoothing)
