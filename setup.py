@@ -11,7 +11,9 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "pit_keras/__init__.py").re
 # The models alone run on any Keras backend, so TensorFlow is an extra, not a requirement.
 TRAIN = [
     "tensorflow>=2.18",
+    "tensorboard>=2.18",
     "tensorflow-datasets>=4.9",
+    "importlib_resources>=6.0",  # tensorflow-datasets imports it and does not require it
     "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
     "matplotlib>=3.8",

@@ -1,38 +1,43 @@
 """Trains a classifier with one of the paper's settings, and carries an unfinished run on.
 
-    python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:photos \\
-        --output_dir=runs/photos --config.training.batch_size=64
+    python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH --output_dir=runs/x
 
-`pit_keras.training.recipes` says what to expect; `--helpshort` lists the flags, and every value of
-a recipe is a flag too: `--config.optimizer.learning_rate=1e-3`.
+Every value of a recipe is a flag too, --config.optimizer.learning_rate=1e-3; a run's config.json
+lists them all. pit_keras/training/recipes.py says what accuracy to expect.
 """
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from absl import app, flags
+from absl import app, flags, logging
 
+from pit_keras.analysis.plots import draw_history
+from pit_keras.data.sources import open_source
 from pit_keras.errors import exit_with_one_sentence
-from pit_keras.training.command_line import config_from_flags, define_training_flags, parse_flags
+from pit_keras.training import command_line
+from pit_keras.training.trainer import Trainer
+
+FLAGS = flags.FLAGS
 
 
 def main(_):
+    logging.set_verbosity(logging.WARNING)
     with exit_with_one_sentence():
-        config = config_from_flags(flags.FLAGS)
-        from pit_keras.data.sources import open_source
-        from pit_keras.training.trainer import Trainer
-
+        config = command_line.config_from_flags(FLAGS)
         data = config.data
         source = open_source(data.dataset, data_dir=data.data_dir, holdout=data.holdout)
-        trainer = Trainer(config, source, flags.FLAGS.output_dir)
+        trainer = Trainer(config, source, FLAGS.output_dir)
         if trainer.folder.finished:
-            print(f"The run in {flags.FLAGS.output_dir} is finished; nothing is changed.")
+            print(f"The run in {FLAGS.output_dir} is finished; nothing is changed.")
+            return
     results = trainer.run()
-    print(f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images.")
-    print(f"Everything is in {flags.FLAGS.output_dir}.")
+    draw_history(trainer.folder.history, trainer.folder.curves)
+    print(
+        f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images."
+    )
+    print(f"Everything is in {FLAGS.output_dir}.")
 
 
 if __name__ == "__main__":
-    define_training_flags()
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=command_line.parse_or_exit)

@@ -38,7 +38,7 @@ def list_folder(path, holdout):
         FileNotFoundError: there is no such folder.
         ValueError: the folder is not laid out as above; the sentence says where.
     """
-    path = os.path.expanduser(path)
+    path = os.path.normpath(os.path.expanduser(path))
     classes = _subfolders(path)
     if {"train", "val"} <= set(classes):
         splits = {split: _files_by_class(os.path.join(path, split)) for split in ("train", "val")}
@@ -127,7 +127,7 @@ def _hold_out(path, files, holdout):
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
         count = min(max(round(holdout * len(paths)), 1), len(paths) - 1)
-        ranked = sorted(paths, key=lambda file: _rank(os.path.relpath(file, path)))
+        ranked = sorted(paths, key=lambda file: _rank(file[len(path) :]))
         splits["val"][name] = sorted(ranked[:count])
         splits["train"][name] = sorted(ranked[count:])
     return splits

@@ -41,7 +41,7 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
         config: a `DataConfig`, or anything with its fields.
         batch_size: images in a batch.
         seed: integer, decides order and augmentation.
-        start: the "position" of the last batch received, to resume right after it.
+        start: the last "position" of the last batch received, to resume right after it.
         unreadable: an `UnreadableImages` that learns of skipped images and, with its
             `plain_errors`, turns the pipeline's errors into readable ones.
 
@@ -50,7 +50,7 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
             "image": float32 (B, H, W, 3), normalised;
             "label": float32 (B, classes), one-hot, or mixed by CutMix;
             "id": int64 (B,);
-            "position": int64 scalar, examples drawn since training began, this batch included.
+            "position": int64 (B,), examples drawn since training began, this one included.
     """
     if config.cutmix_alpha < 0:
         raise ValueError(f"cutmix_alpha must be 0 (no CutMix) or more, got {config.cutmix_alpha}.")
@@ -135,7 +135,7 @@ def _finish_batch(batch, seed, config, classes):
         "image": normalise(images, config.mean, config.std),
         "label": labels,
         "id": batch["id"],
-        "position": batch["position"][-1] + 1,
+        "position": batch["position"] + 1,
     }
 
 

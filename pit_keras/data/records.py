@@ -172,11 +172,8 @@ def _builder(name, data_dir):
     data_dir = os.path.expanduser(data_dir) if data_dir else None
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        raise ValueError(_unknown_name(name)) from None
-    except (ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"TFDS cannot open the data set {name}: {reason}") from error
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise ValueError(_why_not_opened(name, error)) from error
     if not builder.is_prepared():  # its splits would be empty rather than an error
         where = f" --data_dir={data_dir}" if data_dir else ""
         raise ValueError(
@@ -186,9 +183,12 @@ def _builder(name, data_dir):
     return builder
 
 
-def _unknown_name(name):
+def _why_not_opened(name, error):
     if os.path.isdir(os.path.expanduser(name)):
         return f"{name} is a folder; write folder:{name} to read images from it."
+    if not isinstance(error, tfds.core.DatasetNotFoundError):
+        reason = str(error).strip().splitlines()[0]
+        return f"TFDS cannot open the data set {name}: {reason}"
     known = ["digits", *tfds.list_builders(with_community_datasets=False)]
     near = difflib.get_close_matches(name, known, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else "."

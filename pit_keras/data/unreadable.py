@@ -25,16 +25,20 @@ class UnreadableImages:
     It runs ahead of the batches received by what the pipeline prefetches.
 
     Attributes:
-        names: what was unreadable, each named once, in the order of their finding.
+        names: what was unreadable, a tuple, each named once, in the order of their finding.
         counts: how many were skipped in each epoch, {epoch: count}.
         error: the `UnreadableImageError` that ended the pipeline, or None.
     """
 
     def __init__(self):
-        self.names = []
+        self._names = {}  # keys only: a set that keeps its order
         self.counts = collections.Counter()
         self.error = None
         self._lock = threading.Lock()
+
+    @property
+    def names(self):
+        return tuple(self._names)
 
     @contextlib.contextmanager
     def plain_errors(self):
@@ -54,8 +58,8 @@ class UnreadableImages:
         """
         with self._lock:
             self.counts[epoch] += 1
-            if name not in self.names:
-                self.names.append(name)
+            if name not in self._names:
+                self._names[name] = None
                 logger.warning("Skipping %s: it cannot be read as a JPEG or PNG image.", name)
         if 2 * self.counts[epoch] > epoch_length:
             self.fail(
@@ -116,8 +120,8 @@ def load_images(dataset, source, split, report, epoch_length=None):
 def _load_or_empty(source, image):
     """The pixels of `image`, or an empty image (0, 0, 3) if it cannot be loaded.
 
-    `Dataset.ignore_errors` is TensorFlow's one way to go on after an error; around a data set of a
-    single image it costs nothing that can be measured.
+    `Dataset.ignore_errors` is TensorFlow's one way to go on after an error. Around a data set of a
+    single image it keeps order and parallelism, and costs about 5% of the pipeline's time.
     """
     loaded = tf.data.Dataset.from_tensors(image).map(source.load).ignore_errors()
     empty = tf.data.Dataset.from_tensors(tf.zeros((0, 0, 3), tf.uint8))

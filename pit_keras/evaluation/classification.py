@@ -1,8 +1,13 @@
 """Top-1 and top-5 accuracy over a whole split: every image once, the last partial batch too."""
 
+import dataclasses
+
 import keras
 import tensorflow as tf
 from keras import ops
+
+from pit_keras.data.pipeline import evaluation_batches
+from pit_keras.data.unreadable import UnreadableImages
 
 
 def classification_counts(logits, labels, weights):
@@ -78,3 +83,53 @@ class Evaluator:
         if not images:
             raise ValueError("There are no images to evaluate.")
         return {**{name: total / images for name, total in totals.items()}, "images": int(images)}
+
+
+def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, progress=True):
+    """Evaluates a trained model on a split of a data set.
+
+    Args:
+        trained: A `TrainedModel`.
+        source: What `pit_keras.data.sources.open_source` returns.
+        split: "train" or "val".
+        batch_size: Images at a time.
+        crop: The centre crop's share of the short side; None for the model's own.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `{"top1", "top5", "loss", "images", "dataset", "split", "eval_crop"}`.
+
+    Raises:
+        ValueError: If the data's classes are not the model's, or an image cannot be read; it names
+            the class or the image.
+    """
+    check_classes(trained.class_names, source)
+    data = trained.data if crop is None else dataclasses.replace(trained.data, eval_crop=crop)
+    unreadable = UnreadableImages()
+    batches = evaluation_batches(source, split, data, batch_size=batch_size, unreadable=unreadable)
+    with unreadable.plain_errors():
+        results = Evaluator(trained.model)(batches, progress)
+    return {**results, "dataset": source.name, "split": split, "eval_crop": data.eval_crop}
+
+
+def check_classes(class_names, source):
+    """Checks that a data set has the classes that a model was trained on, in the same order.
+
+    Raises:
+        ValueError: If not; it names the first class that differs.
+    """
+    if tuple(class_names) == tuple(source.class_names):
+        return
+    if len(class_names) != len(source.class_names):
+        raise ValueError(
+            f"{source.name} has {len(source.class_names)} classes and the model {len(class_names)}."
+        )
+    label, ours, theirs = next(
+        (label, ours, theirs)
+        for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True))
+        if ours != theirs
+    )
+    raise ValueError(
+        f"Class {label} is {theirs!r} in {source.name} and {ours!r} in the model; give its names "
+        "in the data set's order with --classes=FILE."
+    )

@@ -159,7 +159,9 @@ class TokenPooling(layers.Layer):
     def call(self, inputs):
         tokens, feature_map = inputs
         padded = self.padding(feature_map)
-        pooled = self._pool_by_taps(padded) if _compiled_by_xla.get() else self.depthwise_conv(padded)
+        pooled = (
+            self._pool_by_taps(padded) if _compiled_by_xla.get() else self.depthwise_conv(padded)
+        )
         return join_tokens(self.class_dense(tokens), pooled)
 
     def _pool_by_taps(self, padded):

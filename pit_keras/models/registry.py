@@ -50,7 +50,9 @@ class Settings:
 
 def list_models(pattern="*"):
     """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
-    names = [name + suffix for table, _ in _FAMILIES for name in table for suffix in ("", DISTILLED)]
+    names = [
+        name + suffix for table, _ in _FAMILIES for name in table for suffix in ("", DISTILLED)
+    ]
     return sorted(fnmatch.filter(names, pattern))
 
 
@@ -139,7 +141,9 @@ def _overridden(name, variant, overrides):
     fields = {field.name: getattr(variant, field.name) for field in dataclasses.fields(variant)}
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
-        common = [field.name for field in dataclasses.fields(Settings) if field.name != "num_tokens"]
+        common = [
+            field.name for field in dataclasses.fields(Settings) if field.name != "num_tokens"
+        ]
         raise ValueError(
             f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
             f"{', '.join([*common[1:], 'weights', *fields])}."
@@ -153,7 +157,9 @@ def _check_override(name, field, value, default):
     """Overrides have the form of what they replace: a positive number, or as many of them."""
     values = value if isinstance(default, tuple) else (value,)
     numbers = (int, float) if isinstance(default, float) else int
-    form = f"{len(default)} positive integers" if isinstance(default, tuple) else "a positive number"
+    form = (
+        f"{len(default)} positive integers" if isinstance(default, tuple) else "a positive number"
+    )
     if (
         not isinstance(values, (tuple, list))
         or (isinstance(default, tuple) and len(values) != len(default))

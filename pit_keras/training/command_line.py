@@ -1,9 +1,11 @@
 """Flags of the training scripts: a recipe, the few values that everyone sets, and every other one.
 
-    flags = a recipe's Config <- named flags (--epochs=10) <- overrides (--config.data.flip=false)
+flags = a recipe's Config <- named flags (--epochs=10) <- overrides (--config.data.flip=false)
 """
 
 import difflib
+import re
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -34,37 +36,66 @@ _FIELDS = {
 }
 
 
-def define_training_flags():
-    """Defines the flags of `train/train.py`."""
-    flags.DEFINE_enum("recipe", "vanilla", list(RECIPES), "Training setting of the paper.")
-    flags.DEFINE_string("model", "pit_s", "A name of `pit-keras models`.")
-    flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", required=True)
-    flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
-    flags.DEFINE_list("image_size", None, "Side in pixels, or height,width.")
-    flags.DEFINE_integer("batch_size", None, "Images of one step, over all devices.")
-    flags.DEFINE_integer("epochs", None, "Length of the training.")
-    flags.DEFINE_integer("seed", None, "Seed of every random decision.")
-    flags.DEFINE_enum("distribute", None, DISTRIBUTE, "Devices to train on.")
-    flags.DEFINE_enum("precision", None, PRECISION, "Precision of activations and gradients.")
-    config_flags.DEFINE_config_dataclass("config", Config(), "Any value of the recipe.")
+def parse_training_flags(argv, values=flags.FLAGS):
+    """Defines and parses the flags of `train/train.py`.
 
+    Args:
+        argv: The command line, the program's name first.
+        values: Where the flags are defined, by default among those of the process.
 
-def parse_flags(argv):
-    """Parses the command line; for `absl.app.run(main, flags_parser=parse_flags)`.
+    Returns:
+        What is left of the command line.
 
     Raises:
         absl.flags.Error: In one sentence, for an unknown or ill-typed flag or override.
     """
+    _check_overrides(argv)
+    _define_flags(argv, values)
+    for name in ("output_dir", "recipe", "model", "config", *_FIELDS):
+        values.register_key_flag_for_module(argv[0], values[name])  # for --help to show it
+    return values(argv)
+
+
+def parse_or_exit(argv):
+    """`parse_training_flags` for `absl.app.run`: a mistake ends the program with one sentence."""
+    try:
+        return parse_training_flags(argv)
+    except flags.Error as error:
+        sys.exit(f"error: {error}")
+
+
+def _check_overrides(argv):
+    """The library's own answer to an unknown field is a bare KeyError."""
     known = field_paths(Config())
     for argument in argv[1:]:
-        name = argument.lstrip("-").split("=")[0]
-        path = name.removeprefix("noconfig.").removeprefix("config.")
-        if path != name and path not in known:
+        path = re.sub(r"^--?(no)?config\.|=.*", "", argument, flags=re.DOTALL)
+        if re.match(r"--?(no)?config\.", argument) and path not in known:
             near = difflib.get_close_matches(path, known, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
+            hint = (
+                f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
+            )
             raise flags.Error(f"There is no configuration field {path!r}; {hint}")
-    return flags.FLAGS(argv)
+
+
+def _define_flags(argv, values):
+    into = {"flag_values": values}
+    flags.DEFINE_enum("recipe", "vanilla", list(RECIPES), "Training setting of the paper.", **into)
+    flags.DEFINE_string("model", "pit_s", "A name of `pit-keras models`.", **into)
+    flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", required=True, **into)
+    flags.DEFINE_string(
+        "dataset", None, "digits, folder:PATH or a TFDS name.", required=True, **into
+    )
+    flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.", **into)
+    flags.DEFINE_list("image_size", None, "Side in pixels, or height,width.", **into)
+    flags.DEFINE_integer("batch_size", None, "Images of one step, over all devices.", **into)
+    flags.DEFINE_integer("epochs", None, "Length of the training.", **into)
+    flags.DEFINE_integer("seed", None, "Seed of every random decision.", **into)
+    flags.DEFINE_enum("distribute", None, DISTRIBUTE, "Devices to train on.", **into)
+    flags.DEFINE_enum("precision", None, PRECISION, "Precision of the activations.", **into)
+    # The library defines the overrides that it finds in argv.
+    config_flags.DEFINE_config_dataclass(
+        "config", Config(), "Any value of the recipe.", sys_argv=argv, **into
+    )
 
 
 def config_from_flags(values):
@@ -107,6 +138,4 @@ def _check_form(path, value, default):
         or len(value) != len(default)
         or not all(isinstance(item, (int, float)) for item in value)
     ):
-        raise ValueError(
-            f"{path} must be {len(default)} numbers such as {default}, got {value!r}."
-        )
+        raise ValueError(f"{path} must be {len(default)} numbers such as {default}, got {value!r}.")

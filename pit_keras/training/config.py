@@ -19,12 +19,14 @@ JIT = ("auto", "on", "off")
 
 @dataclasses.dataclass
 class ModelConfig:
-    """What `pit_keras.create_model` is called with."""
+    """What `pit_keras.create_model` is called with; None is the variant's own."""
 
     name: str = "pit_s"
-    patch_size: Optional[int] = None  # None: the variant's own
+    patch_size: Optional[int] = None
     stride: Optional[int] = None
     head_dim: Optional[int] = None
+    depths: Optional[tuple[int, ...]] = None  # PiT's blocks of each stage
+    heads: Optional[tuple[int, ...]] = None  # PiT's heads of each stage
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -152,17 +154,24 @@ def validate(config):
     share = "a share between 0 and 1"
     rules = [
         ("data.image_size", all(side > 0 for side in data.image_size), "two positive integers"),
-        ("data.crop_scale", 0 < data.crop_scale[0] <= data.crop_scale[1] <= 1, "0 < low <= high <= 1"),
+        (
+            "data.crop_scale",
+            0 < data.crop_scale[0] <= data.crop_scale[1] <= 1,
+            "0 < low <= high <= 1",
+        ),
         ("data.crop_aspect", 0 < data.crop_aspect[0] <= data.crop_aspect[1], "0 < low <= high"),
         ("data.eval_crop", 0 < data.eval_crop <= 1, share),
         ("data.holdout", 0 < data.holdout < 1, share),
         ("data.std", all(value > 0 for value in data.std), "three positive numbers"),
         ("data.cutmix_alpha", data.cutmix_alpha >= 0, "not negative (0 for no CutMix)"),
-        ("optimizer.learning_rate", optimizer.learning_rate > 0, "positive"),
-        ("optimizer.warmup_epochs", 0 <= optimizer.warmup_epochs < training.epochs,
-         f"not negative and less than the {training.epochs} epochs"),
-        ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
         ("training.epochs", training.epochs > 0, "positive"),
+        ("optimizer.learning_rate", optimizer.learning_rate > 0, "positive"),
+        (
+            "optimizer.warmup_epochs",
+            0 <= optimizer.warmup_epochs < training.epochs,
+            f"not negative and less than the {training.epochs} epochs",
+        ),
+        ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
         ("training.batch_size", training.batch_size > 0, "positive"),
         ("training.eval_batch_size", (training.eval_batch_size or 1) > 0, "positive"),
         ("training.label_smoothing", 0 <= training.label_smoothing < 1, "in [0, 1)"),

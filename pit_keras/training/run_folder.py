@@ -14,6 +14,7 @@ class RunFolder:
         config: `config.json`, all that is needed to run it again.
         classes: `classes.txt`, names of the classes, one a line, in the order of the logits.
         history: `history.csv`, one row an epoch.
+        curves: `history.png`, the same as a plot.
         logs: `logs/`, for TensorBoard.
         checkpoints: `checkpoints/`, the last complete training states, and the best in `best/`.
         model: `model.keras`, the best model, what one deploys.
@@ -25,6 +26,7 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.classes = self.path / "classes.txt"
         self.history = self.path / "history.csv"
+        self.curves = self.path / "history.png"
         self.logs = self.path / "logs"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best"
@@ -59,7 +61,9 @@ class RunFolder:
                 f"{path} is {get_field(stored, path)!r} there and {get_field(config, path)!r} here"
                 for path in different
             )
-            raise ValueError(f"{self.path} holds another run: {values}. Choose another --output_dir.")
+            raise ValueError(
+                f"{self.path} holds another run: {values}. Choose another --output_dir."
+            )
 
     def read_config(self):
         """The configuration that the folder's run was started with."""
@@ -76,14 +80,14 @@ class RunFolder:
         """Makes the folder and writes what is known before training.
 
         Raises:
-            PermissionError: If the folder cannot be written to.
+            OSError: If the folder cannot be written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
             write_atomically(self.config, config.to_json())
-        except PermissionError as error:
-            raise PermissionError(f"--output_dir {self.path} is not writable.") from error
+        except OSError as error:
+            raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
 
 
 def write_atomically(path, text):

@@ -16,7 +16,7 @@ class TrainingState:
         epoch: Epochs done.
         position: Examples drawn from the data set's stream, where training data carries on.
         best: Best top-1 on the validation split so far, -1 before the first evaluation.
-        best_epoch: The epoch (counted from 1) that reached it.
+        best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
     """
 
     def __init__(self, folder, model, optimizer, keep):
@@ -46,13 +46,29 @@ class TrainingState:
 
         Returns:
             Whether there was one. A checkpoint that cannot be read is named and passed over.
+
+        Raises:
+            ValueError: If there are checkpoints and none can be read: nothing is begun anew unasked.
         """
-        for path in reversed(self._last.checkpoints):
+        checkpoints = list(reversed(self._last.checkpoints))
+        for path in checkpoints:
             try:
                 self._checkpoint.restore(path).assert_consumed()
                 return True
-            except (tf.errors.OpError, ValueError, AssertionError) as error:
+            # The reader has no error of its own: damage shows as whatever it ran into.
+            except (
+                tf.errors.OpError,
+                IndexError,
+                RuntimeError,
+                ValueError,
+                AssertionError,
+            ) as error:
                 print(f"Checkpoint {path} cannot be read ({error}); trying the one before.")
+        if checkpoints:
+            raise ValueError(
+                f"None of the checkpoints in {self._last.directory} can be read; choose another "
+                "--output_dir to begin anew."
+            )
         return False
 
     def save(self):

@@ -11,12 +11,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from pit_keras.data.pipeline import (
-    UnreadableImages,
-    evaluation_batches,
-    steps_per_epoch,
-    train_batches,
-)
+from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.evaluation.classification import Evaluator
 from pit_keras.models import create_model, tracing_for_xla
 from pit_keras.training.config import validate
@@ -30,7 +26,8 @@ from pit_keras.training.state import TrainingState
 class Trainer:
     """One run, from its configuration to `results.json`.
 
-    Everything that can be wrong with the input is found here, before the output folder is touched.
+    What can be wrong with the input is found while the object is made; making the output folder is
+    the last thing that happens then.
 
     Args:
         config: A `Config`.
@@ -40,6 +37,7 @@ class Trainer:
 
     Raises:
         ValueError: For values that do not fit each other or the data, or a folder of another run.
+        OSError: If the folder cannot be written to.
     """
 
     def __init__(self, config, source, output_dir, verbose=True):
@@ -62,6 +60,8 @@ class Trainer:
         self._watched.optimizer = self.optimizer
         self._step = compiled_step(self.model, self.optimizer, self.strategy, config.training)
         self._evaluator = Evaluator(self.model, self.strategy)
+        if not self.folder.finished:
+            self.folder.create(config, source.class_names)
 
     def run(self):
         """Trains to the end, from where the folder's run stands, and returns the results.
@@ -70,7 +70,6 @@ class Trainer:
         """
         if self.folder.finished:
             return json.loads(self.folder.results.read_text())
-        self.folder.create(self.config, self.source.class_names)
         state = TrainingState(
             self.folder, self.model, self.optimizer, self.config.training.keep_checkpoints
         )
@@ -89,14 +88,14 @@ class Trainer:
         for epoch in range(int(state.epoch), epochs):
             callbacks.on_epoch_begin(epoch)
             logs, position = self._train_epoch(batches, callbacks)
-            evaluation = self._evaluator(self._evaluation_batches())
+            evaluation = self._evaluate()
             logs |= {f"val_{name}": evaluation[name] for name in ("loss", "top1", "top5")}
             callbacks.on_epoch_end(epoch, logs)
             state.epoch.assign(epoch + 1)
             state.position.assign(position)
             if evaluation["top1"] > float(state.best):
                 state.best.assign(evaluation["top1"])
-                state.best_epoch.assign(epoch + 1)
+                state.best_epoch.assign(epoch)
                 save_model_atomically(self.model, self.folder.model)
                 state.save_best()
             state.save()
@@ -108,7 +107,8 @@ class Trainer:
         start = time.perf_counter()
         for step in range(self.steps):
             callbacks.on_train_batch_begin(step)
-            batch = next(batches)
+            with self.unreadable.plain_errors():
+                batch = next(batches)
             for name, value in self._step(batch["image"], batch["label"]).items():
                 sums[name] += float(value)
             logs = {name: total / (step + 1) for name, total in sums.items()}
@@ -116,9 +116,9 @@ class Trainer:
         seconds = time.perf_counter() - start
         logs["learning_rate"] = float(self.optimizer.learning_rate)
         logs["images_per_second"] = self.steps * self.config.training.batch_size / seconds
-        logs["unreadable_images"] = self.unreadable.count
-        position = self.strategy.experimental_local_results(batch["position"])[0]
-        return logs, int(position)
+        logs["unreadable_images"] = len(self.unreadable.names)
+        last_replica = self.strategy.experimental_local_results(batch["position"])[-1]
+        return logs, int(last_replica[-1])
 
     def _train_batches(self, state):
         return train_batches(
@@ -130,10 +130,17 @@ class Trainer:
             unreadable=self.unreadable,
         )
 
-    def _evaluation_batches(self):
-        training = self.config.training
-        batch_size = training.eval_batch_size or training.batch_size
-        return evaluation_batches(self.source, "val", self.config.data, batch_size=batch_size)
+    def _evaluate(self):
+        training, unreadable = self.config.training, UnreadableImages()
+        batches = evaluation_batches(
+            self.source,
+            "val",
+            self.config.data,
+            batch_size=training.eval_batch_size or training.batch_size,
+            unreadable=unreadable,
+        )
+        with unreadable.plain_errors():
+            return self._evaluator(batches)
 
     def _callbacks(self, epochs_done):
         keep_history_rows(self.folder.history, epochs_done)
@@ -152,17 +159,17 @@ class Trainer:
     def _results(self, state):
         """Exact results of `model.keras` as it was written, read back from its file."""
         self.model.set_weights(keras.models.load_model(self.folder.model).get_weights())
-        evaluation = self._evaluator(self._evaluation_batches())
+        evaluation = self._evaluate()
         return {
             **evaluation,
             "split": "val",
             "dataset": self.config.data.dataset,
             "model": self.config.model.name,
             "recipe": self.config.recipe,
-            "epoch": int(state.best_epoch),
+            "best_epoch": int(state.best_epoch),
             "epochs": self.config.training.epochs,
             "eval_crop": self.config.data.eval_crop,
-            "unreadable_images": self.unreadable.count,
+            "unreadable_images": len(self.unreadable.names),
         }
 
 
@@ -190,7 +197,7 @@ def model_of(config, source):
     """The model that a configuration describes, with as many classes as the data has."""
     overrides = {
         name: getattr(config.model, name)
-        for name in ("patch_size", "stride", "head_dim")
+        for name in ("patch_size", "stride", "head_dim", "depths", "heads")
         if getattr(config.model, name) is not None
     }
     return create_model(
@@ -251,11 +258,12 @@ def compiled_step(model, optimizer, strategy, training):
         top1 = ops.sum(ops.cast(hits, "float32")) / training.batch_size
         return tape.gradient(scaled_loss, variables), {"loss": loss, "top1": top1}
 
-    # The update talks to other replicas, which XLA cannot compile.
-    update = tf.function(
-        lambda values: optimizer.apply(values, variables),
-        jit_compile=jit and strategy.num_replicas_in_sync == 1,
-    )
+    def update(values):
+        optimizer.apply(values, variables)
+
+    if training.distribute == "none":
+        # Replicas talk to each other in the update, and a function of its own may not do that.
+        update = tf.function(update, jit_compile=jit)
 
     def replica_step(images, labels):
         values, metrics = gradients(images, labels)

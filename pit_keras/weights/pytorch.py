@@ -101,8 +101,9 @@ def _unwrapped(content, name="the checkpoint"):
         for wrapper in _WRAPPERS:
             if isinstance(content.get(wrapper), collections.abc.Mapping):
                 content = content[wrapper]
-        if content and all(isinstance(key, str) and hasattr(value, "shape")
-                           for key, value in content.items()):
+        if content and all(
+            isinstance(key, str) and hasattr(value, "shape") for key, value in content.items()
+        ):
             return content
     raise ValueError(f"{name} is not a state dict, a mapping from names to tensors.")
 

@@ -1,7 +1,7 @@
 """Regenerates models.npz: logits and stage outputs of timm's PyTorch models on fixed weights.
 
-    pip install torch timm
-    python tests/golden/make_models.py
+pip install torch timm
+python tests/golden/make_models.py
 """
 
 import pathlib
@@ -19,7 +19,9 @@ def main():
     arrays = {}
     for name, timm_name in TIMM_NAMES.items():
         model = timm.create_model(timm_name).eval()
-        state = fixed_state_dict({key: tuple(value.shape) for key, value in model.state_dict().items()})
+        state = fixed_state_dict(
+            {key: tuple(value.shape) for key, value in model.state_dict().items()}
+        )
         model.load_state_dict({key: torch.from_numpy(value) for key, value in state.items()})
         with torch.inference_mode():
             arrays[f"{name}/logits"] = model(images).numpy()

@@ -101,13 +101,17 @@ def test_golden_trajectory_in_a_function(golden, jit_compile):
 
 
 def test_golden_trajectory_under_mirrored_strategy(golden):
+    """Replicas sum their gradients, so each of them brings its share."""
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     functions = {}
 
     def apply(optimizer, gradients):
+        def apply_on_a_replica(gradients):
+            optimizer.apply([g / strategy.num_replicas_in_sync for g in gradients])
+
         if optimizer not in functions:
             functions[optimizer] = tf.function(
-                lambda gradients: strategy.run(optimizer.apply, args=(gradients,))
+                lambda gradients: strategy.run(apply_on_a_replica, args=(gradients,))
             )
         functions[optimizer](gradients)
 

@@ -1,0 +1,50 @@
+# `make demo` and `make test` need only Python 3.10 or newer: they make their own virtual environment
+# and install into it, once.
+PYTHON ?= python3
+VENV ?= .venv
+RUN ?= runs/demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test lint
+
+$(INSTALLED): setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; call make with PYTHON=python3.12, say.")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+# Trains on scikit-learn's scans of handwritten digits; a run that was cut short is carried on.
+demo: $(INSTALLED)
+	$(BIN)/python train/train.py --recipe=vanilla --model=pit_ti --dataset=digits --image_size=32 \
+	    --batch_size=64 --epochs=40 --output_dir=$(RUN) \
+	    --config.model.patch_size=4 --config.model.stride=4 --config.model.head_dim=16 \
+	    --config.data.flip=false --config.data.crop_scale='(0.6, 1.0)' \
+	    --config.data.crop_aspect='(0.8, 1.25)' --config.data.eval_crop=1.0 \
+	    --config.optimizer.learning_rate=8e-3
+	$(BIN)/pit-keras evaluate --model=$(RUN)
+	$(BIN)/pit-keras export --model=$(RUN) --overwrite
+	$(BIN)/python train/sample_images.py --dataset=digits --count=24 --output_dir=$(RUN)/digits
+	$(BIN)/pit-keras predict --model=$(RUN) --top=3 --output=$(RUN)/predictions.png $(RUN)/digits
+	$(BIN)/pit-keras predict --model=$(RUN)/export/model.tflite --top=1 $(RUN)/digits
+	@echo
+	@echo "Everything lies in $(RUN):"
+	@echo "  predictions.png   held-out digits with their predictions"
+	@echo "  history.png       training curves; history.csv and logs/ hold the numbers"
+	@echo "  results.json      accuracy on the held-out digits"
+	@echo "  model.keras       the model: keras.models.load_model(...) after import pit_keras"
+	@echo "  export/           saved_model/ and model.tflite, preprocessing inside"
+	@echo "Next, your own images, PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg:"
+	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH \\"
+	@echo "      --batch_size=32 --epochs=50 --output_dir=runs/mine"
+	@echo "or ImageNet, prepared by TFDS in DIR:"
+	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 \\"
+	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .

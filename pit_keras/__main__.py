@@ -1,0 +1,5 @@
+"""`python -m pit_keras` is `pit-keras`."""
+
+from pit_keras.cli import main
+
+main()

@@ -1,0 +1,104 @@
+"""A trained model with what one needs to use it: names of its classes and its preprocessing."""
+
+import dataclasses
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
+from pit_keras.data.preprocessing import load_image, preprocess_evaluation
+from pit_keras.training.config import DataConfig
+from pit_keras.training.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedModel:
+    """A classifier, ready for images from files.
+
+    Attributes:
+        model: Normalised images (B, H, W, 3) to logits (B, classes).
+        class_names: One for each logit.
+        data: The `DataConfig` whose image size, evaluation crop, mean and std it was trained with.
+    """
+
+    model: keras.Model
+    class_names: tuple[str, ...]
+    data: DataConfig
+
+    def logits(self, images):
+        """Logits (N, classes) of a list of uint8 images (H, W, 3), each of any size."""
+        if not images:
+            raise ValueError("There are no images to look at.")
+        # One by one: sizes differ, and one image is what most people ask about.
+        prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
+        outputs = [self.model(image, training=False) for image in prepared]
+        return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
+
+    def predict(self, paths, top=5):
+        """The likeliest classes of image files.
+
+        Args:
+            paths: JPEG or PNG files.
+            top: Number of classes for each, at most as many as there are.
+
+        Returns:
+            For each file a list of (class name, probability), likeliest first.
+
+        Raises:
+            FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
+                before the first is shown to the model.
+        """
+        images = [load_image(path) for path in paths]
+        probabilities = ops.convert_to_numpy(ops.softmax(self.logits(images), axis=-1))
+        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+        return [
+            [(self.class_names[index], float(row[index])) for index in best]
+            for row, best in zip(probabilities, order, strict=True)
+        ]
+
+
+def load_trained_model(path, class_names=None):
+    """Loads a run folder or a `.keras` file.
+
+    Args:
+        path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
+        class_names: Names in the order of the logits; None for the run folder's.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the run has no model yet.
+        ValueError: If the file is not a Keras model, or the names do not fit its logits.
+    """
+    path = pathlib.Path(path)
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    file = folder.model if path.is_dir() else path
+    if not file.is_file():
+        what = "has no model.keras yet" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {what}; give a run folder or a .keras file.")
+    model = _load(file)
+    in_run = folder.config.exists()
+    data = folder.read_config().data if in_run else DataConfig()
+    data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
+    if class_names is None and in_run:
+        class_names = folder.read_classes()
+    return TrainedModel(model, _checked_names(class_names, model, file), data)
+
+
+def _load(file):
+    try:
+        return keras.models.load_model(file, compile=False)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _checked_names(class_names, model, file):
+    classes = model.output_shape[-1]
+    if class_names is None:
+        return tuple(f"class {index}" for index in range(classes))
+    if len(class_names) != classes:
+        raise ValueError(
+            f"There are {len(class_names)} class names for the {classes} classes of {file}."
+        )
+    return tuple(class_names)

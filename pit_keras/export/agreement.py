@@ -1,0 +1,103 @@
+"""Whether an exported model computes what the Keras model does, on real images."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from pit_keras.export.saved_model import SIGNATURE
+
+# Largest difference between logits that counts as agreement, as a share of the largest logit.
+TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """How two sets of logits differ.
+
+    Attributes:
+        max_difference: The largest absolute difference of two logits; NaN if one of them is.
+        scale: The largest absolute logit expected.
+        top1_agreement: Share of the images, 0..1, for which both have the same likeliest class.
+        images: How many there were.
+    """
+
+    max_difference: float
+    scale: float
+    top1_agreement: float
+    images: int
+
+    def within(self, tolerance=TOLERANCE):
+        """Whether the largest difference is at most `tolerance` of the largest logit."""
+        # Written so that NaN and infinity, of which every comparison is false, do not agree.
+        return self.max_difference <= tolerance * self.scale < np.inf
+
+    def __str__(self):
+        share = self.max_difference / self.scale if self.scale else self.max_difference
+        return (
+            f"the logits of {self.images} images differ by at most {self.max_difference:.1e}, "
+            f"{share:.0e} of the largest ({self.scale:.3g}), and {self.top1_agreement:.1%} of the "
+            "likeliest classes are the same"
+        )
+
+
+def compare(expected, actual):
+    """The `Agreement` of two arrays of logits, both (N, classes).
+
+    Raises:
+        ValueError: If their shapes differ.
+    """
+    expected, actual = np.asarray(expected), np.asarray(actual)
+    if expected.shape != actual.shape:
+        raise ValueError(f"Logits of shape {expected.shape} were expected, not {actual.shape}.")
+    with np.errstate(invalid="ignore"):  # inf - inf
+        difference = np.abs(expected - actual).max()
+    return Agreement(
+        max_difference=float(difference),
+        scale=float(np.abs(expected).max()),
+        top1_agreement=float(np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))),
+        images=len(expected),
+    )
+
+
+def run_saved_model(path, images):
+    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes."""
+    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    serve = loaded.signatures[SIGNATURE]
+    logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
+    return np.concatenate(logits)
+
+
+def run_tflite(path, images, threads=1):
+    """Logits (N, classes) of a TFLite file for uint8 images (H, W, 3) of the model's own size.
+
+    Raises:
+        ImportError: If LiteRT is not installed.
+    """
+    interpreter = _interpreter()(model_path=str(path), num_threads=threads)
+    classify = interpreter.get_signature_runner(SIGNATURE)
+    return np.concatenate([classify(images=image[np.newaxis])["logits"] for image in images])
+
+
+def real_images():
+    """Eight pieces of scikit-learn's two photographs: uint8 (H, W, 3), wide, high and small."""
+    from sklearn.datasets import load_sample_images  # takes a second to import
+
+    windows = [
+        (slice(0, 427), slice(0, 640)),
+        (slice(0, 427), slice(107, 534)),
+        (slice(20, 420), slice(250, 487)),
+        (slice(190, 300), slice(280, 443)),
+    ]
+    photographs = load_sample_images().images  # each (427, 640, 3)
+    return [photograph[window] for photograph in photographs for window in windows]
+
+
+def _interpreter():
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(
+            "Running a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
+        ) from error
+    return Interpreter

@@ -1,0 +1,111 @@
+import os
+
+import pytest
+
+from pit_keras.data.folders import list_folder
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names(folder, root, split):
+    return [os.path.relpath(path, root) for path in folder.paths[split]]
+
+
+def test_train_and_val_folders(tmp_path):
+    root = touch(tmp_path, "val/cat/3.png", "val/ant/9.jpg", "train/cat/1.jpg", "train/ant/2.jpg")
+    touch(root, "train/ant/1.PNG", "test/bee/1.jpg")
+    folder = list_folder(root, holdout=0.5)
+    assert folder.class_names == ("ant", "cat")
+    assert names(folder, root, "train") == ["train/ant/1.PNG", "train/ant/2.jpg", "train/cat/1.jpg"]
+    assert names(folder, root, "val") == ["val/ant/9.jpg", "val/cat/3.png"]
+    assert folder.labels == {"train": (0, 0, 1), "val": (0, 1)}
+
+
+def test_only_visible_images_count_at_any_depth(tmp_path):
+    kept = ["a/1.jpg", "a/2.JPEG", "a/deep/er/3.Png", "b/4.jpeg", "b/5.jpg"]
+    touch(tmp_path, *kept, "a/.hidden.jpg", "a/.thumbs/6.jpg", "a/notes.txt", "a/7.gif")
+    touch(tmp_path, ".cache/8.jpg", "readme.jpg")
+    folder = list_folder(tmp_path, holdout=0.3)
+    found = names(folder, tmp_path, "train") + names(folder, tmp_path, "val")
+    assert sorted(found) == sorted(kept)
+
+
+@pytest.mark.parametrize(
+    ("holdout", "held_out"),
+    [(0.1, (2, 1, 1)), (0.001, (1, 1, 1)), (0.25, (5, 2, 1)), (0.99, (19, 6, 1))],
+)
+def test_a_share_of_each_class_is_held_out(tmp_path, holdout, held_out):
+    counts = (20, 7, 2)
+    for name, count in zip("abc", counts, strict=True):
+        touch(tmp_path, *(f"{name}/{number}.jpg" for number in range(count)))
+    folder = list_folder(tmp_path, holdout)
+    assert tuple(folder.labels["val"].count(label) for label in range(3)) == held_out
+    assert tuple(folder.labels["train"].count(label) for label in range(3)) == tuple(
+        count - held for count, held in zip(counts, held_out, strict=True)
+    )
+    assert not set(folder.paths["train"]) & set(folder.paths["val"])
+
+
+def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
+    files = [f"{name}/{number}.jpg" for name in "ab" for number in range(30)]
+    one = touch(tmp_path / "one", *files)
+    two = touch(tmp_path / "two", *reversed(files))
+    first, second = list_folder(one, 0.2), list_folder(two, 0.2)
+    assert names(first, one, "val") == names(second, two, "val")
+    held_out = [int(name[2:-4]) for name in names(first, one, "val")]
+    assert held_out[:6] != list(range(6))
+    assert held_out[:6] != held_out[6:]
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        (None, FileNotFoundError, r"no folder .*/data"),
+        ((), ValueError, r"holds no class folders; expected .*/data/CLASS/\*\.jpg"),
+        (("1.jpg", "2.jpg"), ValueError, "holds no class folders"),
+        (("a/1.jpg", "a/2.jpg"), ValueError, "one class folder only, a;"),
+        (("a/1.jpg", "b/x.txt", "c/.2.jpg"), ValueError, "No PNG or JPEG .* classes 'b', 'c'"),
+        (("a/1.jpg", "a/2.jpg", "b/1.jpg"), ValueError, "only one image for class 'b'"),
+        (("train/a/1.jpg", "train/b/1.jpg"), ValueError, "holds train/ but no val/"),
+        (("train/a/1.jpg", "test/a/1.jpg"), ValueError, "holds train/ but no val/"),
+        (
+            ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"),
+            ValueError,
+            "differ: class 'b' only in train/, class 'c' only in val/",
+        ),
+        (
+            ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.txt"),
+            ValueError,
+            "/val for class 'b'",
+        ),
+    ],
+)
+def test_a_wrong_layout_is_an_error(tmp_path, files, error, message):
+    root = tmp_path / "data"
+    if files is not None:
+        root.mkdir()
+        touch(root, *files)
+    with pytest.raises(error, match=message):
+        list_folder(root, 0.1)
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"1\.jpg is a file"):
+        list_folder(touch(tmp_path, "1.jpg") / "1.jpg", 0.1)
+
+
+@pytest.mark.parametrize("holdout", [0, 1, -0.1, 1.5])
+def test_the_held_out_share_must_be_a_share(tmp_path, holdout):
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        list_folder(tmp_path, holdout)
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    touch(tmp_path, "train/1.jpg", "train/2.jpg", "car/1.jpg", "car/2.jpg")
+    assert list_folder(tmp_path, 0.5).class_names == ("car", "train")

@@ -1,0 +1,267 @@
+import itertools
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from pit_keras.data.preprocessing import normalise, preprocess_evaluation
+from pit_keras.data.sources import open_source
+from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
+
+
+def take(batches, count):
+    return list(itertools.islice(batches.as_numpy_iterator(), count))
+
+
+def assert_identical(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def break_file(path):
+    path.write_bytes(path.read_bytes()[:200])
+
+
+@pytest.fixture(params=["digits", "folder", "records"])
+def source(request, make_folder, squares):
+    if request.param == "digits":
+        return open_source("digits")
+    if request.param == "records":
+        return open_source("squares", data_dir=squares)
+    root = make_folder()
+    break_file(root / "china" / "03.jpg")
+    return open_source(f"folder:{root}", holdout=0.2)
+
+
+def test_train_batches_have_static_shapes(image_folder, config):
+    source = open_source(f"folder:{image_folder}")
+    assert train_batches(source, config, batch_size=8, seed=0).element_spec == {
+        "image": tf.TensorSpec((8, 24, 24, 3), tf.float32),
+        "label": tf.TensorSpec((8, 2), tf.float32),
+        "id": tf.TensorSpec((8,), tf.int64),
+        "position": tf.TensorSpec((8,), tf.int64),
+    }
+
+
+def test_resumed_training_receives_the_same_batches(source, config):
+    whole = take(train_batches(source, config, batch_size=6, seed=4), 9)
+    for done in (1, 7):
+        start = int(whole[done - 1]["position"][-1])
+        rest = train_batches(source, config, batch_size=6, seed=4, start=start)
+        assert_identical(take(rest, 9 - done), whole[done:])
+
+
+def test_batches_do_not_depend_on_the_number_of_threads(source, config):
+    def with_threads(count):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = count
+        options.autotune.enabled = count > 1
+        return train_batches(source, config, batch_size=6, seed=4).with_options(options)
+
+    assert_identical(take(with_threads(1), 8), take(with_threads(8), 8))
+
+
+def test_seeds_and_epochs_change_the_batches(source, config):
+    steps = steps_per_epoch(source, 6)
+    first = take(train_batches(source, config, batch_size=6, seed=0), steps + 1)
+    other = take(train_batches(source, config, batch_size=6, seed=1), 1)
+    assert (first[0]["id"] != other[0]["id"]).any()
+    assert (first[0]["id"] != first[steps]["id"]).any()
+
+
+def test_an_example_is_augmented_differently_in_each_epoch(config):
+    source = open_source("digits")
+    config.cutmix_alpha = 0.0
+    steps = steps_per_epoch(source, 479)
+    views = [
+        batch["image"][batch["id"] == 7]
+        for batch in take(train_batches(source, config, batch_size=479, seed=0), 3 * steps)
+    ]
+    views = np.concatenate(views)
+    assert len(views) == 3
+    assert (views[0] != views[1]).any()
+    assert (views[1] != views[2]).any()
+
+
+def test_without_augmentation_the_images_are_those_of_the_source(config):
+    source = open_source("digits")
+    config.image_size, config.crop_scale, config.crop_aspect = (8, 8), (1.0, 1.0), (1.0, 1.0)
+    config.flip, config.cutmix_alpha = False, 0.0
+    (batch,) = take(train_batches(source, config, batch_size=32, seed=0), 1)
+    images = source.images["train"].numpy()[batch["id"]]
+    np.testing.assert_array_equal(batch["image"], normalise(images, config.mean, config.std))
+    labels = source.labels["train"].numpy()[batch["id"]]
+    np.testing.assert_array_equal(batch["label"], np.eye(10)[labels])
+
+
+def test_flips_and_crops_follow_the_configuration(config):
+    source = open_source("digits")
+    config.image_size, config.cutmix_alpha = (8, 8), 0.0
+    config.crop_scale, config.crop_aspect = (1.0, 1.0), (1.0, 1.0)
+    (batch,) = take(train_batches(source, config, batch_size=200, seed=0), 1)
+    images = normalise(source.images["train"].numpy()[batch["id"]], config.mean, config.std).numpy()
+    straight = (batch["image"] == images).all(axis=(1, 2, 3))
+    mirrored = (batch["image"] == images[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (straight | mirrored).all()
+    assert 70 < mirrored.sum() < 130
+
+
+def test_cutmix_mixes_labels_as_the_batch_was_reversed(config):
+    source = open_source("digits")
+    mixed = take(train_batches(source, config, batch_size=32, seed=0), 4)
+    config.cutmix_alpha = 0.0
+    plain = take(train_batches(source, config, batch_size=32, seed=0), 4)
+    shares = []
+    for one, other in zip(mixed, plain, strict=True):
+        np.testing.assert_array_equal(one["id"], other["id"])
+        changed = (one["image"] != other["image"]).any(axis=(0, 3)).mean()
+        reversed_labels = other["label"][::-1]
+        expected = (1 - changed) * other["label"] + changed * reversed_labels
+        np.testing.assert_allclose(one["label"], expected, atol=1e-6)
+        shares.append(changed)
+    assert len(set(shares)) == 4
+
+
+def test_an_epoch_draws_full_batches_of_distinct_examples(config):
+    source = open_source("digits")
+    steps = steps_per_epoch(source, 100)
+    assert steps == 14
+    batches = take(train_batches(source, config, batch_size=100, seed=0), 2 * steps)
+    for epoch in (batches[:steps], batches[steps:]):
+        assert len(set(np.concatenate([batch["id"] for batch in epoch]))) == 1400
+    assert [int(batch["position"][-1]) for batch in batches] == list(range(100, 2801, 100))
+
+
+@pytest.mark.parametrize("batch_size", [0, 1438])
+def test_a_batch_must_fit_the_training_split(config, batch_size):
+    with pytest.raises(ValueError, match=f"between 1 and the 1437 .* got {batch_size}"):
+        train_batches(open_source("digits"), config, batch_size=batch_size, seed=0)
+
+
+def test_a_negative_alpha_is_an_error(config):
+    config.cutmix_alpha = -1.0
+    with pytest.raises(ValueError, match="cutmix_alpha"):
+        train_batches(open_source("digits"), config, batch_size=8, seed=0)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(100, 4), (90, 4), (500, 1)])
+def test_evaluation_counts_every_example_once(config, batch_size, steps):
+    source = open_source("digits")
+    batches = evaluation_batches(source, "val", config, batch_size=batch_size)
+    assert batches.element_spec == {
+        "image": tf.TensorSpec((batch_size, 24, 24, 3), tf.float32),
+        "label": tf.TensorSpec((batch_size,), tf.int64),
+        "weight": tf.TensorSpec((batch_size,), tf.float32),
+        "id": tf.TensorSpec((batch_size,), tf.int64),
+    }
+    batches = list(batches.as_numpy_iterator())
+    assert len(batches) == steps
+    flat = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    real = flat["weight"] == 1
+    np.testing.assert_array_equal(flat["id"][real], np.arange(360))
+    np.testing.assert_array_equal(flat["label"][real], source.labels["val"])
+    assert (flat["weight"][~real] == 0).all()
+    assert (flat["id"][~real] == -1).all()
+    assert (flat["image"][~real] == 0).all()
+
+
+def test_evaluation_sees_what_prediction_sees(image_folder, config):
+    config.image_size = (24, 32)
+    source = open_source(f"folder:{image_folder}", holdout=0.5)
+    for batch in evaluation_batches(source, "val", config, batch_size=3).as_numpy_iterator():
+        for image, example in zip(batch["image"], batch["id"], strict=True):
+            pixels = source.load(source.describe("val", int(example)))
+            np.testing.assert_array_equal(image, preprocess_evaluation(pixels, config))
+
+
+def test_unreadable_images_are_skipped_named_and_counted(make_folder, config, caplog):
+    root = make_folder()
+    source = open_source(f"folder:{root}", holdout=0.2)
+    listed = [source.describe("train", example) for example in range(source.sizes["train"])]
+    cut_short, text, removed = (os.path.join(root, listed[i]) for i in (0, 5, 9))
+    with open(cut_short, "r+b") as file:
+        file.truncate(300)
+    with open(text, "w") as file:
+        file.write("not an image")
+    os.remove(removed)
+    report = UnreadableImages()
+    size = source.sizes["train"]
+    batches = train_batches(source, config, batch_size=1, seed=0, unreadable=report)
+    batches = take(batches, 2 * (size - 3) + 1)
+    ids = [int(batch["id"][0]) for batch in batches[: 2 * (size - 3)]]
+    assert sorted(ids) == sorted([i for i in range(size) if i not in (0, 5, 9)] * 2)
+    assert sorted(report.names) == sorted([cut_short, text, removed])
+    assert report.counts[0] == report.counts[1] == 3
+    assert sum("Skipping" in record.getMessage() for record in caplog.records) == 3
+    assert report.error is None
+
+
+def test_unreadable_images_end_training_when_asked(make_folder, config):
+    root = make_folder()
+    break_file(root / "china" / "03.jpg")
+    source = open_source(f"folder:{root}", holdout=0.01)
+    config.skip_unreadable = False
+    report = UnreadableImages()
+    batches = train_batches(source, config, batch_size=4, seed=0, unreadable=report)
+    with (
+        pytest.raises(UnreadableImageError, match=r"china/03\.jpg cannot be read") as error,
+        report.plain_errors(),
+    ):
+        take(batches, 6)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_images_always_end_evaluation(make_folder, config):
+    root = make_folder()
+    source = open_source(f"folder:{root}", holdout=0.5)
+    broken = source.describe("val", 2)
+    with open(broken, "r+b") as file:
+        file.truncate(300)
+    report = UnreadableImages()
+    batches = evaluation_batches(source, "val", config, batch_size=4, unreadable=report)
+    with pytest.raises(UnreadableImageError, match=broken), report.plain_errors():
+        take(batches, 3)
+
+
+def test_training_on_mostly_unreadable_images_ends(make_folder, config):
+    root = make_folder()
+    for file in (root / "china").iterdir():
+        break_file(file)
+    for file in sorted((root / "flower").iterdir())[:3]:
+        break_file(file)
+    source = open_source(f"folder:{root}", holdout=0.1)
+    report = UnreadableImages()
+    batches = train_batches(source, config, batch_size=4, seed=0, unreadable=report)
+    with pytest.raises(UnreadableImageError, match="More than half"), report.plain_errors():
+        take(batches, 20)
+
+
+def test_nothing_but_unreadable_images_ends_too(make_folder, config):
+    root = make_folder()
+    for file in root.rglob("*.*"):
+        break_file(file)
+    source = open_source(f"folder:{root}", holdout=0.1)
+    report = UnreadableImages()
+    batches = train_batches(source, config, batch_size=4, seed=0, unreadable=report)
+    with pytest.raises(UnreadableImageError, match="More than half"), report.plain_errors():
+        take(batches, 1)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
+    store_records, config, split
+):
+    source = open_source("squares", data_dir=store_records(labels={4: -1}))
+    report = UnreadableImages()
+    if split == "train":
+        batches = train_batches(source, config, batch_size=8, seed=0, unreadable=report)
+    else:
+        batches = evaluation_batches(source, split, config, batch_size=8, unreadable=report)
+    message = r"label -1 of record \d of squares-(train|test)\.tfrecord-.* is not one of 3"
+    with pytest.raises(UnreadableImageError, match=message), report.plain_errors():
+        take(batches, 5)

@@ -1,0 +1,180 @@
+import io
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pit_keras.data.preprocessing import (
+    decode,
+    evaluation_geometry,
+    load_image,
+    normalise,
+    preprocess_evaluation,
+    resize,
+    resize_and_crop,
+)
+
+
+def encode(image, file_format, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file_format", "mode"),
+    [
+        ("JPEG", "RGB"),
+        ("JPEG", "L"),
+        ("JPEG", "CMYK"),
+        ("PNG", "RGB"),
+        ("PNG", "L"),
+        ("PNG", "LA"),
+        ("PNG", "RGBA"),
+        ("PNG", "P"),
+        ("PNG", "1"),
+    ],
+)
+def test_decode_gives_the_pixels_of_pillow(photographs, file_format, mode):
+    contents = encode(Image.fromarray(photographs[0][:61, :83]).convert(mode), file_format)
+    expected = np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
+    np.testing.assert_array_equal(decode(contents), expected)
+
+
+def test_decode_keeps_the_high_byte_of_16_bits():
+    levels = np.arange(0, 65536, 257 * 5, dtype=np.uint16).reshape(4, 13)
+    image = decode(encode(Image.fromarray(levels), "PNG")).numpy()
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, np.repeat((levels >> 8)[..., None], 3, axis=-1))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_decode_refuses_what_is_cut_short(photographs, file_format):
+    contents = encode(Image.fromarray(photographs[0][:61, :83]), file_format)
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode(contents[: len(contents) // 2])
+
+
+@pytest.mark.parametrize("size", [(224, 298), (97, 61), (500, 800)])
+def test_resize_agrees_with_pillow(photographs, size):
+    for photograph in photographs:
+        height, width = size
+        expected = np.asarray(
+            Image.fromarray(photograph).resize((width, height), Image.Resampling.BICUBIC)
+        )
+        difference = np.abs(resize(photograph, size).numpy() - expected)
+        assert difference.mean() < 0.3
+        assert np.quantile(difference, 0.999) <= 2
+
+
+def test_resize_stays_within_whole_levels():
+    edge = np.zeros((20, 20, 3), np.uint8)
+    edge[:, 10:] = 255
+    enlarged = resize(edge, (50, 50)).numpy()
+    assert enlarged.min() == 0
+    assert enlarged.max() == 255
+    np.testing.assert_array_equal(enlarged, np.round(enlarged))
+
+
+def torchvision_geometry(height, width, size, crop_ratio):
+    """timm's evaluation transform for square targets: Resize(short side), then CenterCrop."""
+    short = math.floor(size / crop_ratio)
+    if width <= height:
+        resized = (int(short * height / width), short)
+    else:
+        resized = (short, int(short * width / height))
+    return resized, tuple(round((side - size) / 2.0) for side in resized)
+
+
+@pytest.mark.parametrize(("size", "crop_ratio"), [(224, 0.9), (224, 0.875), (384, 1.0), (33, 0.7)])
+def test_geometry_is_that_of_torchvision(size, crop_ratio):
+    sides = np.random.default_rng(0).integers(20, 900, (200, 2))
+    for height, width in [*sides, (375, 500), (500, 375), (248, 249), (224, 224)]:
+        resized, corner = evaluation_geometry(height, width, (size, size), crop_ratio)
+        expected = torchvision_geometry(height, width, size, crop_ratio)
+        assert (tuple(resized.numpy()), tuple(corner.numpy())) == expected
+
+
+@pytest.mark.parametrize("image_size", [(64, 128), (128, 64)])
+def test_geometry_covers_rectangles_without_waste(image_size):
+    for height, width in [(100, 100), (427, 640), (640, 427), (50, 400)]:
+        resized, corner = (t.numpy() for t in evaluation_geometry(height, width, image_size, 0.8))
+        target = np.floor(np.array(image_size) / 0.8)
+        assert (resized >= target).all()
+        assert (resized == target).any()
+        assert (corner >= 0).all()
+        assert (corner + image_size <= resized).all()
+
+
+@pytest.mark.parametrize("crop_ratio", [0, -0.5, 1.01, 90])
+def test_a_crop_ratio_outside_0_to_1_is_an_error(crop_ratio):
+    with pytest.raises(ValueError, match=r"\(0, 1\]"):
+        evaluation_geometry(10, 10, (8, 8), crop_ratio)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "crop_ratio"), [((224, 224), 0.9), ((224, 224), 0.875), ((120, 200), 0.9)]
+)
+def test_resize_and_crop_is_a_resize_and_a_centre_crop(photographs, image_size, crop_ratio):
+    photograph = photographs[1]
+    resized, (top, left) = evaluation_geometry(*photograph.shape[:2], image_size, crop_ratio)
+    expected = resize(photograph, resized)[top : top + image_size[0], left : left + image_size[1]]
+    difference = np.abs(resize_and_crop(photograph, image_size, crop_ratio) - expected)
+    assert difference.max() <= 1  # where the exact value lies half-way between two levels
+    assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
+def test_resize_and_crop_traces_with_unknown_sizes(photographs, dtype):
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), dtype)])
+    def serve(images):
+        return resize_and_crop(images, (32, 48), 0.9)
+
+    assert serve.get_concrete_function().output_shapes == (None, 32, 48, 3)
+    for batch in (np.stack(photographs)[:, :100, :70], np.stack(photographs)[:, :9, :30]):
+        crops = serve(tf.cast(batch, dtype)).numpy()
+        for crop, image in zip(crops, batch, strict=True):
+            np.testing.assert_array_equal(crop, resize_and_crop(image, (32, 48), 0.9))
+
+
+def test_normalise(photographs):
+    mean, std = (0.5, 0.4, 0.3), (0.1, 0.2, 0.4)
+    expected = (photographs[0] / 255.0 - mean) / std
+    np.testing.assert_allclose(normalise(photographs[0], mean, std), expected, atol=1e-5)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    def unknown_size(images):
+        return normalise(images, mean, std)
+
+    np.testing.assert_allclose(unknown_size(photographs[0][None])[0], expected, atol=1e-5)
+
+
+def test_preprocess_evaluation_composes(photographs, config):
+    config.eval_crop = 0.75
+    expected = normalise(
+        resize_and_crop(photographs[0], config.image_size, 0.75), config.mean, config.std
+    )
+    np.testing.assert_array_equal(preprocess_evaluation(photographs[0], config), expected)
+
+
+def test_load_image(photographs, tmp_path):
+    Image.fromarray(photographs[0]).save(tmp_path / "photograph.png")
+    image = load_image(tmp_path / "photograph.png")
+    assert isinstance(image, np.ndarray)
+    np.testing.assert_array_equal(image, photographs[0])
+
+
+def test_load_image_names_what_it_cannot_read(photographs, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
+        load_image(tmp_path / "missing.jpg")
+    with pytest.raises(ValueError, match=f"{tmp_path} is a directory"):
+        load_image(tmp_path)
+    (tmp_path / "notes.jpg").write_text("not an image")
+    with pytest.raises(ValueError, match=r"notes\.jpg cannot be read"):
+        load_image(tmp_path / "notes.jpg")
+    contents = encode(Image.fromarray(photographs[0]), "JPEG")
+    (tmp_path / "short.jpg").write_bytes(contents[:-5000])
+    with pytest.raises(ValueError, match=r"short\.jpg cannot be read"):
+        load_image(tmp_path / "short.jpg")

@@ -1,0 +1,121 @@
+import itertools
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from pit_keras.data.sources import open_source
+
+
+def collect(dataset, count=None):
+    """The elements of a dataset as a dict of lists."""
+    elements = list(itertools.islice(dataset.as_numpy_iterator(), count))
+    return {key: [element[key] for element in elements] for key in elements[0]}
+
+
+@pytest.fixture(scope="module", params=["digits", "folder", "records", "held-out records"])
+def source(request, image_folder, squares, unsplit_squares):
+    if request.param == "digits":
+        return open_source("digits")
+    if request.param == "folder":
+        return open_source(f"folder:{image_folder}", holdout=0.25)
+    folder = squares if request.param == "records" else unsplit_squares
+    return open_source("squares", data_dir=folder, holdout=0.2)
+
+
+def test_a_scan_gives_each_example_once_and_in_the_same_order(source):
+    seen = []
+    for split, size in source.sizes.items():
+        first, second = collect(source.scan(split)), collect(source.scan(split))
+        assert first["id"] == second["id"]
+        assert len(set(first["id"])) == size == len(first["id"])
+        assert {type(label) for label in first["label"]} == {np.int64}
+        assert set(first["label"]) <= set(range(len(source.class_names)))
+        seen.append({source.describe(split, int(example)) for example in first["id"]})
+    assert len(seen[0] | seen[1]) == sum(source.sizes.values())  # named apart, in no split twice
+
+
+def test_each_epoch_is_another_permutation(source):
+    size = source.sizes["train"]
+    stream = collect(source.train_stream(seed=3), 3 * size)
+    epochs = [stream["id"][i * size : (i + 1) * size] for i in range(3)]
+    everything = set(collect(source.scan("train"))["id"])
+    assert all(set(ids) == everything for ids in epochs)
+    assert len({tuple(ids) for ids in epochs}) == 3
+    assert stream["epoch"] == [i // size for i in range(3 * size)]
+    assert stream["position"] == list(range(3 * size))
+
+
+def test_labels_and_images_stay_with_their_example(source):
+    size = source.sizes["train"]
+    scanned, stream = collect(source.scan("train")), collect(source.train_stream(0), size)
+    contents = zip(scanned["label"], scanned["image"], strict=True)
+    by_id = dict(zip(scanned["id"], contents, strict=True))
+    for example, label, image in zip(*(stream[k] for k in ("id", "label", "image")), strict=True):
+        assert label == by_id[example][0]
+        np.testing.assert_array_equal(image, by_id[example][1])
+
+
+@pytest.mark.parametrize("start", [13, 32, 37])
+def test_the_stream_from_a_position_is_the_tail_of_the_whole(source, start):
+    whole = collect(source.train_stream(5, length=16), 48)
+    tail = collect(source.train_stream(5, start=start, length=16), 48 - start)
+    for key in ("id", "label", "epoch", "position"):
+        assert tail[key] == whole[key][start:]
+
+
+def test_a_shortened_epoch_leaves_none_out_for_good(source):
+    length = source.sizes["train"] - 2
+    stream = collect(source.train_stream(0, length=length), 3 * length)
+    epochs = [set(stream["id"][i * length : (i + 1) * length]) for i in range(3)]
+    assert {len(ids) for ids in epochs} == {length}
+    assert len(set.union(*epochs)) == source.sizes["train"]
+
+
+def test_the_seed_decides_the_order(source):
+    count = min(source.sizes["train"], 30)
+    first, again, other = (collect(source.train_stream(seed), count)["id"] for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_the_order_far_into_training_is_at_hand():
+    stream = collect(open_source("digits").train_stream(0, start=10**12, length=1000), 2000)
+    assert stream["epoch"] == [10**9] * 1000 + [10**9 + 1] * 1000
+    assert len(set(stream["id"][:1000])) == 1000
+
+
+def test_impossible_streams_are_errors(source):
+    size = source.sizes["train"]
+    for length in (0, size + 1):
+        with pytest.raises(ValueError, match=f"1 to {size} examples"):
+            source.train_stream(0, length=length)
+    with pytest.raises(ValueError, match="position 0 or later, not at -1"):
+        source.train_stream(0, start=-1)
+
+
+def test_digits():
+    source = open_source("digits", holdout=0.5)  # the split is fixed
+    assert source.sizes == {"train": 1437, "val": 360}
+    assert source.class_names == tuple("0123456789")
+    assert not source.is_encoded
+    grey, labels = load_digits(return_X_y=True)
+    scans = [collect(source.scan(split)) for split in ("train", "val")]
+    images = np.concatenate([scan["image"] for scan in scans])
+    assert images.dtype == np.uint8
+    expected = np.floor(grey.reshape(-1, 8, 8, 1) / 16 * 255 + 0.5)
+    np.testing.assert_array_equal(images, np.broadcast_to(expected, (1797, 8, 8, 3)))
+    np.testing.assert_array_equal(np.concatenate([scan["label"] for scan in scans]), labels)
+
+
+def test_a_folder_gives_paths_that_load_as_rgb(image_folder):
+    source = open_source(f"folder:{image_folder}")
+    assert source.is_encoded
+    assert source.class_names == ("china", "flower")
+    scan = collect(source.scan("train"))
+    for example, path, label in zip(scan["id"], scan["image"], scan["label"], strict=True):
+        assert source.describe("train", int(example)) == path.decode()
+        assert f"/{source.class_names[label]}/" in path.decode()
+        image = source.load(path).numpy()
+        assert image.dtype == np.uint8
+        assert image.shape[2] == 3

@@ -1,0 +1,204 @@
+import ast
+import math
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import pit_keras
+from pit_keras.models import layers, stage_features, tracing_for_xla, two_headed
+
+PACKAGE = pathlib.Path(pit_keras.__file__).parent
+
+
+def small(name, **arguments):
+    stride = 2 if name.startswith("pit") else 4
+    settings = {"input_shape": (32, 32, 3), "classes": 10, "patch_size": 4, "stride": stride}
+    return pit_keras.create_model(name, **{**settings, **arguments})
+
+
+def images(count=2):
+    return np.random.default_rng(0).normal(size=(count, 32, 32, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti_distilled"])
+def test_every_weight_gets_a_gradient(name):
+    model = two_headed(small(name, head_dim=8))
+    with tf.GradientTape() as tape:
+        loss = sum(ops.mean(logits**2) for logits in model(images(), training=True))
+    gradients = tape.gradient(loss, model.trainable_variables)
+    for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.path
+        # The softmax does not see what is added to all keys alike, so a third of the bias of
+        # queries, keys and values may be without gradient, but never all of it.
+        assert np.abs(gradient).max() > 0, variable.path
+
+
+def test_gradients_for_xla_are_the_same():
+    model = small("pit_ti", head_dim=8)
+
+    @tf.function(jit_compile=True)
+    def compiled():
+        with tracing_for_xla(), tf.GradientTape() as tape:
+            loss = ops.mean(model(images(), training=True) ** 2)
+        return tape.gradient(loss, model.trainable_variables)
+
+    with tf.GradientTape() as tape:
+        loss = ops.mean(model(images(), training=True) ** 2)
+    plain = tape.gradient(loss, model.trainable_variables)
+    for variable, a, b in zip(model.trainable_variables, plain, compiled(), strict=True):
+        scale = np.abs(a).max()
+        assert np.abs(a - b).max() <= 1e-4 * scale + 1e-7, variable.path
+
+
+@pytest.mark.parametrize("name", ["pit_ti", "pit_ti_distilled", "vit_ti_distilled"])
+def test_a_saved_model_loads_in_a_fresh_process(name, tmp_path):
+    model = small(name, drop_path_rate=0.1)
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "images.npy", images())
+    script = (
+        "import keras, numpy, pit_keras\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "numpy.save('logits.npy', model(numpy.load('images.npy')))\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), model(images()))
+
+
+def test_config_round_trip_keeps_every_layer():
+    model = small("pit_ti_distilled", drop_rate=0.1, attention_drop_rate=0.2, drop_path_rate=0.3)
+    again = keras.Model.from_config(model.get_config())
+    for before, after in zip(model.layers, again.layers, strict=True):
+        assert before.get_config() == after.get_config()
+    assert [v.shape for v in model.weights] == [v.shape for v in again.weights]
+
+
+def test_drop_path_grows_as_the_authors_have_it():
+    model = pit_keras.create_model("pit_ti", drop_path_rate=0.12)
+    rates = [
+        layer.drop_path_rate for layer in model.layers if isinstance(layer, layers.TransformerBlock)
+    ]
+    assert rates == pytest.approx([0.12 * i / 12 for i in range(12)])
+
+
+def test_drop_path_drops_whole_branches_of_an_image_and_keeps_the_mean():
+    block = layers.TransformerBlock(2, drop_path_rate=0.5)
+    tokens = ops.tile(keras.random.normal((1, 5, 8), seed=0), (400, 1, 1))
+    block.build(tokens.shape)
+    # Without the MLP's branch there are two outcomes: the branch left out, or twice as strong.
+    for variable in block.mlp.weights:
+        variable.assign(ops.zeros_like(variable))
+    branch = np.asarray(block(tokens[:1]) - tokens[:1])
+    difference = np.asarray(block(tokens, training=True) - tokens)
+    left_out = np.abs(difference).max(axis=(1, 2)) == 0
+    np.testing.assert_allclose(
+        difference[~left_out], 2 * np.repeat(branch, (~left_out).sum(), 0), rtol=1e-4, atol=1e-5
+    )
+    assert 0.4 < left_out.mean() < 0.6
+
+
+def test_dropout_is_only_for_training():
+    model = small("pit_ti", drop_rate=0.3, attention_drop_rate=0.3, drop_path_rate=0.3)
+    plain = small("pit_ti")
+    plain.set_weights(model.get_weights())
+    np.testing.assert_array_equal(model(images()), plain(images()))
+    assert np.abs(model(images(), training=True) - plain(images())).max() > 1e-3
+
+
+def test_initialisation_is_the_authors():
+    keras.utils.set_random_seed(0)
+    model = pit_keras.create_model("pit_s")
+    for variable in model.weights:
+        values, name = np.asarray(variable), variable.path
+        if "norm/" in name:
+            assert (values == (1 if name.endswith("gamma") else 0)).all(), name
+        elif name.endswith(("position_embedding", "class_tokens")):
+            assert 0.015 < values.std() < 0.025, name
+            assert np.abs(values).max() <= 0.0401, name
+    # (layer, fan in); both kernel and bias are uniform within 1 / sqrt(fan in).
+    block = model.get_layer("stage1_block1")
+    pooling = model.get_layer("pooling1")
+    for layer, fan_in in [
+        (model.get_layer("patch_embedding"), 16 * 16 * 3),
+        (block.attention.qkv, 144),
+        (block.attention.projection, 144),
+        (block.mlp.expand, 144),
+        (block.mlp.reduce, 576),
+        (pooling.depthwise_conv, 9),
+        (pooling.class_dense, 144),
+        (model.get_layer("head"), 576),
+    ]:
+        bound = 1 / math.sqrt(fan_in)
+        for values in (np.asarray(layer.kernel), np.asarray(layer.bias)):
+            assert 0.9 * bound < np.abs(values).max() <= bound, layer.path
+            assert abs(values.std() - bound / math.sqrt(3)) < 0.15 * bound, layer.path
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_computes_in_half_and_answers_in_float32(policy):
+    plain = small("pit_ti_distilled")
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = small("pit_ti_distilled")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.set_weights(plain.get_weights())
+    half = policy.removeprefix("mixed_")
+    for layer in model.get_layer("pooling1").depthwise_conv, model.get_layer("stage1_block1").mlp:
+        assert layer.compute_dtype == half
+        assert layer.variable_dtype == "float32"
+    assert model.get_layer("stage3_block1").output.dtype == half
+    logits = model(images())
+    assert logits.dtype == "float32"
+    difference = np.abs(logits - plain(images())).max()
+    assert 0 < difference < 0.02 * np.abs(plain(images())).max()
+
+
+def test_distilled_output_is_the_mean_of_two_heads_that_share_weights():
+    model = small("pit_ti_distilled")
+    heads = two_headed(model)
+    class_logits, distillation_logits = heads(images())
+    np.testing.assert_allclose(
+        model(images()), (class_logits + distillation_logits) / 2, rtol=1e-5, atol=1e-6
+    )
+    assert {id(v) for v in heads.weights} == {id(v) for v in model.weights}
+    with pytest.raises(ValueError, match="'head_dist'"):
+        two_headed(small("pit_ti"))
+
+
+def test_stage_features_of_a_loaded_model(tmp_path):
+    model = small("pit_ti_distilled")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for a, b in zip(stage_features(model)(images()), stage_features(loaded)(images()), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="not a PiT or ViT"):
+        stage_features(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+
+
+def test_pooling_is_a_convolution_padded_on_both_sides():
+    """On an even grid too, where Keras' "same" would pad on one side only."""
+    pooling = layers.TokenPooling(multiplier=2)
+    feature_map, tokens = np.zeros((1, 4, 4, 1), "float32"), np.zeros((1, 1, 1), "float32")
+    feature_map[0, 0, 0, 0] = 1  # only the centre tap of the first output sees the corner
+    pooling.build([tokens.shape, feature_map.shape])
+    kernel = np.arange(18, dtype="float32").reshape(3, 3, 1, 2)
+    pooling.depthwise_conv.set_weights([kernel, np.zeros(2, "float32")])
+    pooled = np.asarray(pooling([tokens, feature_map]))[0, 1:]  # (2 * 2, 2)
+    np.testing.assert_array_equal(pooled, [kernel[1, 1, 0], [0, 0], [0, 0], [0, 0]])
+
+
+def test_models_optimizer_and_losses_do_not_import_tensorflow():
+    files = [*(PACKAGE / "models").glob("*.py"), *(PACKAGE / "weights").glob("*.py")]
+    files += [PACKAGE / "__init__.py", PACKAGE / "training/__init__.py"]
+    files += [PACKAGE / f"training/{name}.py" for name in ("optimizer", "schedule", "losses")]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith("tensorflow")], path

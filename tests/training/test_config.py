@@ -1,0 +1,66 @@
+import pytest
+
+from pit_keras.training.config import Config, differences, field_paths, set_field, validate
+
+
+def test_json_round_trip_is_exact():
+    config = Config()
+    config.data.image_size = (160, 224)
+    config.model.patch_size = 4
+    config.optimizer.learning_rate = 1 / 3
+    again = Config.from_json(config.to_json())
+    assert again == config
+    assert isinstance(again.data.image_size, tuple)
+
+
+def test_unknown_fields_are_named_with_the_nearest():
+    config = Config()
+    with pytest.raises(
+        ValueError, match=r"'optimizer.learning_rat'; did you mean optimizer.learning_rate"
+    ):
+        set_field(config, "optimizer.learning_rat", 1.0)
+    with pytest.raises(ValueError, match="'optimizer'"):  # a part is no field
+        set_field(config, "optimizer", 1.0)
+    with pytest.raises(ValueError, match="'optimizer.speed'"):
+        Config.from_json('{"optimizer": {"speed": 1}}')
+
+
+def test_differences():
+    config, other = Config(), Config()
+    other.training.epochs = 7
+    other.data.dataset = "digits"
+    assert differences(config, other) == ["data.dataset", "training.epochs"]
+    assert differences(config, Config()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.crop_scale", (0.5, 0.1), "0 < low <= high <= 1"),
+        ("data.crop_scale", (0.0, 1.0), "0 < low <= high <= 1"),
+        ("data.crop_aspect", (2.0, 1.0), "0 < low <= high"),
+        ("data.eval_crop", 1.5, "a share between 0 and 1"),
+        ("data.holdout", 0.0, "a share between 0 and 1"),
+        ("data.image_size", (224, 0), "two positive integers"),
+        ("data.std", (1.0, 0.0, 1.0), "three positive numbers"),
+        ("data.cutmix_alpha", -1.0, "not negative"),
+        ("optimizer.learning_rate", 0.0, "positive"),
+        ("optimizer.warmup_epochs", 100.0, "less than the 100 epochs"),
+        ("optimizer.weight_decay", -0.1, "not negative"),
+        ("training.epochs", 0, "positive"),
+        ("training.batch_size", -1, "positive"),
+        ("training.eval_batch_size", -1, "positive"),
+        ("training.label_smoothing", 1.0, r"in \[0, 1\)"),
+        ("training.keep_checkpoints", 0, "positive"),
+        ("training.distribute", "tpu", "one of none, mirrored"),
+        ("training.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
+        ("training.jit", "yes", "one of auto, on, off"),
+    ],
+)
+def test_values_out_of_range_are_named(path, value, message):
+    config = Config()
+    validate(config)
+    assert path in field_paths(config)
+    set_field(config, path, value)
+    with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
+        validate(config)

@@ -1,0 +1,41 @@
+import pytest
+
+from pit_keras.training.config import differences, validate
+from pit_keras.training.recipes import RECIPES, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_valid_and_knows_its_name_and_model(name):
+    config = recipe(name, "pit_xs")
+    validate(config)
+    assert config.recipe == name
+    assert config.model.name == "pit_xs"
+
+
+def test_vanilla_is_the_papers():
+    config = recipe("vanilla", "pit_s")
+    optimizer, data, training = config.optimizer, config.data, config.training
+    assert (training.epochs, data.image_size) == (100, (224, 224))
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (5e-4, 0.05)
+    assert (optimizer.warmup_epochs, optimizer.warmup_learning_rate) == (5, 1e-6)
+    assert optimizer.min_learning_rate == 1e-5
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    assert (optimizer.delta, optimizer.wd_ratio) == (0.1, 0.1)
+    assert (data.crop_scale, data.crop_aspect, data.flip) == ((0.08, 1.0), (3 / 4, 4 / 3), True)
+    assert data.cutmix_alpha == training.label_smoothing == config.model.drop_path_rate == 0
+
+
+def test_cutmix_differs_from_vanilla_by_cutmix():
+    vanilla, cutmix = recipe("vanilla", "pit_s"), recipe("cutmix", "pit_s")
+    assert differences(vanilla, cutmix) == ["recipe", "data.cutmix_alpha"]
+    assert cutmix.data.cutmix_alpha == 1.0
+
+
+def test_pit_b_warms_up_longer():
+    assert recipe("cutmix", "pit_b").optimizer.warmup_epochs == 10
+    assert recipe("vanilla", "pit_b_distilled").optimizer.warmup_epochs == 10
+
+
+def test_unknown_recipe():
+    with pytest.raises(ValueError, match="'deit3'; recipes are vanilla, cutmix"):
+        recipe("deit3", "pit_s")

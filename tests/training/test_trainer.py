@@ -1,0 +1,294 @@
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from pit_keras.data.sources import open_source
+from pit_keras.evaluation.classification import evaluate_source
+from pit_keras.evaluation.trained_model import load_trained_model
+from pit_keras.training.config import Config
+from pit_keras.training.run_folder import RunFolder
+from pit_keras.training.schedule import warmup_cosine
+from pit_keras.training.trainer import Trainer, keep_history_rows
+
+
+def train(config, output_dir):
+    trainer = Trainer(config, open_source(config.data.dataset), output_dir, verbose=False)
+    return trainer, trainer.run()
+
+
+def rows(folder):
+    """History without the one column that is a measurement of time."""
+    with RunFolder(folder).history.open(newline="") as file:
+        kept = list(csv.DictReader(file))
+    for row in kept:
+        row.pop("images_per_second")
+    return kept
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make_tiny_config):
+    """One whole run, shared by the tests that only look at it."""
+    config = make_tiny_config()
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    trainer, results = train(config, folder)
+    return config, folder, trainer, results
+
+
+def test_the_run_folder_holds_what_it_should(finished):
+    config, path, _, results = finished
+    folder = RunFolder(path)
+    assert Config.from_json(folder.config.read_text()) == config
+    assert folder.read_classes() == ("0", "1", "2")
+    assert json.loads(folder.results.read_text()) == results
+    assert len(rows(path)) == 3
+    assert list(folder.logs.rglob("events.out.tfevents.*"))
+    assert len(list(folder.checkpoints.glob("ckpt-*.index"))) == config.training.keep_checkpoints
+    assert len(list(folder.best_checkpoint.glob("ckpt-*.index"))) == 1
+    assert not [file for file in path.iterdir() if file.name.startswith(".")]
+
+
+def test_results_are_those_of_the_best_epoch_and_of_the_saved_model(finished):
+    config, path, _, results = finished
+    history = rows(path)
+    best = max(range(3), key=lambda epoch: float(history[epoch]["val_top1"]))
+    assert results["best_epoch"] == best
+    assert results["top1"] == pytest.approx(float(history[best]["val_top1"]))
+    assert results["images"] == 12
+    again = evaluate_source(
+        load_trained_model(path), open_source(config.data.dataset), batch_size=5, progress=False
+    )
+    for name in ("top1", "top5", "loss", "images"):
+        assert again[name] == pytest.approx(results[name], rel=1e-5)
+
+
+def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
+    config, path, trainer, _ = finished
+    history = rows(path)
+    assert [int(row["epoch"]) for row in history] == [0, 1, 2]
+    for epoch, row in enumerate(history, 1):
+        expected = warmup_cosine(
+            epoch * trainer.steps, base=0.05 * 20 / 512, steps=15, warmup_steps=5
+        )
+        assert float(row["learning_rate"]) == pytest.approx(float(expected))
+    assert float(history[-1]["loss"]) < float(history[0]["loss"])
+
+
+def test_a_finished_run_is_not_touched(finished):
+    config, path, _, results = finished
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    _, again = train(config, path)
+    assert again == results
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+
+
+def test_another_configuration_is_refused_and_nothing_changed(finished, make_tiny_config):
+    _, path, _, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*")}
+    config = make_tiny_config()
+    config.training.seed, config.optimizer.weight_decay = 7, 0.3
+    with pytest.raises(ValueError, match="optimizer.weight_decay is 0.05 there and 0.3 here"):
+        train(config, path)
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*")} == before
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(
+    finished, make_tiny_config, tmp_path
+):
+    config, path, trainer, _ = finished
+    same, _ = train(make_tiny_config(), tmp_path / "same")
+    assert rows(tmp_path / "same") == rows(path)
+    for a, b in zip(trainer.model.get_weights(), same.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    config = make_tiny_config()
+    config.training.seed = 1
+    train(config, tmp_path / "other")
+    assert rows(tmp_path / "other") != rows(path)
+
+
+def test_a_killed_run_is_carried_on_as_if_nothing_had_happened(
+    finished, make_tiny_config, tmp_path
+):
+    """SIGKILL after the first epoch; the same command then ends with the same weights and rows."""
+    _, path, trainer, _ = finished
+    config = make_tiny_config()
+    folder = RunFolder(tmp_path / "killed")
+    folder.create(config, ("0", "1", "2"))
+    script = (
+        "import sys; from pit_keras.data.sources import open_source;"
+        "from pit_keras.training.run_folder import RunFolder;"
+        "from pit_keras.training.trainer import Trainer;"
+        "config = RunFolder(sys.argv[1]).read_config();"
+        "Trainer(config, open_source(config.data.dataset), sys.argv[1], verbose=False).run()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, folder.path])
+    while not list(folder.checkpoints.glob("ckpt-1.index")):
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not folder.finished
+
+    resumed, _ = train(config, folder.path)
+
+    assert rows(folder.path) == rows(path)
+    for a, b in zip(trainer.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_unreadable_checkpoint_falls_back_to_the_one_before(
+    finished, make_tiny_config, tmp_path, capsys
+):
+    _, path, trainer, _ = finished
+    config = make_tiny_config()
+    train(config, tmp_path)
+    folder = RunFolder(tmp_path)
+    folder.results.unlink()
+    newest = folder.checkpoints / "ckpt-3.data-00000-of-00001"
+    newest.write_bytes(newest.read_bytes()[:1000])
+
+    resumed, _ = train(config, tmp_path)
+
+    printed = capsys.readouterr().out
+    assert "ckpt-3 cannot be read" in printed
+    assert "Carrying on after epoch 2 of 3." in printed
+    assert rows(tmp_path) == rows(path)
+    for a, b in zip(trainer.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("training.precision", "mixed_bfloat16"),
+        ("training.precision", "mixed_float16"),
+        ("training.distribute", "mirrored"),
+        ("training.jit", "on"),
+        ("training.label_smoothing", 0.1),
+        ("model.name", "pit_ti_distilled"),
+        ("model.name", "vit_ti"),
+    ],
+)
+def test_every_kind_of_run_learns(path, value, make_tiny_config, tmp_path):
+    config = make_tiny_config()
+    config.data.cutmix_alpha, config.data.flip, config.data.crop_scale = 0.0, False, (0.8, 1.0)
+    config.training.epochs = 6
+    if value == "vit_ti":
+        config.model.depths, config.model.head_dim = None, 16
+    parent, name = path.split(".")
+    setattr(getattr(config, parent), name, value)
+    try:
+        train(config, tmp_path)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    losses = [float(row["loss"]) for row in rows(tmp_path)]
+    assert losses[-1] < 0.9 * losses[0]
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert np.isfinite(model(np.zeros((1, 24, 24, 3), "float32"))).all()
+
+
+def test_precision_and_step_compilation_agree_with_plain_float32(make_tiny_config, tmp_path):
+    """The first epoch's loss: compiled to float32's rounding, in bfloat16 to its own."""
+    losses = {}
+    for name, settings in {
+        "plain": {},
+        "compiled": {"jit": "on"},
+        "mirrored": {"distribute": "mirrored"},
+        "half": {"precision": "mixed_bfloat16"},
+    }.items():
+        config = make_tiny_config()
+        config.model.drop_path_rate = 0.0
+        config.training.epochs, config.optimizer.warmup_epochs = 1, 0.0
+        for field, value in settings.items():
+            setattr(config.training, field, value)
+        try:
+            train(config, tmp_path / name)
+        finally:
+            keras.config.set_dtype_policy("float32")
+        losses[name] = float(rows(tmp_path / name)[0]["loss"])
+    assert losses["compiled"] == pytest.approx(losses["plain"], rel=1e-4)
+    assert losses["mirrored"] == pytest.approx(losses["plain"], rel=1e-5)
+    assert losses["half"] == pytest.approx(losses["plain"], rel=2e-2)
+
+
+def test_a_broken_image_is_skipped_in_training_and_named_in_evaluation(
+    make_tiny_config, digit_folder, tmp_path, caplog
+):
+    data = tmp_path / "data"
+    shutil.copytree(digit_folder, data / "train")
+    shutil.copytree(digit_folder, data / "val")
+    broken = data / "train/1/05.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    config = make_tiny_config()
+    config.data.dataset = f"folder:{data}"
+    config.training.epochs, config.optimizer.warmup_epochs = 1, 0.0
+    _, results = train(config, tmp_path / "run")
+    assert results["unreadable_images"] == 1
+    assert "train/1/05.png" in caplog.text
+
+    broken = data / "val/2/07.png"
+    broken.write_bytes(b"not an image")
+    with pytest.raises(ValueError, match=r"val/2/07.png cannot be read"):
+        train(config, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ({"notes.txt": "mine"}, ValueError, "holds files but no run"),
+        ({"config.json": "{"}, ValueError, "is not a run's configuration"),
+        ({"config.json": '{"speed": 1}'}, ValueError, "'speed'"),
+    ],
+)
+def test_folders_that_are_no_run_are_left_alone(
+    content, error, message, make_tiny_config, tmp_path
+):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(error, match=message):
+        train(make_tiny_config(), tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == content
+
+
+def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; --output_dir must be a folder"):
+        train(make_tiny_config(), tmp_path / "file")
+    with pytest.raises(OSError, match="cannot be written to"):
+        train(make_tiny_config(), tmp_path / "file/run")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.name", "pit_m", "Unknown model 'pit_m'. Did you mean"),
+        ("data.image_size", (3, 3), "smaller than one patch"),
+        ("training.batch_size", 1000, "batch size must be between 1 and the 108 training images"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_a_folder_is_made(
+    path, value, message, make_tiny_config, tmp_path
+):
+    config = make_tiny_config()
+    parent, name = path.split(".")
+    setattr(getattr(config, parent), name, value)
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_history_keeps_only_the_epochs_that_a_checkpoint_holds(tmp_path):
+    history = tmp_path / "history.csv"
+    keep_history_rows(history, 3)  # there is none yet
+    history.write_text("epoch,loss\n0,3.0\n1,2.0\n2,1.0\n")
+    keep_history_rows(history, 2)
+    assert history.read_text() == "epoch,loss\n0,3.0\n1,2.0\n"
+    keep_history_rows(history, 0)
+    assert history.read_text() == ""
