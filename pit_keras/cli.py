@@ -8,9 +8,13 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from pit_keras.errors import exit_with_one_sentence
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGES_TO_COMPARE = 32
 
 
 def main(arguments=None):
@@ -29,7 +33,9 @@ def _parser():
 
     command = _command(commands, "predict", predict, "name what is in pictures")
     _model_arguments(command)
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="JPEG or PNG files")
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them"
+    )
     command.add_argument("--top", type=_positive, default=5, help="classes to show (default 5)")
     command.add_argument("--output", metavar="PICTURE", help="also draw the pictures with names")
 
@@ -111,15 +117,18 @@ def models(options):
 
 def predict(options):
     """Prints the likeliest classes of image files, and draws them if asked."""
-    trained = _trained(options)
-    for path, best in zip(
-        options.images, predictions := trained.predict(options.images, options.top)
-    ):
+    from pit_keras.evaluation.trained_model import predict as predict_files
+
+    if options.output:
+        from pit_keras.analysis.plots import check_picture_name, draw_predictions
+
+        check_picture_name(options.output)
+    paths = _image_files(options.images)
+    predictions = predict_files(_classifier(options), track(paths, "Reading", console=Console(stderr=True), transient=True), options.top)
+    for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output:
-        from pit_keras.analysis.plots import draw_predictions
-
-        draw_predictions(options.images, predictions, options.output)
+        draw_predictions(paths, predictions, options.output)
         print(f"Drawn in {options.output}")
 
 
@@ -152,7 +161,27 @@ def export(options):
         images=_images_to_compare(options, trained),
         overwrite=options.overwrite,
     ):
-        print(exported)
+        print(f"{exported.path} ({exported.bytes / 1e6:.1f} MB): {exported.agreement}")
+
+
+def _image_files(arguments):
+    """The files among the arguments, and those in the folders among them."""
+    paths = []
+    for argument in map(pathlib.Path, arguments):
+        found = sorted(p for p in argument.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        if argument.is_dir() and not found:
+            raise ValueError(f"The folder {argument} holds no {', '.join(IMAGE_SUFFIXES)} files.")
+        paths += found if argument.is_dir() else [argument]
+    return paths
+
+
+def _classifier(options):
+    """A Keras model, or a TFLite file that was exported from one."""
+    if pathlib.Path(options.model).suffix == ".tflite":
+        from pit_keras.export.tflite_model import load_tflite_model
+
+        return load_tflite_model(options.model)
+    return _trained(options)
 
 
 def _trained(options):
@@ -181,7 +210,9 @@ def _images_to_compare(options, trained):
     if options.images:
         return [load_image(path) for path in options.images]
     try:
-        return _source(trained, None, None).sample("val", 32)
+        source = _source(trained, None, None)
     except (ValueError, OSError) as error:
         print(f"Comparing on two photographs, since the run's data is not at hand: {error}")
         return real_images()
+    examples = source.scan("val").take(IMAGES_TO_COMPARE)
+    return [source.load(example["image"]).numpy() for example in examples]

@@ -14,6 +14,19 @@ from pit_keras.data.preprocessing import load_image
 COLUMNS = 6
 
 
+def check_picture_name(output):
+    """Checks, before long work, that a picture of this name can be written.
+
+    Raises:
+        ValueError: If matplotlib does not know the ending.
+    """
+    known = plt.figure().canvas.get_supported_filetypes()
+    plt.close()
+    ending = str(output).rpartition(".")[2].lower()
+    if ending not in known:
+        raise ValueError(f"Cannot draw {output}: its ending must be one of {', '.join(known)}.")
+
+
 def draw_predictions(paths, predictions, output):
     """Draws images in a grid, each under its likeliest class.
 

@@ -104,6 +104,8 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
             the class or the image.
     """
     check_classes(trained.class_names, source)
+    if crop is not None and not 0 < crop <= 1:
+        raise ValueError(f"The centre crop's share must lie in (0, 1]; got {crop}.")
     data = trained.data if crop is None else dataclasses.replace(trained.data, eval_crop=crop)
     unreadable = UnreadableImages()
     batches = evaluation_batches(source, split, data, batch_size=batch_size, unreadable=unreadable)

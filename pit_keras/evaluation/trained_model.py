@@ -36,27 +36,29 @@ class TrainedModel:
         outputs = [self.model(image, training=False) for image in prepared]
         return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
 
-    def predict(self, paths, top=5):
-        """The likeliest classes of image files.
 
-        Args:
-            paths: JPEG or PNG files.
-            top: Number of classes for each, at most as many as there are.
+def predict(classifier, paths, top=5):
+    """The likeliest classes of image files.
 
-        Returns:
-            For each file a list of (class name, probability), likeliest first.
+    Args:
+        classifier: A `TrainedModel`, or anything with its `logits` and `class_names`.
+        paths: JPEG or PNG files.
+        top: Number of classes for each, at most as many as there are.
 
-        Raises:
-            FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
-                before the first is shown to the model.
-        """
-        images = [load_image(path) for path in paths]
-        probabilities = ops.convert_to_numpy(ops.softmax(self.logits(images), axis=-1))
-        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
-        return [
-            [(self.class_names[index], float(row[index])) for index in best]
-            for row, best in zip(probabilities, order, strict=True)
-        ]
+    Returns:
+        For each file a list of (class name, probability), likeliest first.
+
+    Raises:
+        FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
+            before the first is shown to the model.
+    """
+    images = [load_image(path) for path in paths]
+    probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
+    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+    return [
+        [(classifier.class_names[index], float(row[index])) for index in best]
+        for row, best in zip(probabilities, order, strict=True)
+    ]
 
 
 def load_trained_model(path, class_names=None):
@@ -77,6 +79,7 @@ def load_trained_model(path, class_names=None):
         what = "has no model.keras yet" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a run folder or a .keras file.")
     model = _load(file)
+    _check_classifier(model, file)
     in_run = folder.config.exists()
     data = folder.read_config().data if in_run else DataConfig()
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
@@ -91,6 +94,14 @@ def _load(file):
     except (ValueError, OSError, TypeError, KeyError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _check_classifier(model, file):
+    if len(model.input_shape or ()) != 4 or model.input_shape[-1] != 3:
+        raise ValueError(f"{file} takes {model.input_shape}, not RGB images (None, H, W, 3).")
+    activation = getattr(model.layers[-1], "activation", None)
+    if len(model.output_shape) != 2 or activation not in (None, keras.activations.linear):
+        raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
 
 
 def _checked_names(class_names, model, file):

@@ -79,6 +79,15 @@ def run_tflite(path, images, threads=1):
     return np.concatenate([classify(images=image[np.newaxis])["logits"] for image in images])
 
 
+def tflite_image_size(path):
+    """Height and width of the image that a TFLite file takes."""
+    interpreter = _interpreter()(model_path=str(path))
+    _, height, width, _ = interpreter.get_signature_runner(SIGNATURE).get_input_details()["images"][
+        "shape"
+    ]
+    return int(height), int(width)
+
+
 def real_images():
     """Eight pieces of scikit-learn's two photographs: uint8 (H, W, 3), wide, high and small."""
     from sklearn.datasets import load_sample_images  # takes a second to import

@@ -1,5 +1,6 @@
 """TFLite (LiteRT): one file for phones and small computers."""
 
+import json
 import pathlib
 import tempfile
 import zipfile
@@ -9,6 +10,8 @@ import tensorflow as tf
 from pit_keras.data.preprocessing import normalise
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.saved_model import save_function
+
+PREPROCESSING_FILE = "preprocessing.json"
 
 
 def export_tflite(trained, path):
@@ -20,6 +23,7 @@ def export_tflite(trained, path):
 
     The class names are TFLite's "associated file" `classes.txt`: a zip archive behind the model,
     which interpreters ignore; `zipfile.ZipFile(path).read("classes.txt")` gives one name a line.
+    Beside them, `preprocessing.json` holds the centre crop's share, `eval_crop`.
 
     Args:
         trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
@@ -34,6 +38,8 @@ def export_tflite(trained, path):
         # A fixed date and no compression: the same model gives the same bytes, and readers that
         # map the file into memory need no decoder.
         archive.writestr(zipfile.ZipInfo(CLASSES_FILE), names)
+        crop = json.dumps({"eval_crop": trained.data.eval_crop})
+        archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), crop)
 
 
 def _convert(trained):

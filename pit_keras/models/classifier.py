@@ -15,9 +15,13 @@ def class_token_classifier(tokens, settings, initialization):
     names = ("head", "head_dist")[: settings.num_tokens]
     outputs = [tokens[:, token] for token in range(settings.num_tokens)]  # each (B, C)
     if settings.include_top:
-        linear = linear_initializers(initialization, tokens.shape[-1])
         outputs = [
-            layers.Dense(settings.classes, **linear, dtype="float32", name=name)(token)
+            layers.Dense(
+                settings.classes,
+                **linear_initializers(initialization, tokens.shape[-1]),
+                dtype="float32",
+                name=name,
+            )(token)
             for name, token in zip(names, outputs, strict=True)
         ]
     output = outputs[0] if len(outputs) == 1 else layers.Average(dtype="float32")(outputs)

@@ -10,7 +10,9 @@ SCHEMES = ("torch_default", "truncated_normal")
 
 
 def linear_initializers(scheme, fan_in):
-    """Initialisers of a linear or convolution layer, as keyword arguments for its Keras layer.
+    """Initialisers of one linear or convolution layer, as keyword arguments for its Keras layer.
+
+    Make them anew for every layer: a Keras initialiser draws the same values each time it is used.
 
     `torch_default` is what PyTorch gives a layer that nobody touches: uniform within
     1 / sqrt(fan_in), the bias too. The authors of PiT leave all Linear and Conv layers so.

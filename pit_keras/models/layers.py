@@ -132,16 +132,13 @@ class TokenPooling(layers.Layer):
         # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both; hence
         # explicit zeros and a convolution without padding.
         self.padding = layers.ZeroPadding2D(self.PADDING, dtype=self.dtype_policy)
+        linear = linear_initializers("torch_default", fan_in=self.KERNEL**2)
         self.depthwise_conv = layers.DepthwiseConv2D(
             self.KERNEL,
             strides=self.STRIDE,
             depth_multiplier=self.multiplier,
-            depthwise_initializer=linear_initializers("torch_default", self.KERNEL**2)[
-                "kernel_initializer"
-            ],
-            bias_initializer=linear_initializers("torch_default", self.KERNEL**2)[
-                "bias_initializer"
-            ],
+            depthwise_initializer=linear["kernel_initializer"],
+            bias_initializer=linear["bias_initializer"],
             dtype=self.dtype_policy,
             name="depthwise_conv",
         )
@@ -222,10 +219,17 @@ class Attention(layers.Layer):
         channels = input_shape[-1]
         if channels % self.num_heads:
             raise ValueError(f"{self.num_heads} heads do not divide {channels} channels.")
-        linear = linear_initializers(self.initialization, channels)
-        self.qkv = layers.Dense(3 * channels, **linear, dtype=self.dtype_policy, name="qkv")
+        self.qkv = layers.Dense(
+            3 * channels,
+            **linear_initializers(self.initialization, channels),
+            dtype=self.dtype_policy,
+            name="qkv",
+        )
         self.projection = layers.Dense(
-            channels, **linear, dtype=self.dtype_policy, name="projection"
+            channels,
+            **linear_initializers(self.initialization, channels),
+            dtype=self.dtype_policy,
+            name="projection",
         )
         self.drop = layers.Dropout(self.drop_rate, dtype=self.dtype_policy)
         self.attention_drop = layers.Dropout(self.attention_drop_rate, dtype=self.dtype_policy)
@@ -242,9 +246,11 @@ class Attention(layers.Layer):
 
     def _query_key_value(self, inputs):
         size = inputs.shape[-1] // self.num_heads
-        qkv = ops.reshape(self.qkv(inputs), (-1, self.num_positions, 3, self.num_heads, size))
-        qkv = ops.transpose(qkv, (2, 0, 3, 1, 4))  # -> (3, B, heads, N, size)
-        return qkv[0], qkv[1], qkv[2]
+        # Queries, keys and values stay side by side on the axis of heads: slicing an axis of their
+        # own away would cut a TFLite graph into pieces that its CPU library cannot join.
+        qkv = ops.reshape(self.qkv(inputs), (-1, self.num_positions, 3 * self.num_heads, size))
+        qkv = ops.transpose(qkv, (0, 2, 1, 3))  # -> (B, 3 * heads, N, size)
+        return ops.split(qkv, 3, axis=1)  # each (B, heads, N, size)
 
     def compute_output_shape(self, input_shape):
         return input_shape

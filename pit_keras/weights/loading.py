@@ -1,6 +1,7 @@
 """One door for weight files of every format."""
 
 import pathlib
+import zipfile
 
 from pit_keras.weights.pytorch import load_pytorch_weights
 
@@ -13,7 +14,8 @@ def load_weights(model, path):
 
     Raises:
         FileNotFoundError: If the file is not there.
-        ValueError: If the format is unknown or the weights do not fit the model.
+        ValueError: If the format is unknown, the file damaged, or the weights do not fit the model.
+            The model is then unchanged.
     """
     path = pathlib.Path(path)
     if path.suffix not in KERAS_SUFFIXES + PYTORCH_SUFFIXES:
@@ -26,7 +28,9 @@ def load_weights(model, path):
     if path.suffix in PYTORCH_SUFFIXES:
         load_pytorch_weights(model, path)
         return
+    before = model.get_weights()
     try:
         model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        model.set_weights(before)  # Keras stops halfway
         raise ValueError(f"The weights in {path} do not fit {model.name}: {error}") from error

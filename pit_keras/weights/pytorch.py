@@ -8,7 +8,6 @@ import collections.abc
 import dataclasses
 import functools
 import pathlib
-import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -91,8 +90,13 @@ def _read_pickle(path):
     try:
         # weights_only: tensors and plain containers are read, any other pickled object is refused.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a PyTorch state dict that can be read safely.") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(
+            f"{path} cannot be read safely as a PyTorch state dict: it is damaged, or holds more "
+            "than tensors; torch.save(model.state_dict(), path) writes one."
+        ) from error
 
 
 def _unwrapped(content, name="the checkpoint"):
@@ -195,17 +199,31 @@ def _check_keys(model, name, origins, state_dict):
     present = set(state_dict)
     if not any(layer.name in _TOP for layer in model.layers):
         present = {key for key in present if key.split(".")[0] not in _TOP}
-    for problem, keys in (("lacks", expected - present), ("has left over", present - expected)):
-        if keys:
-            listed = ", ".join(sorted(keys)[:5]) + (", ..." if len(keys) > 5 else "")
-            raise ValueError(
-                f"{name} does not fit {model.name}: it {problem} {len(keys)} of the tensors that "
-                f"the model's {len(expected)} are compared with: {listed}."
-            )
+    missing, left_over = expected - present, present - expected
+    if missing:
+        raise ValueError(
+            f"{name} does not fit {model.name}: it lacks {len(missing)} of the model's "
+            f"{len(expected)} tensors: {_listed(missing)}."
+        )
+    if left_over:
+        raise ValueError(
+            f"{name} does not fit {model.name}: {len(left_over)} of its tensors would be left "
+            f"over: {_listed(left_over)}."
+        )
+
+
+def _listed(keys):
+    return ", ".join(sorted(keys)[:5]) + (", ..." if len(keys) > 5 else "")
+
+
+def _array(tensor):
+    if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16 unlike NumPy
+        tensor = tensor.detach().cpu().float()
+    return np.asarray(tensor)
 
 
 def _converted(origin, state_dict, name):
-    tensors = [np.asarray(state_dict[key]) for key in origin.keys]
+    tensors = [_array(state_dict[key]) for key in origin.keys]
     shape = tuple(origin.variable.shape)
     try:
         value = origin.convert(*tensors)

@@ -26,13 +26,12 @@ def test_the_limit_is_a_share_of_the_largest_logit(share, agrees):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("both", [False, True])
-def test_what_is_not_finite_never_agrees(bad, both):
-    actual, expected = EXPECTED.copy(), EXPECTED.copy()
-    actual[0, 0] = bad
-    if both:
-        expected[0, 0] = bad
-    assert not compare(expected, actual).within()
+def test_what_is_not_finite_never_agrees(bad):
+    spoiled = EXPECTED.copy()
+    spoiled[0, 0] = bad
+    assert not compare(EXPECTED, spoiled).within()
+    assert not compare(spoiled, EXPECTED).within()
+    assert not compare(spoiled, spoiled).within()
 
 
 def test_other_shapes_are_an_error():

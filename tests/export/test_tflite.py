@@ -1,3 +1,4 @@
+import json
 import zipfile
 
 import numpy as np
@@ -10,6 +11,7 @@ from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import TOLERANCE, compare, run_tflite
 from pit_keras.export.tflite import export_tflite
+from pit_keras.export.tflite_model import load_tflite_model
 from pit_keras.training.config import DataConfig
 
 
@@ -64,10 +66,28 @@ def test_class_names_are_an_associated_file(make_trained, tmp_path):
     trained, path = make_trained(), tmp_path / "model.tflite"
     export_tflite(trained, path)
     with zipfile.ZipFile(path) as archive:
-        (entry,) = archive.infolist()
-        assert entry.filename == "classes.txt"
-        assert entry.compress_type == zipfile.ZIP_STORED
-        assert archive.read(entry).decode().splitlines() == list(trained.class_names)
+        assert archive.namelist() == ["classes.txt", "preprocessing.json"]
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
+        assert archive.read("classes.txt").decode().splitlines() == list(trained.class_names)
+        assert json.loads(archive.read("preprocessing.json")) == {"eval_crop": 0.9}
+
+
+def test_a_tflite_file_is_a_classifier_of_files_of_any_size(make_trained, photographs, tmp_path):
+    trained, path = make_trained(), tmp_path / "model.tflite"
+    export_tflite(trained, path)
+    loaded = load_tflite_model(path)
+    assert loaded.class_names == trained.class_names
+    expected = trained.logits(photographs)
+    np.testing.assert_allclose(loaded.logits(photographs), expected, atol=1e-4)
+
+
+def test_a_file_that_is_not_ours_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        load_tflite_model(tmp_path / "none.tflite")
+    path = tmp_path / "other.tflite"
+    path.write_bytes(b"TFL3")
+    with pytest.raises(ValueError, match="was not written by pit-keras export"):
+        load_tflite_model(path)
 
 
 def test_the_same_model_gives_the_same_file(make_trained, tmp_path):

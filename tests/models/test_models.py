@@ -139,6 +139,20 @@ def test_initialisation_is_the_authors():
             assert abs(values.std() - bound / math.sqrt(3)) < 0.15 * bound, layer.path
 
 
+def test_no_two_weights_begin_with_the_same_values():
+    model = small("pit_ti_distilled")
+    starts = [
+        np.asarray(variable).reshape(-1)[:8].round(6).tolist()
+        for variable in model.trainable_variables
+        if variable.name not in ("gamma", "beta")
+    ]
+    # The scale depends on fan in, the sign does not: signs of all pairs would agree in a copy.
+    signs = {tuple(np.sign(values)) for values in starts}
+    assert len(signs) > 0.7 * min(len(starts), 2**8)
+    heads = [np.asarray(model.get_layer(name).kernel) for name in ("head", "head_dist")]
+    assert abs(np.corrcoef(heads[0].ravel(), heads[1].ravel())[0, 1]) < 0.1
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_computes_in_half_and_answers_in_float32(policy):
     plain = small("pit_ti_distilled")

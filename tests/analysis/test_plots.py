@@ -1,0 +1,149 @@
+"""Pictures that are written to files, where there is no display."""
+
+import os
+import subprocess
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+from PIL import Image
+
+from pit_keras.analysis.plots import check_picture_name, draw_history, draw_predictions
+
+DPI = 150
+HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Eight images of one colour each, of different sizes and both formats."""
+    paths = [tmp_path / f"photo{n}.{'png' if n % 2 else 'jpg'}" for n in range(8)]
+    for number, path in enumerate(paths):
+        Image.new("RGB", (10 + number, 20), (30 * number, 255 - 30 * number, 120)).save(path)
+    return paths
+
+
+def pixels(path):
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+
+def colours(path):
+    """Colours of the picture that cover more than 1% of it, without white."""
+    found, counts = np.unique(pixels(path).reshape(-1, 3), axis=0, return_counts=True)
+    return [tuple(c) for c in found[counts > 0.01 * counts.sum()] if c.min() < 250]
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (6, 1, 6), (7, 2, 6), (8, 2, 6)]
+)
+def test_every_image_is_in_the_grid(photos, tmp_path, count, rows, columns):
+    output = tmp_path / "out.png"
+    draw_predictions(photos[:count], [[("cat", 0.7), ("dog", 0.3)]] * count, output)
+    with Image.open(output) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (DPI * 2 * columns, round(DPI * 2.3 * rows))
+    shown = colours(output)
+    assert len(shown) == count
+    for number, colour in enumerate(sorted(shown)):  # JPEG may miss a level
+        assert np.abs(np.subtract(colour, (30 * number, 255 - 30 * number, 120))).max() <= 2
+
+
+def test_images_come_in_order_row_by_row(photos, tmp_path):
+    output = tmp_path / "out.png"
+    draw_predictions(photos, [[("cat", 0.7)]] * 8, output)
+    places = {}
+    for number in range(8):
+        far = np.abs(pixels(output) - (30 * number, 255 - 30 * number, 120)).max(axis=-1)
+        rows, columns = np.nonzero(far <= 2)
+        places[number] = (rows.mean() // (DPI * 2.3), columns.mean() // (DPI * 2))
+    assert places == {number: (number // 6, number % 6) for number in range(8)}
+
+
+def test_the_title_is_the_likeliest_class(photos, tmp_path):
+    def drawn(best):
+        draw_predictions(photos[:1], [best], tmp_path / "out.png")
+        return pixels(tmp_path / "out.png")
+
+    first = drawn([("cat", 0.7), ("dog", 0.3)])
+    np.testing.assert_array_equal(first, drawn([("cat", 0.7), ("owl", 0.1)]))
+    assert (first != drawn([("dog", 0.7), ("cat", 0.3)])).any()
+    assert (first != drawn([("cat", 0.6), ("dog", 0.4)])).any()
+
+
+@pytest.mark.parametrize("ending", ["png", "pdf", "svg", "jpg", "PNG"])
+def test_the_ending_decides_the_format(photos, tmp_path, ending):
+    output = tmp_path / f"out.{ending}"
+    check_picture_name(output)
+    draw_predictions(photos[:2], [[("cat", 0.7)]] * 2, output)
+    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8"}
+    assert output.read_bytes().startswith(start[ending.lower()])
+
+
+def test_an_unknown_ending_is_an_error_and_nothing_stays_open(photos, tmp_path):
+    (tmp_path / "history.csv").write_text(HISTORY + "0,2,0.1,2,0.2\n")
+    for name in ("out.xyz", "out.docx"):
+        with pytest.raises(ValueError, match=r"Cannot draw .*out.*its ending must be one of .*png"):
+            check_picture_name(tmp_path / name)
+        with pytest.raises(ValueError, match="not supported"):
+            draw_predictions(photos[:1], [[("cat", 0.7)]], tmp_path / name)
+        with pytest.raises(ValueError, match="not supported"):
+            draw_history(tmp_path / "history.csv", tmp_path / name)
+        assert not (tmp_path / name).exists()
+    check_picture_name("out.png")
+    assert plt.get_fignums() == []
+
+
+def test_a_history_becomes_two_plots_of_two_curves(tmp_path):
+    rows = ["0,2.3,0.1,2.2,0.2", "1,1.5,0.4,1.6,0.5", "2,0.9,0.7,1.2,0.6"]
+    (tmp_path / "history.csv").write_text(HISTORY + "\n".join(rows) + "\n")
+    output = tmp_path / "curves.png"
+    draw_history(tmp_path / "history.csv", output)
+    picture = pixels(output)
+    assert picture.shape == (round(DPI * 3.4), DPI * 9, 3)
+    cycle = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
+    for half in np.split(picture, 2, axis=1):
+        for colour in cycle:  # training and validation
+            levels = 255 * np.array(matplotlib.colors.to_rgb(colour))
+            assert (np.abs(half - levels).max(axis=-1) <= 2).sum() > 300
+    assert plt.get_fignums() == []
+
+
+def test_each_column_of_a_history_changes_the_picture(tmp_path):
+    def drawn(row):
+        (tmp_path / "history.csv").write_text(HISTORY + "0,2,0.1,2.2,0.2\n" + row)
+        draw_history(tmp_path / "history.csv", tmp_path / "curves.png")
+        return pixels(tmp_path / "curves.png")
+
+    first = drawn("1,1,0.5,1.6,0.6\n")
+    changed = ["3,1,0.5,1.6,0.6", "1,1.5,0.5,1.6,0.6", "1,1,0.4,1.6,0.6", "1,1,0.5,1.9,0.6"]
+    for row in [*changed, "1,1,0.5,1.6,0.3"]:
+        assert (first != drawn(row)).any(), row
+
+
+def test_one_epoch_is_enough_and_none_is_an_error(tmp_path):
+    history = tmp_path / "history.csv"
+    history.write_text(HISTORY + "0,2.3,0.1,2.2,0.2\n")
+    draw_history(history, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    for content in (HISTORY, ""):
+        history.write_text(content)
+        with pytest.raises(ValueError, match=r"history\.csv holds no finished epoch"):
+            draw_history(history, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_no_display_is_needed(tmp_path):
+    """Even where the environment asks for a window."""
+    (tmp_path / "history.csv").write_text(HISTORY + "0,2.3,0.1,2.2,0.2\n")
+    script = (
+        "import sys; from pit_keras.analysis.plots import draw_history; draw_history(*sys.argv[1:])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}
+    subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "history.csv", tmp_path / "curves.png"],
+        env={**environment, "MPLBACKEND": "TkAgg"},
+        check=True,
+    )
+    assert (tmp_path / "curves.png").exists()

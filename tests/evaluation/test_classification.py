@@ -1,0 +1,260 @@
+"""Exact counts: every image once, padding never, whatever the batch size and the devices."""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pit_keras.data.sources import ArraySource, open_source
+from pit_keras.evaluation.classification import (
+    Evaluator,
+    check_classes,
+    classification_counts,
+    evaluate_source,
+)
+from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.training.config import DataConfig
+
+SIDE = 4
+
+
+def linear_model(classes, seed=0):
+    """Images (B, 4, 4, 3) -> logits, with a bias that makes an image of zeros class 0."""
+    model = keras.Sequential(
+        [keras.Input((SIDE, SIDE, 3)), keras.layers.Flatten(), keras.layers.Dense(classes)]
+    )
+    rng = np.random.default_rng(seed)
+    bias = np.zeros(classes)
+    bias[0] = 3
+    model.layers[-1].set_weights([rng.normal(size=(SIDE * SIDE * 3, classes)) * 0.3, bias])
+    return model
+
+
+def numpy_results(model, images, labels):
+    """Top-1, top-5 and cross-entropy from their definitions, in float64."""
+    kernel, bias = (np.asarray(weight, "float64") for weight in model.layers[-1].get_weights())
+    logits = images.reshape(len(images), -1).astype("float64") @ kernel + bias
+    own = logits[np.arange(len(labels)), labels]
+    better = (logits > own[:, None]).sum(axis=1)
+    losses = np.log(np.exp(logits).sum(axis=1)) - own
+    return {
+        "top1": (better < 1).mean(),
+        "top5": (better < 5).mean(),
+        "loss": losses.mean(),
+        "images": len(images),
+    }
+
+
+def random_pixels(images, classes, seed=1):
+    """uint8 (N, 4, 4, 3) and labels (N,)."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(256, size=(images, SIDE, SIDE, 3), dtype=np.uint8)
+    return pixels, rng.integers(classes, size=images)
+
+
+def array_source(train, val, class_names):
+    parts = {"train": train, "val": val}
+    return ArraySource(
+        name="pixels",
+        class_names=class_names,
+        images={split: tf.constant(pixels) for split, (pixels, _) in parts.items()},
+        labels={split: tf.constant(labels, tf.int64) for split, (_, labels) in parts.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def trained():
+    # With the whole image and its own size there is nothing to resize.
+    data = DataConfig(image_size=(SIDE, SIDE), mean=(0.5,) * 3, std=(0.25,) * 3, eval_crop=1.0)
+    return TrainedModel(linear_model(10), tuple("abcdefghij"), data)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    """41 training and 37 validation images of ten classes."""
+    return {"train": random_pixels(41, 10, seed=5), "val": random_pixels(37, 10)}
+
+
+def padded_batches(images, labels, batch_size):
+    """What the pipeline gives: the last batch filled up with zeros of weight 0."""
+    missing = -len(images) % batch_size
+    batches = {
+        "image": np.concatenate([images, np.zeros((missing, *images.shape[1:]), "float32")]),
+        "label": np.concatenate([labels, np.zeros(missing, "int64")]),
+        "weight": np.repeat([1.0, 0.0], [len(images), missing]).astype("float32"),
+    }
+    return tf.data.Dataset.from_tensor_slices(batches).batch(batch_size, drop_remainder=True)
+
+
+@pytest.mark.parametrize(
+    ("split", "batch_size"),
+    [("val", 1), ("val", 5), ("val", 36), ("val", 37), ("val", 100), ("train", 5)],
+)
+def test_a_source_is_measured_exactly_in_batches_of_any_size(trained, pixels, split, batch_size):
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    results = evaluate_source(trained, source, split, batch_size=batch_size, progress=False)
+
+    images, labels = pixels[split]
+    expected = numpy_results(trained.model, (images / 255 - 0.5) / 0.25, labels)
+    assert 0 < expected["top1"] < expected["top5"] < 1
+    assert results == {
+        "top1": expected["top1"],  # counts are whole numbers, so their shares are exact
+        "top5": expected["top5"],
+        "loss": pytest.approx(expected["loss"], rel=1e-5),
+        "images": len(labels),
+        "dataset": "pixels",
+        "split": split,
+        "eval_crop": 1.0,
+    }
+
+
+def test_another_crop_is_used_and_reported(trained, pixels):
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    whole = evaluate_source(trained, source, progress=False)
+    middle = evaluate_source(trained, source, crop=0.5, progress=False)
+    assert (whole["eval_crop"], middle["eval_crop"]) == (1.0, 0.5)
+    assert abs(middle["loss"] - whole["loss"]) > 1e-3
+    assert trained.data.eval_crop == 1.0
+
+
+def test_padding_would_be_noticed():
+    """The zeros that fill up the last batch are class 0 for the model, and labelled so."""
+    rng = np.random.default_rng(3)
+    images = rng.normal(size=(3, SIDE, SIDE, 3)).astype("float32")
+    model, labels = linear_model(10), np.array([1, 2, 3])
+    assert np.argmax(model(np.zeros((1, SIDE, SIDE, 3)))) == 0
+    results = Evaluator(model)(padded_batches(images, labels, batch_size=50))
+    expected = numpy_results(model, images, labels)
+    assert results == {**expected, "loss": pytest.approx(expected["loss"], rel=1e-5)}
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 5])
+def test_with_five_classes_or_fewer_every_image_is_among_the_top_five(classes):
+    pixels, labels = random_pixels(20, classes)
+    images = (pixels / 127.5 - 1).astype("float32")
+    model = linear_model(classes)
+    results = Evaluator(model)(padded_batches(images, labels, 8))
+    expected = numpy_results(model, images, labels)
+    assert results["top1"] == expected["top1"]
+    assert results["top5"] == 1.0
+
+
+def test_of_equal_logits_the_first_classes_win():
+    """A model that knows nothing is right as often as the first class, not always or never."""
+    labels = np.array([0, 1, 2, 3, 4, 5, 6, 0])
+    sums = classification_counts(np.zeros((8, 7), "float32"), labels, np.ones(8, "float32"))
+    assert {name: float(value) for name, value in sums.items()} == {
+        "top1": 2.0,
+        "top5": 6.0,
+        "loss": pytest.approx(8 * np.log(7)),
+        "images": 8.0,
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_logits_are_judged_in_float32(dtype):
+    """Half of the images lose 4096 each; float16 ends at 65504, before their sum."""
+    logits = tf.constant(np.tile([[4096.0, 0.0]], (100, 1)), dtype)
+    sums = classification_counts(logits, np.arange(100) % 2, np.ones(100, "float32"))
+    assert float(sums["loss"]) == pytest.approx(50 * 4096, rel=1e-6)
+    assert {value.dtype for value in sums.values()} == {tf.float32}
+
+
+def test_it_is_compiled_once_and_sees_new_weights():
+    traces = []
+    kernel = tf.Variable(tf.eye(SIDE * SIDE * 3)[:, :6])
+
+    def model(images, training):
+        traces.append(training)
+        return tf.reshape(images, (-1, SIDE * SIDE * 3)) @ kernel
+
+    images = np.random.default_rng(4).normal(size=(9, SIDE, SIDE, 3)).astype("float32")
+    labels = images.reshape(9, -1)[:, :6].argmax(axis=1)
+    evaluator = Evaluator(model)
+    assert evaluator(padded_batches(images, labels, 4))["top1"] == 1.0
+    first = len(traces)
+    kernel.assign(-kernel)
+    assert evaluator(padded_batches(images, labels, 4))["top1"] == 0.0
+    assert len(traces) == first
+    assert set(traces) == {False}
+
+
+def test_every_replica_counts_its_images_once():
+    """On two logical devices, in a process of their own, since devices are configured only once."""
+    results = json.loads(
+        subprocess.run(
+            [sys.executable, "-c", TWO_DEVICES],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        ).stdout
+    )
+    assert results["replicas"] == 2
+    assert len(results["measured"]) == 4
+    for images, two, one in results["measured"]:
+        assert two["images"] == one["images"] == images
+        assert two["top1"] == one["top1"]
+        assert two["top5"] == one["top5"]
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-6)
+
+
+TWO_DEVICES = f"""
+import json, sys
+sys.path.insert(0, {__file__.rpartition("/")[0]!r})
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_classification import Evaluator, linear_model, padded_batches, random_pixels
+
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    mirrored = linear_model(10)
+on_two, on_one = Evaluator(mirrored, strategy), Evaluator(linear_model(10))
+measured = []
+for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, partial, full
+    pixels, labels = random_pixels(images, 10)
+    batches = padded_batches((pixels / 127.5 - 1).astype("float32"), labels, batch_size=4)
+    measured.append((images, on_two(batches), on_one(batches)))
+print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
+"""
+
+
+@pytest.mark.parametrize("images", [0, 4])
+def test_no_images_are_an_error(images):
+    batch = {
+        "image": np.zeros((images, SIDE, SIDE, 3), "float32"),
+        "label": np.zeros(images, "int64"),
+        "weight": np.zeros(images, "float32"),  # nothing but padding
+    }
+    batches = tf.data.Dataset.from_tensor_slices(batch).batch(2, drop_remainder=True)
+    with pytest.raises(ValueError, match="There are no images to evaluate"):
+        Evaluator(linear_model(10))(batches)
+
+
+def test_an_image_that_cannot_be_read_is_named(trained, tmp_path):
+    for split in ("train", "val"):
+        for name in trained.class_names:
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (6, 5)).save(tmp_path / split / name / "0.png")
+    (tmp_path / "val/c/0.png").write_bytes(b"not an image")
+    source = open_source(f"folder:{tmp_path}")
+    with pytest.raises(ValueError, match=r"val/c/0\.png cannot be read as a JPEG or PNG image"):
+        evaluate_source(trained, source, progress=False)
+    assert evaluate_source(trained, source, "train", progress=False)["images"] == 10
+
+
+def test_the_classes_must_be_the_models(trained, pixels):
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    check_classes(list(trained.class_names), source)
+    with pytest.raises(ValueError, match="pixels has 10 classes and the model 3"):
+        check_classes(("a", "b", "c"), source)
+    with pytest.raises(ValueError, match="Class 1 is 'b' in pixels and 'c' in the model"):
+        check_classes(tuple("acbdefghij"), source)
+    renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghiX"))
+    with pytest.raises(ValueError, match="Class 9 is 'X' in pixels and 'j' in the model"):
+        evaluate_source(trained, renamed, progress=False)

@@ -1,0 +1,202 @@
+"""A small trained model, its run folder and its predictions, against plain NumPy."""
+
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from pit_keras.evaluation.trained_model import load_trained_model, predict
+from pit_keras.training.config import Config, DataConfig
+from pit_keras.training.run_folder import RunFolder
+
+NAMES = ("red", "grün", "deep blue", "dark")  # beyond ASCII and with spaces
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+DATA = DataConfig(image_size=(8, 6), mean=MEAN, std=STD, eval_crop=0.5)
+KERNEL = np.eye(3, 4)
+BIAS = np.array([0.1, 0.2, 0.3, 0.4])
+COLOURS = {"red": (255, 10, 20), "green": (30, 240, 0), "blue": (0, 60, 200), "black": (5, 0, 0)}
+
+
+def colour_model(classes=4, **dense):
+    """Images (B, 8, 6, 3) -> the mean of each channel, and a constant for darkness."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 6, 3)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(classes, **dense),
+        ]
+    )
+    model.layers[-1].set_weights([KERNEL[:, :classes], BIAS[:classes]])
+    return model
+
+
+def probabilities(colour, mean=MEAN, std=STD):
+    """What the model answers for an image of one colour, whatever its size."""
+    logits = (np.array(colour) / 255 - mean) / std @ KERNEL + BIAS
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder with a model, not to be changed."""
+    folder = RunFolder(tmp_path_factory.mktemp("runs") / "colours")
+    folder.create(Config(data=DATA), NAMES)
+    colour_model().save(folder.model)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A PNG of each colour, each of another size."""
+    root = tmp_path_factory.mktemp("images")
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        Image.new("RGB", (5 + 7 * number, 9 + 2 * number), colour).save(root / f"{name}.png")
+    return {name: root / f"{name}.png" for name in COLOURS}
+
+
+def test_a_run_folder_and_its_model_file_are_the_same_model(run):
+    for path in (run.path, run.model, str(run.path), str(run.model)):
+        trained = load_trained_model(path)
+        assert trained.class_names == NAMES
+        assert trained.data == DATA
+        np.testing.assert_array_equal(trained.model.get_weights()[0], KERNEL.astype("float32"))
+        assert load_trained_model(path, ["a", "b", "c", "d"]).class_names == ("a", "b", "c", "d")
+
+
+def test_a_file_elsewhere_has_numbers_for_names_and_the_usual_preprocessing(run, tmp_path):
+    alone = shutil.copy(run.model, tmp_path / "alone.keras")
+    trained = load_trained_model(alone)
+    assert trained.class_names == ("class 0", "class 1", "class 2", "class 3")
+    assert trained.data == DataConfig(image_size=(8, 6))
+    assert load_trained_model(alone, NAMES).class_names == NAMES
+
+
+def test_the_image_size_is_the_models_own(run, tmp_path):
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    RunFolder(tmp_path).config.write_text(Config(data=DataConfig(image_size=(9, 9))).to_json())
+    assert load_trained_model(tmp_path).data.image_size == (8, 6)
+
+
+def test_predictions_are_softmax_in_order_for_images_of_any_size(run, images):
+    trained = load_trained_model(run.path)
+    predictions = predict(trained, list(images.values()), top=3)
+    assert [best[0][0] for best in predictions] == list(NAMES)
+    for colour, best in zip(COLOURS.values(), predictions, strict=True):
+        expected = probabilities(colour)
+        order = np.argsort(expected)[::-1][:3]
+        assert [name for name, _ in best] == [NAMES[index] for index in order]
+        assert [share for _, share in best] == pytest.approx(expected[order], rel=1e-4)
+
+
+def test_the_runs_own_mean_and_std_are_used(run, images, tmp_path):
+    alone = load_trained_model(shutil.copy(run.model, tmp_path / "alone.keras"), NAMES)
+    assert alone.data.mean != MEAN
+    expected = probabilities(COLOURS["blue"], alone.data.mean, alone.data.std)
+    ((best, *_),) = predict(alone, [images["blue"]])
+    assert best == ("deep blue", pytest.approx(expected[2], rel=1e-4))
+    assert expected[2] != pytest.approx(probabilities(COLOURS["blue"])[2], rel=1e-2)
+
+
+def test_images_do_not_depend_on_each_other(run, images):
+    trained = load_trained_model(run.path)
+    together = predict(trained, list(images.values()))
+    assert together == [predict(trained, [path])[0] for path in images.values()]
+
+
+def test_only_the_runs_centre_crop_is_looked_at(run, tmp_path):
+    """Of 80 x 60 pixels the middle 40 x 30, and as far around as the resizing reaches."""
+    picture = np.full((80, 60, 3), 255, "uint8")
+    picture[8:-8, 6:-6] = COLOURS["green"]
+    Image.fromarray(picture).save(tmp_path / "framed.png")
+    ((best, *_),) = predict(load_trained_model(run.path), [tmp_path / "framed.png"])
+    assert best == ("grün", pytest.approx(probabilities(COLOURS["green"])[1], rel=1e-4))
+
+
+def test_more_classes_than_there_are_gives_all_of_them(run, images):
+    (best,) = predict(load_trained_model(run.path), [images["red"]], top=100)
+    assert sorted(name for name, _ in best) == sorted(NAMES)
+    assert sum(share for _, share in best) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, r"There is no image at .*odd\.png"),
+        (b"not an image", ValueError, r"odd\.png cannot be read as a JPEG or PNG image"),
+    ],
+)
+def test_one_bad_image_among_several_stops_all_before_the_first(
+    images, tmp_path, content, error, message
+):
+    class Classifier:
+        class_names = NAMES
+
+        def logits(self, images):
+            raise AssertionError("an image was shown to the model")
+
+    path = tmp_path / "odd.png"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=message):
+        predict(Classifier(), [images["red"], path, images["blue"]])
+
+
+def test_no_images_are_an_error(run):
+    with pytest.raises(ValueError, match="There are no images to look at"):
+        predict(load_trained_model(run.path), [])
+
+
+def test_what_is_not_there_is_told(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist; give a run folder or a"):
+        load_trained_model(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.keras does not exist"):
+        load_trained_model(run.path / "nowhere.keras")
+    RunFolder(tmp_path / "started").create(run.read_config(), NAMES)
+    with pytest.raises(FileNotFoundError, match=r"started has no model\.keras yet"):
+        load_trained_model(tmp_path / "started")
+
+
+@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
+def test_a_truncated_model_is_refused(run, kept, tmp_path):
+    path, content = tmp_path / "damaged.keras", run.model.read_bytes()
+    path.write_bytes(content[: kept if kept >= 1 else int(kept * len(content))])
+    with pytest.raises(ValueError, match=r"damaged\.keras cannot be loaded as a Keras model"):
+        load_trained_model(path)
+
+
+@pytest.mark.parametrize(("names", "number"), [(NAMES[:3], 3), ((*NAMES, "more"), 5), ((), 0)])
+def test_names_must_be_as_many_as_classes(run, names, number):
+    with pytest.raises(ValueError, match=f"There are {number} class names for the 4 classes of "):
+        load_trained_model(run.path, names)
+
+
+def test_a_runs_names_that_do_not_fit_its_model_are_refused(run, tmp_path):
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    RunFolder(tmp_path).classes.write_text("red\n")
+    with pytest.raises(ValueError, match="There are 1 class names for the 4 classes of "):
+        load_trained_model(tmp_path)
+
+
+def grey_model():
+    return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+
+
+def map_model():
+    return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (grey_model, r"takes \(None, 8, 8, 1\), not RGB images"),
+        (map_model, "does not end in logits"),
+        (lambda: colour_model(activation="softmax"), "does not end in logits"),
+    ],
+    ids=["grey", "map", "softmax"],
+)
+def test_a_model_that_is_no_classifier_of_images_is_refused(make, message, tmp_path):
+    make().save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=rf"other\.keras {message}"):
+        load_trained_model(tmp_path / "other.keras")
