@@ -5,7 +5,7 @@ VENV ?= .venv
 RUN ?= runs/demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test lint
 
@@ -43,7 +43,7 @@ demo: $(INSTALLED)
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

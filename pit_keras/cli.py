@@ -4,8 +4,9 @@ import argparse
 import json
 import os
 import pathlib
+import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from rich.console import Console
 from rich.progress import track
@@ -124,7 +125,11 @@ def predict(options):
 
         check_picture_name(options.output)
     paths = _image_files(options.images)
-    predictions = predict_files(_classifier(options), track(paths, "Reading", console=Console(stderr=True), transient=True), options.top)
+    predictions = predict_files(
+        _classifier(options),
+        track(paths, "Reading", console=Console(stderr=True), transient=True),
+        options.top,
+    )
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output:
@@ -139,7 +144,12 @@ def evaluate(options):
     trained = _trained(options)
     source = _source(trained, options.dataset, options.data_dir)
     results = evaluate_source(
-        trained, source, options.split, batch_size=options.batch_size, crop=options.crop
+        trained,
+        source,
+        options.split,
+        batch_size=options.batch_size,
+        crop=options.crop,
+        progress=sys.stdout.isatty(),
     )
     text = json.dumps(results, indent=2)
     print(text)

@@ -5,13 +5,16 @@ import sys
 
 
 @contextlib.contextmanager
-def exit_with_one_sentence():
+def exit_with_one_sentence(*errors):
     """Ends the program with the message of an error that the user can mend, without a traceback.
 
     Wrap it around the reading of input (flags, files, folders, names), not around long work: an
     error in there is ours, and its traceback is wanted.
+
+    Args:
+        *errors: Classes of the errors that a user can mend; by default those of reading input.
     """
     try:
         yield
-    except (ValueError, OSError, ImportError) as error:
+    except errors or (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")

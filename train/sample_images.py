@@ -6,7 +6,7 @@ python train/sample_images.py --dataset=digits --count=24 --output_dir=runs/demo
 import os
 import pathlib
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 from PIL import Image

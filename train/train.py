@@ -7,13 +7,15 @@ lists them all. pit_keras/training/recipes.py says what accuracy to expect.
 """
 
 import os
+import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
 from pit_keras.analysis.plots import draw_history
 from pit_keras.data.sources import open_source
+from pit_keras.data.unreadable import UnreadableImageError
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.training import command_line
 from pit_keras.training.trainer import Trainer
@@ -31,7 +33,11 @@ def main(_):
         if trainer.folder.finished:
             print(f"The run in {FLAGS.output_dir} is finished; nothing is changed.")
             return
-    results = trainer.run()
+    with exit_with_one_sentence(UnreadableImageError, OSError):
+        try:
+            results = trainer.run()
+        except KeyboardInterrupt:
+            sys.exit("Interrupted; the same command carries the run on.")
     draw_history(trainer.folder.history, trainer.folder.curves)
     print(
         f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images."

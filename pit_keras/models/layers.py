@@ -25,8 +25,10 @@ _compiled_by_xla = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def tracing_for_xla():
+def tracing_for_xla(compiled=True):
     """Within it, layers choose the form that XLA compiles well. The numbers are the same.
+
+    With `compiled=False` they choose the form for functions that XLA does not compile.
 
     Enter it inside the function that is compiled:
 
@@ -35,7 +37,7 @@ def tracing_for_xla():
             with tracing_for_xla():
                 return model(images)
     """
-    token = _compiled_by_xla.set(True)
+    token = _compiled_by_xla.set(compiled)
     try:
         yield
     finally:

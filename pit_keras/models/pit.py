@@ -98,7 +98,7 @@ def build(variant, settings):
                 name=f"stage{stage}_block{block}",
             )(x)
         split = SplitTokens(settings.num_tokens, grids[stage - 1], name=f"stage{stage}")
-        tokens, feature_map = split(x)  # (B, T, C), (B, h, w, C)
+        tokens, _feature_map = split(x)  # (B, T, C), (B, h, w, C)
 
     # Only the class tokens are normalised; the feature map leaves as it is.
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)

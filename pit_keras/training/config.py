@@ -8,13 +8,11 @@ was really used is stored in the run folder as `config.json`.
 import dataclasses
 import difflib
 import json
-from typing import Optional
 
 from pit_keras.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 DISTRIBUTE = ("none", "mirrored")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
-JIT = ("auto", "on", "off")
 
 
 @dataclasses.dataclass
@@ -22,11 +20,11 @@ class ModelConfig:
     """What `pit_keras.create_model` is called with; None is the variant's own."""
 
     name: str = "pit_s"
-    patch_size: Optional[int] = None
-    stride: Optional[int] = None
-    head_dim: Optional[int] = None
-    depths: Optional[tuple[int, ...]] = None  # PiT's blocks of each stage
-    heads: Optional[tuple[int, ...]] = None  # PiT's heads of each stage
+    patch_size: int | None = None
+    stride: int | None = None
+    head_dim: int | None = None
+    depths: tuple[int, ...] | None = None  # PiT's blocks of each stage
+    heads: tuple[int, ...] | None = None  # PiT's heads of each stage
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -37,7 +35,7 @@ class DataConfig:
     """Where images come from and what happens to them before the model sees them."""
 
     dataset: str = "imagenet2012"  # "digits", a TFDS name or "folder:PATH"
-    data_dir: Optional[str] = None  # where TFDS keeps its data sets
+    data_dir: str | None = None  # where TFDS keeps its data sets
     holdout: float = 0.1  # share held out where the data set has no validation split
     image_size: tuple[int, int] = (224, 224)  # height, width
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -72,12 +70,12 @@ class TrainingConfig:
 
     epochs: int = 100
     batch_size: int = 512  # images of one step, over all replicas
-    eval_batch_size: Optional[int] = None  # None: as in training
+    eval_batch_size: int | None = None  # None: as in training
     seed: int = 0
     label_smoothing: float = 0.0
     distribute: str = "none"  # one of DISTRIBUTE
     precision: str = "float32"  # one of PRECISION
-    jit: str = "auto"  # whether XLA compiles the step: "auto", "on" or "off"
+    jit: bool = True  # whether XLA compiles the step
     keep_checkpoints: int = 2
 
 
@@ -178,7 +176,7 @@ def validate(config):
         ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
         *(
             (f"training.{name}", getattr(training, name) in values, f"one of {', '.join(values)}")
-            for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION), ("jit", JIT))
+            for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION))
         ),
     ]
     for path, valid, form in rules:

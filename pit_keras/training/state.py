@@ -48,7 +48,7 @@ class TrainingState:
             Whether there was one. A checkpoint that cannot be read is named and passed over.
 
         Raises:
-            ValueError: If there are checkpoints and none can be read: nothing is begun anew unasked.
+            OSError: If there are checkpoints and none can be read: nothing is begun anew unasked.
         """
         checkpoints = list(reversed(self._last.checkpoints))
         for path in checkpoints:
@@ -65,7 +65,7 @@ class TrainingState:
             ) as error:
                 print(f"Checkpoint {path} cannot be read ({error}); trying the one before.")
         if checkpoints:
-            raise ValueError(
+            raise OSError(
                 f"None of the checkpoints in {self._last.directory} can be read; choose another "
                 "--output_dir to begin anew."
             )

@@ -2,9 +2,9 @@
 and gives all replicas the same dropout; Keras' callbacks are driven all the same.
 """
 
-import contextlib
 import csv
 import json
+import sys
 import time
 
 import keras
@@ -153,7 +153,8 @@ class Trainer:
             model=self._watched,
             epochs=self.config.training.epochs,
             steps=self.steps,
-            verbose=int(self.verbose),
+            # A bar where someone watches, a line for each epoch in a log file.
+            verbose=1 if sys.stdout.isatty() else 2,
         )
 
     def _results(self, state):
@@ -243,12 +244,11 @@ def compiled_step(model, optimizer, strategy, training):
     `loss` is the mean over the batch, `top1` the share of images whose largest logit is the class
     with the largest share of the label.
     """
-    jit = training.jit == "on" or (training.jit == "auto" and jit_pays())
     variables = model.trainable_variables
 
-    @tf.function(jit_compile=jit)
+    @tf.function(jit_compile=training.jit)
     def gradients(images, labels):
-        with tracing_for_xla() if jit else contextlib.nullcontext(), tf.GradientTape() as tape:
+        with tracing_for_xla(training.jit), tf.GradientTape() as tape:
             logits = model(images, training=True)
             losses = soft_cross_entropy(labels, logits, training.label_smoothing)
             # Sums over replicas follow, so each replica divides by the global batch.
@@ -263,7 +263,7 @@ def compiled_step(model, optimizer, strategy, training):
 
     if training.distribute == "none":
         # Replicas talk to each other in the update, and a function of its own may not do that.
-        update = tf.function(update, jit_compile=jit)
+        update = tf.function(update, jit_compile=training.jit)
 
     def replica_step(images, labels):
         values, metrics = gradients(images, labels)
@@ -278,11 +278,6 @@ def compiled_step(model, optimizer, strategy, training):
         )
 
     return step
-
-
-def jit_pays():
-    """Whether XLA makes the training step faster on the devices at hand."""
-    return True
 
 
 def keep_history_rows(path, epochs):

@@ -33,7 +33,7 @@ def make_tiny_config(digit_folder):
         config.data.image_size = (24, 24)
         config.training.batch_size = 20
         config.training.epochs = 3
-        config.training.jit = "off"
+        config.training.jit = False
         config.optimizer.warmup_epochs = 1.0
         config.optimizer.learning_rate = 0.05
         return config

@@ -54,7 +54,6 @@ def test_differences():
         ("training.keep_checkpoints", 0, "positive"),
         ("training.distribute", "tpu", "one of none, mirrored"),
         ("training.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
-        ("training.jit", "yes", "one of auto, on, off"),
     ],
 )
 def test_values_out_of_range_are_named(path, value, message):

@@ -70,7 +70,7 @@ def test_results_are_those_of_the_best_epoch_and_of_the_saved_model(finished):
 
 
 def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
-    config, path, trainer, _ = finished
+    _config, path, trainer, _ = finished
     history = rows(path)
     assert [int(row["epoch"]) for row in history] == [0, 1, 2]
     for epoch, row in enumerate(history, 1):
@@ -170,7 +170,7 @@ def test_an_unreadable_checkpoint_falls_back_to_the_one_before(
         ("training.precision", "mixed_bfloat16"),
         ("training.precision", "mixed_float16"),
         ("training.distribute", "mirrored"),
-        ("training.jit", "on"),
+        ("training.jit", True),
         ("training.label_smoothing", 0.1),
         ("model.name", "pit_ti_distilled"),
         ("model.name", "vit_ti"),
@@ -199,7 +199,7 @@ def test_precision_and_step_compilation_agree_with_plain_float32(make_tiny_confi
     losses = {}
     for name, settings in {
         "plain": {},
-        "compiled": {"jit": "on"},
+        "compiled": {"jit": True},
         "mirrored": {"distribute": "mirrored"},
         "half": {"precision": "mixed_bfloat16"},
     }.items():
