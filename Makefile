@@ -17,12 +17,12 @@ $(INSTALLED): setup.py
 
 # Trains on scikit-learn's scans of handwritten digits; a run that was cut short is carried on.
 demo: $(INSTALLED)
-	$(BIN)/python train/train.py --recipe=vanilla --model=pit_ti --dataset=digits --image_size=32 \
+	$(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=digits --image_size=32 \
 	    --batch_size=64 --epochs=40 --output_dir=$(RUN) \
 	    --config.model.patch_size=4 --config.model.stride=4 --config.model.head_dim=16 \
 	    --config.data.flip=false --config.data.crop_scale='(0.6, 1.0)' \
 	    --config.data.crop_aspect='(0.8, 1.25)' --config.data.eval_crop=1.0 \
-	    --config.optimizer.learning_rate=8e-3
+	    --config.optimizer.learning_rate=1.6e-2 --config.optimizer.warmup_epochs=3
 	$(BIN)/pit-keras evaluate --model=$(RUN)
 	$(BIN)/pit-keras export --model=$(RUN) --overwrite
 	$(BIN)/python train/sample_images.py --dataset=digits --count=24 --output_dir=$(RUN)/digits

@@ -14,7 +14,8 @@ def exit_with_one_sentence(*errors):
     Args:
         *errors: Classes of the errors that a user can mend; by default those of reading input.
     """
+    mendable = errors or (ValueError, OSError, ImportError)
     try:
         yield
-    except errors or (ValueError, OSError, ImportError) as error:
+    except mendable as error:
         sys.exit(f"error: {error}")

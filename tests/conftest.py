@@ -1,4 +1,4 @@
-"""Comparisons with PyTorch run where it is installed; elsewhere the golden files stand in for it."""
+"""Comparisons with PyTorch run where it is installed; elsewhere golden files stand in for it."""
 
 import importlib.util
 import os

@@ -85,9 +85,6 @@ def build(variant, settings):
     x = PrependTokens(settings.num_tokens, name="class_tokens")(x)  # -> (B, T + h * w, C)
 
     for stage, (depth, heads) in enumerate(zip(variant.depths, variant.heads, strict=True), 1):
-        if stage > 1:
-            multiplier = _channel_multiplier(widths, stage)
-            x = TokenPooling(multiplier, name=f"pooling{stage - 1}")([tokens, feature_map])
         for block in range(1, depth + 1):
             x = TransformerBlock(
                 heads,
@@ -98,7 +95,10 @@ def build(variant, settings):
                 name=f"stage{stage}_block{block}",
             )(x)
         split = SplitTokens(settings.num_tokens, grids[stage - 1], name=f"stage{stage}")
-        tokens, _feature_map = split(x)  # (B, T, C), (B, h, w, C)
+        tokens, feature_map = split(x)  # (B, T, C), (B, h, w, C)
+        if stage < len(widths):
+            multiplier = _channel_multiplier(widths, stage)
+            x = TokenPooling(multiplier, name=f"pooling{stage}")([tokens, feature_map])
 
     # Only the class tokens are normalised; the feature map leaves as it is.
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
@@ -107,10 +107,10 @@ def build(variant, settings):
 
 
 def _channel_multiplier(widths, stage):
-    before, after = widths[stage - 2], widths[stage - 1]
+    before, after = widths[stage - 1], widths[stage]
     if after % before:
         raise ValueError(
-            f"Stage {stage} has {after} channels, which is not a multiple of the {before} before "
-            "it: a depth-wise pooling can only multiply channels."
+            f"Stage {stage + 1} has {after} channels, which is not a multiple of the {before} "
+            "before it: a depth-wise pooling can only multiply channels."
         )
     return after // before

@@ -50,8 +50,8 @@ class RunFolder:
         if not self.config.exists():
             if self.path.exists() and any(self.path.iterdir()):
                 raise ValueError(
-                    f"{self.path} holds files but no run (there is no config.json); choose an empty "
-                    "or new --output_dir."
+                    f"{self.path} holds files but no run (there is no config.json); choose an "
+                    "empty or new --output_dir."
                 )
             return
         stored = self.read_config()

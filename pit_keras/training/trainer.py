@@ -1,5 +1,5 @@
-"""The training loop. It is not `Model.fit`, which under `MirroredStrategy` fails with compiled steps
-and gives all replicas the same dropout; Keras' callbacks are driven all the same.
+"""The training loop. It is not `Model.fit`, which under `MirroredStrategy` fails with compiled
+steps and gives all replicas the same dropout; Keras' callbacks are driven all the same.
 """
 
 import csv

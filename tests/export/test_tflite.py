@@ -49,7 +49,7 @@ def test_computes_what_the_keras_model_does(make_trained, photographs, tmp_path,
 def test_the_smallest_model_in_full(photographs, tmp_path):
     trained = TrainedModel(pit_keras.create_model("pit_ti"), ("class",) * 1000, DataConfig())
     export_tflite(trained, tmp_path / "model.tflite")
-    assert_agrees(trained, tmp_path / "model.tflite", photographs[:2])
+    assert_agrees(trained, tmp_path / "model.tflite", photographs[::4])  # one of each
 
 
 def test_pooling_is_a_depthwise_convolution_and_gelu_one_operation(make_trained, tmp_path, capsys):

@@ -119,7 +119,7 @@ def test_bad_input_is_explained(call, message):
 
 
 def test_missing_weights_file():
-    with pytest.raises(FileNotFoundError, match="no weights file nowhere.keras"):
+    with pytest.raises(FileNotFoundError, match=r"no weights file nowhere\.keras"):
         small("pit_ti", weights="nowhere.keras")
 
 

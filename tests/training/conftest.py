@@ -22,7 +22,7 @@ def digit_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_tiny_config(digit_folder):
-    """Makes the quickest run there is: five steps an epoch, three epochs, a few thousand weights."""
+    """Makes the quickest run there is: five steps an epoch, three epochs, few weights."""
 
     def make():
         config = recipe("cutmix", "pit_ti")

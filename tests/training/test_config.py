@@ -19,9 +19,9 @@ def test_unknown_fields_are_named_with_the_nearest():
         ValueError, match=r"'optimizer.learning_rat'; did you mean optimizer.learning_rate"
     ):
         set_field(config, "optimizer.learning_rat", 1.0)
-    with pytest.raises(ValueError, match="'optimizer'"):  # a part is no field
+    with pytest.raises(ValueError, match=r"'optimizer'"):  # a part is no field
         set_field(config, "optimizer", 1.0)
-    with pytest.raises(ValueError, match="'optimizer.speed'"):
+    with pytest.raises(ValueError, match=r"'optimizer\.speed'"):
         Config.from_json('{"optimizer": {"speed": 1}}')
 
 
