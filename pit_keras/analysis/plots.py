@@ -3,15 +3,13 @@
 import csv
 import math
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")  # no display is needed; all pictures go to files
-from matplotlib import pyplot as plt
+from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
 from pit_keras.data.preprocessing import load_image
 
 COLUMNS = 6
+DPI = 150
 
 
 def check_picture_name(output):
@@ -20,8 +18,7 @@ def check_picture_name(output):
     Raises:
         ValueError: If matplotlib does not know the ending.
     """
-    known = plt.figure().canvas.get_supported_filetypes()
-    plt.close()
+    known = Figure().canvas.get_supported_filetypes()
     ending = str(output).rpartition(".")[2].lower()
     if ending not in known:
         raise ValueError(f"Cannot draw {output}: its ending must be one of {', '.join(known)}.")
@@ -40,16 +37,15 @@ def draw_predictions(paths, predictions, output):
     """
     columns = min(COLUMNS, len(paths))
     rows = math.ceil(len(paths) / columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(2 * columns, 2.3 * rows), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(2 * columns, 2.3 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, path, best in zip(axes.flat, paths, predictions, strict=False):
         axis.imshow(load_image(path))
         name, probability = best[0]
         axis.set_title(f"{name}  {probability:.0%}", fontsize=10)
-    _save(figure, output)
+    figure.savefig(output, dpi=DPI)
 
 
 def draw_history(history, output):
@@ -67,18 +63,12 @@ def draw_history(history, output):
     if not rows:
         raise ValueError(f"{history} holds no finished epoch.")
     epochs = np.array([int(row["epoch"]) for row in rows]) + 1
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2)
     for axis, name in zip(axes, ("loss", "top1"), strict=True):
         for key, label in ((name, "training"), (f"val_{name}", "validation")):
             axis.plot(epochs, [float(row[key]) for row in rows], label=label)
         axis.set(xlabel="epoch", ylabel={"loss": "cross-entropy", "top1": "top-1"}[name])
         axis.grid(alpha=0.3)
     axes[0].legend()
-    _save(figure, output)
-
-
-def _save(figure, output):
-    try:
-        figure.savefig(output, dpi=150)
-    finally:
-        plt.close(figure)
+    figure.savefig(output, dpi=DPI)
