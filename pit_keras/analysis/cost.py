@@ -11,8 +11,8 @@ from pit_keras.models.layers import TokenPooling, TransformerBlock
 def count_macs(model):
     """Multiply-accumulates of one image's forward pass, counted layer by layer.
 
-    As in the paper, matrix products and convolutions count; norms, activations, softmax, additions
-    and biases do not. The paper calls this number FLOPs.
+    Matrix products and convolutions count; norms, activations, softmax, additions and biases do
+    not. The paper calls this number FLOPs; the figures that its authors print are up to 2% larger.
 
     Args:
         model: A functional model of known input size.

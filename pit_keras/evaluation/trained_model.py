@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import zipfile
 
 import keras
 import numpy as np
@@ -11,6 +12,10 @@ import pit_keras.models  # noqa: F401  registers the layers that a saved model i
 from pit_keras.data.preprocessing import load_image, preprocess_evaluation
 from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
+
+
+# Keras has no error of its own for a damaged file: what it ran into comes through.
+_DAMAGED = (ValueError, OSError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,14 +96,15 @@ def load_trained_model(path, class_names=None):
 def _load(file):
     try:
         return keras.models.load_model(file, compile=False)
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except _DAMAGED as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
 
 
 def _check_classifier(model, file):
-    if len(model.input_shape or ()) != 4 or model.input_shape[-1] != 3:
-        raise ValueError(f"{file} takes {model.input_shape}, not RGB images (None, H, W, 3).")
+    shape = model.input_shape
+    if len(shape or ()) != 4 or None in shape[1:] or shape[-1] != 3:
+        raise ValueError(f"{file} takes {shape}, not RGB images (None, H, W, 3) of one size.")
     activation = getattr(model.layers[-1], "activation", None)
     if len(model.output_shape) != 2 or activation not in (None, keras.activations.linear):
         raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
