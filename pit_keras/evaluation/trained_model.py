@@ -13,7 +13,6 @@ from pit_keras.data.preprocessing import load_image, preprocess_evaluation
 from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
 
-
 # Keras has no error of its own for a damaged file: what it ran into comes through.
 _DAMAGED = (ValueError, OSError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 
