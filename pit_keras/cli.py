@@ -225,4 +225,5 @@ def _images_to_compare(options, trained):
         print(f"Comparing on two photographs, since the run's data is not at hand: {error}")
         return real_images()
     examples = source.scan("val").take(IMAGES_TO_COMPARE)
-    return [source.load(example["image"]).numpy() for example in examples]
+    loaded = examples.map(lambda example: source.load(example["image"])).ignore_errors()
+    return [image.numpy() for image in loaded] or real_images()

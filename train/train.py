@@ -38,7 +38,8 @@ def main(_):
             results = trainer.run()
         except KeyboardInterrupt:
             sys.exit("Interrupted; the same command carries the run on.")
-    draw_history(trainer.folder.history, trainer.folder.curves)
+    with exit_with_one_sentence():
+        draw_history(trainer.folder.history, trainer.folder.curves)
     print(
         f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images."
     )

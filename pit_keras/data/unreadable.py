@@ -97,19 +97,29 @@ def load_images(dataset, source, split, report, epoch_length=None):
         if epoch_length is None:
             report.fail(f"{name} cannot be read as a JPEG or PNG image.")
         report.skip(name, int(epoch), epoch_length)
+
+    def is_refused(*arguments):
+        # The error goes on in the graph: TensorFlow logs a traceback for those raised in Python.
+        try:
+            judge(*arguments)
+        except UnreadableImageError:
+            return True
         return False
 
     def is_usable(element):
         label, is_broken = element["label"], tf.size(element["image"]) == 0
         is_known = (label >= 0) & (label < len(source.class_names))
         epoch = element.get("epoch", tf.constant(0, tf.int64))
-        return tf.cond(
-            is_known & ~is_broken,
-            lambda: True,
-            lambda: tf.ensure_shape(
-                tf.numpy_function(judge, [element["id"], label, epoch, is_broken], tf.bool), ()
-            ),
-        )
+
+        def leave_out():
+            refused = tf.numpy_function(
+                is_refused, [element["id"], label, epoch, is_broken], tf.bool
+            )
+            refused = tf.ensure_shape(refused, ())
+            with tf.control_dependencies([tf.debugging.Assert(~refused, ["refused"])]):
+                return tf.identity(False)
+
+        return tf.cond(is_known & ~is_broken, lambda: True, leave_out)
 
     def load(element):
         return {**element, "image": _load_or_empty(source, element["image"])}

@@ -8,6 +8,7 @@ was really used is stored in the run folder as `config.json`.
 import dataclasses
 import difflib
 import json
+import math
 
 from pit_keras.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -100,8 +101,10 @@ class Config:
         Raises:
             ValueError: If it is not JSON, or names a field that does not exist.
         """
-        config = cls()
-        for path, value in _leaves(json.loads(text)):
+        config, content = cls(), json.loads(text)
+        if not isinstance(content, dict):
+            raise ValueError("A configuration is a JSON object of fields.")
+        for path, value in _leaves(content):
             set_field(config, path, value)
         return config
 
@@ -163,7 +166,7 @@ def validate(config):
         ("data.std", all(value > 0 for value in data.std), "three positive numbers"),
         ("data.cutmix_alpha", data.cutmix_alpha >= 0, "not negative (0 for no CutMix)"),
         ("training.epochs", training.epochs > 0, "positive"),
-        ("optimizer.learning_rate", optimizer.learning_rate > 0, "positive"),
+        ("optimizer.learning_rate", 0 < optimizer.learning_rate < math.inf, "positive"),
         (
             "optimizer.warmup_epochs",
             0 <= optimizer.warmup_epochs < training.epochs,

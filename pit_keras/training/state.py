@@ -73,8 +73,17 @@ class TrainingState:
 
     def save(self):
         """Writes the newest checkpoint and removes those beyond the number to keep."""
-        self._last.save(checkpoint_number=self.epoch)
+        self._write(self._last)
 
     def save_best(self):
         """Writes the checkpoint of the best epoch so far in place of the one before."""
-        self._best.save(checkpoint_number=self.epoch)
+        self._write(self._best)
+
+    def _write(self, manager):
+        try:
+            manager.save(checkpoint_number=self.epoch)
+        except tf.errors.OpError as error:
+            reason = str(error.message).splitlines()[0]
+            raise OSError(
+                f"No checkpoint could be written to {manager.directory}: {reason}"
+            ) from error

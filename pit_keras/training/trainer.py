@@ -159,6 +159,11 @@ class Trainer:
 
     def _results(self, state):
         """Exact results of `model.keras` as it was written, read back from its file."""
+        if not self.folder.model.exists():
+            raise FileNotFoundError(
+                f"{self.folder.model} is gone, though the run was trained to its end; train in "
+                "another --output_dir."
+            )
         self.model.set_weights(keras.models.load_model(self.folder.model).get_weights())
         evaluation = self._evaluate()
         return {

@@ -45,6 +45,7 @@ def test_differences():
         ("data.std", (1.0, 0.0, 1.0), "three positive numbers"),
         ("data.cutmix_alpha", -1.0, "not negative"),
         ("optimizer.learning_rate", 0.0, "positive"),
+        ("optimizer.learning_rate", float("inf"), "positive"),
         ("optimizer.warmup_epochs", 100.0, "less than the 100 epochs"),
         ("optimizer.weight_decay", -0.1, "not negative"),
         ("training.epochs", 0, "positive"),

@@ -245,6 +245,7 @@ def test_a_broken_image_is_skipped_in_training_and_named_in_evaluation(
     ("content", "error", "message"),
     [
         ({"notes.txt": "mine"}, ValueError, "holds files but no run"),
+        ({"config.json": "[1]"}, ValueError, "is not a run's configuration"),
         ({"config.json": "{"}, ValueError, "is not a run's configuration"),
         ({"config.json": '{"speed": 1}'}, ValueError, "'speed'"),
     ],
