@@ -125,6 +125,8 @@ def predict(options):
 
         check_picture_name(options.output)
     paths = _image_files(options.images)
+    if options.output and pathlib.Path(options.output).resolve() in [p.resolve() for p in paths]:
+        raise ValueError(f"--output={options.output} is one of the pictures to look at.")
     predictions = predict_files(
         _classifier(options),
         track(paths, "Reading", console=Console(stderr=True), transient=True),

@@ -116,6 +116,7 @@ def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
         (["predict", "--model={run}", "{empty}"], "holds no .jpg, .jpeg, .png files"),
         (["predict", "--model={pictures}/a.png", "{pictures}"], "a.png"),
         (["predict", "--model={run}", "--output=x.xyz", "{pictures}"], "Cannot draw x.xyz"),
+        (["predict", "--model={run}", "--output={pictures}/a.png", "{pictures}"], "is one of the"),
         (
             ["predict", "--model={run}", "--classes={pictures}/notes.txt", "{pictures}"],
             "1 class names",

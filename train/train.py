@@ -23,8 +23,10 @@ from pit_keras.training.trainer import Trainer
 FLAGS = flags.FLAGS
 
 
-def main(_):
+def main(arguments):
     logging.set_verbosity(logging.WARNING)
+    if arguments[1:]:
+        sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         config = command_line.config_from_flags(FLAGS)
         data = config.data
@@ -33,7 +35,7 @@ def main(_):
         if trainer.folder.finished:
             print(f"The run in {FLAGS.output_dir} is finished; nothing is changed.")
             return
-    with exit_with_one_sentence(UnreadableImageError, OSError):
+    with exit_with_one_sentence(UnreadableImageError, OSError, FloatingPointError):
         try:
             results = trainer.run()
         except KeyboardInterrupt:

@@ -174,7 +174,11 @@ def validate(config):
         ),
         ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
         ("training.batch_size", training.batch_size > 0, "positive"),
-        ("training.eval_batch_size", (training.eval_batch_size or 1) > 0, "positive"),
+        (
+            "training.eval_batch_size",
+            training.eval_batch_size is None or training.eval_batch_size > 0,
+            "positive",
+        ),
         ("training.label_smoothing", 0 <= training.label_smoothing < 1, "in [0, 1)"),
         ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
         *(

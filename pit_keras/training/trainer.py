@@ -2,8 +2,8 @@
 steps and gives all replicas the same dropout; Keras' callbacks are driven all the same.
 """
 
-import csv
 import json
+import math
 import sys
 import time
 
@@ -111,6 +111,11 @@ class Trainer:
                 batch = next(batches)
             for name, value in self._step(batch["image"], batch["label"]).items():
                 sums[name] += float(value)
+            if not math.isfinite(sums["loss"]):
+                raise FloatingPointError(
+                    f"The loss is not finite at step {step + 1} of {self.steps}; the last "
+                    "checkpoint is whole. A lower --config.optimizer.learning_rate may help."
+                )
             logs = {name: total / (step + 1) for name, total in sums.items()}
             callbacks.on_train_batch_end(step, logs)
         seconds = time.perf_counter() - start
@@ -290,7 +295,8 @@ def keep_history_rows(path, epochs):
     if not path.exists():
         return
     with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    kept = [row for row in rows[1:] if row and int(row[0]) < epochs]
-    text = "".join(",".join(row) + "\n" for row in [rows[0], *kept]) if kept else ""
-    write_atomically(path, text)
+        header, *rows = file.readlines() or [""]
+    kept = [
+        row for row in rows if row.partition(",")[0].isdigit() and int(row.split(",")[0]) < epochs
+    ]
+    write_atomically(path, "".join([header, *kept]) if kept else "")

@@ -51,6 +51,7 @@ def test_differences():
         ("training.epochs", 0, "positive"),
         ("training.batch_size", -1, "positive"),
         ("training.eval_batch_size", -1, "positive"),
+        ("training.eval_batch_size", 0, "positive"),
         ("training.label_smoothing", 1.0, r"in \[0, 1\)"),
         ("training.keep_checkpoints", 0, "positive"),
         ("training.distribute", "tpu", "one of none, mirrored"),

@@ -295,3 +295,11 @@ def test_history_keeps_only_the_epochs_that_a_checkpoint_holds(tmp_path):
     assert history.read_text() == "epoch,loss\n0,3.0\n1,2.0\n"
     keep_history_rows(history, 0)
     assert history.read_text() == ""
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(make_tiny_config, tmp_path):
+    config = make_tiny_config()
+    config.optimizer.learning_rate, config.optimizer.warmup_epochs = 1e30, 0.0
+    with pytest.raises(FloatingPointError, match="The loss is not finite at step"):
+        train(config, tmp_path)
+    assert not RunFolder(tmp_path).finished
