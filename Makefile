@@ -20,6 +20,7 @@ demo: $(INSTALLED)
 	$(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=digits --image_size=32 \
 	    --batch_size=64 --epochs=40 --output_dir=$(RUN) \
 	    --config.model.patch_size=4 --config.model.stride=4 --config.model.head_dim=16 \
+	    --config.model.depths='(2, 2, 2)' \
 	    --config.data.flip=false --config.data.crop_scale='(0.6, 1.0)' \
 	    --config.data.crop_aspect='(0.8, 1.25)' --config.data.eval_crop=1.0 \
 	    --config.optimizer.learning_rate=1.6e-2 --config.optimizer.warmup_epochs=3
@@ -29,6 +30,7 @@ demo: $(INSTALLED)
 	$(BIN)/pit-keras predict --model=$(RUN) --top=3 --output=$(RUN)/predictions.png $(RUN)/digits
 	$(BIN)/pit-keras predict --model=$(RUN)/export/model.tflite --top=1 $(RUN)/digits
 	@echo
+	@$(BIN)/python -c 'import json; r = json.load(open("$(RUN)/results.json")); print("Top-1 {top1:.4f}, top-5 {top5:.4f} on {images} held-out digits.".format(**r))'
 	@echo "Everything lies in $(RUN):"
 	@echo "  predictions.png   held-out digits with their predictions"
 	@echo "  history.png       training curves; history.csv and logs/ hold the numbers"

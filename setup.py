@@ -14,13 +14,14 @@ TRAIN = [
     "tensorboard>=2.18",
     "tensorflow-datasets>=4.9",
     "importlib_resources>=6.0",  # tensorflow-datasets imports it and does not require it
+    "filelock>=3.12",
     "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
     "matplotlib>=3.8",
     "pillow>=10.0",
 ]
 EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
-CONVERT = ["safetensors>=0.4"]
+CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 DEV = ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
@@ -32,6 +33,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
+    package_data={"pit_keras": ["imagenet_classes.txt"]},
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
     extras_require={
         "train": TRAIN,

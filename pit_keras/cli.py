@@ -1,10 +1,12 @@
-"""The command `pit-keras`: look at models, use a trained one, measure it, export it."""
+"""The command `pit-keras`: look at models, use a trained one, measure, convert and export it."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -12,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.errors import check_can_write, end_quietly, exit_with_one_sentence
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 IMAGES_TO_COMPARE = 32
@@ -20,9 +22,22 @@ IMAGES_TO_COMPARE = 32
 
 def main(arguments=None):
     """Runs one command; `arguments` are those of the process by default."""
-    options = _parser().parse_args(arguments)
-    with exit_with_one_sentence():
+    # Names of files and classes may hold what the terminal's encoding lacks.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    with end_quietly(), exit_with_one_sentence(), _warnings_in_one_sentence():
+        options = _parser().parse_args(arguments)
         options.run(options)
+
+
+@contextlib.contextmanager
+def _warnings_in_one_sentence():
+    """Shows our warnings without the line of code that they come from."""
+    usual = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _parser():
@@ -46,10 +61,35 @@ def _parser():
         "--dataset", help="digits, folder:PATH or a TFDS name (default: the run's)"
     )
     command.add_argument("--data_dir", help="where TFDS keeps its data sets")
-    command.add_argument("--split", choices=("train", "val"), default="val")
+    command.add_argument(
+        "--split",
+        choices=("train", "val", "all"),
+        default="val",
+        help="val (default): the validation part, or the share of the images that was held out for "
+        "it; train: the others; all: every image of both",
+    )
     command.add_argument("--batch_size", type=_positive, default=64)
     command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
+
+    command = _command(commands, "convert", convert, "turn a checkpoint into a .keras file")
+    command.add_argument(
+        "checkpoint", help="a .safetensors, .pth or .keras file, or imagenet for the released one"
+    )
+    command.add_argument("--model", help="its model (default: what the checkpoint looks like)")
+    command.add_argument("--output", metavar="FILE", help="default: MODEL.keras")
+    command.add_argument(
+        "--image_size",
+        type=_image_size,
+        metavar="PIXELS",
+        help="side, or HEIGHT,WIDTH (default: the checkpoint's)",
+    )
+    command.add_argument(
+        "--weights_across_distillation",
+        action="store_true",
+        help="allow a distilled checkpoint for a plain model, and the reverse",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
 
     command = _command(commands, "export", export, "write a SavedModel and a TFLite file")
     _model_arguments(command)
@@ -65,7 +105,8 @@ def _parser():
         "--images",
         nargs="+",
         metavar="IMAGE",
-        help="pictures to compare on (default: the run's, or two photographs)",
+        help="JPEG or PNG files, or folders of them, to compare on (default: the run's, or two "
+        "photographs)",
     )
     command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
     return parser
@@ -87,15 +128,30 @@ def _model_arguments(command):
 
 
 def _positive(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more; got {text!r}")
+    return int(text)
+
+
+def _progress(items, words):
+    """A bar that is drawn only where someone watches, and never among the results."""
+    console = Console(stderr=True)
+    return track(items, words, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _image_size(text):
+    try:
+        height, width = (
+            int(side) for side in (text if "," in text else f"{text},{text}").split(",")
+        )
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be like 224 or 192,256, got {text}") from None
+    return height, width
 
 
 def models(options):
-    """Prints a table of models: parameters, multiply-accumulates and token grids at 224 x 224."""
-    from pit_keras.analysis.cost import count_macs
+    """Prints a table of models: parameters, multiply-accumulates, stages' grids at 224 x 224."""
+    from pit_keras.analysis.cost import count_macs, count_parameters
     from pit_keras.models import create_model, list_models, variant_of
 
     names = list_models(options.pattern)
@@ -106,45 +162,46 @@ def models(options):
     table = Table("model", "parameters", "MACs (G)", "grids at 224 x 224", box=None, pad_edge=False)
     for column in table.columns[1:3]:
         column.justify = "right"
-    console = Console()
-    with console.status("Counting"):
-        for name in names:
-            model = create_model(name)
-            grids = "  ".join(f"{h}x{w}" for h, w in variant_of(name).grids((224, 224)))
-            macs = count_macs(model) / 1e9
-            table.add_row(name, f"{model.count_params():,}", f"{macs:.2f}", grids)
-    console.print(table)
+    for name in _progress(names, "Counting"):
+        model = create_model(name)
+        grids = "  ".join(f"{h}x{w}" for h, w in variant_of(name).grids((224, 224)))
+        macs = count_macs(model) / 1e9
+        table.add_row(name, f"{count_parameters(model):,}", f"{macs:.2f}", grids)
+    Console().print(table)
 
 
 def predict(options):
     """Prints the likeliest classes of image files, and draws them if asked."""
+    paths = _image_files(options.images)
+    if options.output is not None:
+        check_can_write(options.output, "--output")
+        if pathlib.Path(options.output).resolve() in [path.resolve() for path in paths]:
+            raise ValueError(f"--output={options.output} is one of the pictures to look at.")
+        from pit_keras.analysis.plots import check_picture, draw_predictions
+
+        check_picture(options.output, len(paths))
     from pit_keras.evaluation.trained_model import predict as predict_files
 
-    if options.output:
-        from pit_keras.analysis.plots import check_picture_name, draw_predictions
-
-        check_picture_name(options.output)
-    paths = _image_files(options.images)
-    if options.output and pathlib.Path(options.output).resolve() in [p.resolve() for p in paths]:
-        raise ValueError(f"--output={options.output} is one of the pictures to look at.")
     predictions = predict_files(
         _classifier(options),
-        track(paths, "Reading", console=Console(stderr=True), transient=True),
+        _progress(paths, "Reading"),
         options.top,
     )
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
-    if options.output:
+    if options.output is not None:
         draw_predictions(paths, predictions, options.output)
-        print(f"Drawn in {options.output}")
+        print(f"Drawn in {options.output}", file=sys.stderr)
 
 
 def evaluate(options):
     """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
+    if options.output is not None:
+        check_can_write(options.output, "--output")
     from pit_keras.evaluation.classification import evaluate_source
 
     trained = _trained(options)
-    source = _source(trained, options.dataset, options.data_dir)
+    source = _source(trained, options.dataset, options.data_dir, whole=options.split == "all")
     results = evaluate_source(
         trained,
         source,
@@ -155,22 +212,42 @@ def evaluate(options):
     )
     text = json.dumps(results, indent=2)
     print(text)
-    if options.output:
+    if options.output is not None:
         pathlib.Path(options.output).write_text(text + "\n")
+
+
+def convert(options):
+    """Writes a checkpoint as a .keras file and prints what was carried over."""
+    from pit_keras.weights.converting import convert as convert_checkpoint
+
+    path, report = convert_checkpoint(
+        options.checkpoint,
+        options.output,
+        name=options.model,
+        image_size=options.image_size,
+        across_distillation=options.weights_across_distillation,
+        overwrite=options.overwrite,
+    )
+    print(report)
+    print(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
 def export(options):
     """Writes the exported forms and prints how closely each agrees with the Keras model."""
+    paths = _image_files(options.images) if options.images else []
+    from pit_keras.export.exporting import check_targets
     from pit_keras.export.exporting import export as export_model
 
-    trained = _trained(options)
     run = pathlib.Path(options.model)
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
+    formats = tuple(dict.fromkeys(options.formats))
+    check_targets(output_dir, formats, options.overwrite)
+    trained = _trained(options)
     for exported in export_model(
         trained,
         output_dir,
-        formats=tuple(dict.fromkeys(options.formats)),
-        images=_images_to_compare(options, trained),
+        formats=formats,
+        images=_images_to_compare(paths, trained),
         overwrite=options.overwrite,
     ):
         print(f"{exported.path} ({exported.bytes / 1e6:.1f} MB): {exported.agreement}")
@@ -180,51 +257,81 @@ def _image_files(arguments):
     """The files among the arguments, and those in the folders among them."""
     paths = []
     for argument in map(pathlib.Path, arguments):
-        found = sorted(p for p in argument.glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-        if argument.is_dir() and not found:
+        if not argument.exists():
+            raise FileNotFoundError(f"There is no image at {argument}.")
+        found = [argument] if not argument.is_dir() else _images_in(argument)
+        if not found:
             raise ValueError(f"The folder {argument} holds no {', '.join(IMAGE_SUFFIXES)} files.")
-        paths += found if argument.is_dir() else [argument]
+        paths += found
     return paths
+
+
+def _images_in(folder):
+    """The images in a folder by name, without hidden files, such as a Mac's `._photo.jpg`."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and not path.is_dir()
+    )
 
 
 def _classifier(options):
     """A Keras model, or a TFLite file that was exported from one."""
-    if pathlib.Path(options.model).suffix == ".tflite":
+    if _is_tflite(options.model):
         from pit_keras.export.tflite_model import load_tflite_model
 
-        return load_tflite_model(options.model)
+        return load_tflite_model(options.model, _class_names(options))
     return _trained(options)
 
 
 def _trained(options):
+    if _is_tflite(options.model):
+        raise ValueError(
+            f"--model={options.model} is a TFLite file, which only predict takes; give the run "
+            "folder or the .keras file that it was exported from."
+        )
     from pit_keras.evaluation.trained_model import load_trained_model
 
-    names = None
-    if options.classes:
-        names = pathlib.Path(options.classes).read_text().splitlines()
-    return load_trained_model(options.model, names)
+    return load_trained_model(options.model, _class_names(options))
 
 
-def _source(trained, dataset, data_dir):
+def _is_tflite(model):
+    return pathlib.Path(model).suffix.lower() == ".tflite"
+
+
+def _class_names(options):
+    from pit_keras.evaluation.trained_model import read_class_names
+
+    return None if options.classes is None else read_class_names(options.classes)
+
+
+def _source(trained, dataset=None, data_dir=None, whole=False):
     """The data set that is asked for, or else the one that the model was trained on."""
     from pit_keras.data.sources import open_source
 
     data = trained.data
     return open_source(
-        dataset or data.dataset, data_dir=data_dir or data.data_dir, holdout=data.holdout
+        data.dataset if dataset is None else dataset,
+        data_dir=data_dir or data.data_dir,
+        holdout=None if whole else data.holdout,
     )
 
 
-def _images_to_compare(options, trained):
+def _images_to_compare(paths, trained):
     from pit_keras.data.preprocessing import load_image
     from pit_keras.export.exporting import real_images
 
-    if options.images:
-        return [load_image(path) for path in options.images]
+    if paths:
+        return [load_image(path) for path in paths]
     try:
-        source = _source(trained, None, None)
+        source = _source(trained)
     except (ValueError, OSError) as error:
-        print(f"Comparing on two photographs, since the run's data is not at hand: {error}")
+        print(
+            f"Comparing on two photographs, since the run's data is not at hand: {error}",
+            file=sys.stderr,
+        )
         return real_images()
     examples = source.scan("val").take(IMAGES_TO_COMPARE)
     loaded = examples.map(lambda example: source.load(example["image"])).ignore_errors()

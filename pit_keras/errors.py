@@ -1,7 +1,10 @@
 """What a user sees when the input is wrong: one sentence and a non-zero exit."""
 
 import contextlib
+import os
+import pathlib
 import sys
+import tempfile
 
 
 @contextlib.contextmanager
@@ -17,5 +20,57 @@ def exit_with_one_sentence(*errors):
     mendable = errors or (ValueError, OSError, ImportError)
     try:
         yield
+    except BrokenPipeError:
+        raise
     except mendable as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {_sentence(error)}")
+
+
+@contextlib.contextmanager
+def end_quietly():
+    """Ends the program without a traceback on Ctrl-C, and when nobody reads its output any more."""
+    try:
+        yield
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)  # 128 + SIGINT, as shells count
+    except BrokenPipeError:
+        # At its end Python writes what is left once more, and nobody reads that either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def check_can_write(path, option):
+    """Checks, before long work, that a file can be written; leaves no trace.
+
+    Args:
+        path: The file, which may exist.
+        option: What the user knows it by, such as "--output".
+
+    Raises:
+        OSError: If it cannot be written; the sentence says why.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{option}={path} is a folder; give the name of a file.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{option}={path} cannot be written: there is no folder {path.parent}."
+        )
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise OSError(f"{option}={path} cannot be written: {error.strerror}.") from error
+
+
+def _sentence(error):
+    """The message of an error in one line; an operating system's without its number."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        message = f"{file}{error.strerror}."
+    return " ".join(line.strip() for line in message.splitlines() if line.strip())

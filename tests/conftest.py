@@ -14,7 +14,14 @@ def _missing(*packages):
 
 collect_ignore = []
 if _missing("torch", "timm"):
-    collect_ignore += ["models/test_parity_live.py", "weights/test_pytorch_live.py"]
+    collect_ignore += [
+        "models/test_convolutional_live.py",
+        "models/test_parity_live.py",
+        "weights/test_adaptation_live.py",
+        "weights/test_pytorch_live.py",
+    ]
+if _missing("jax") and _missing("torch"):
+    collect_ignore += ["models/test_backends.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["training/test_optimizer_live.py"]
 

@@ -1,15 +1,22 @@
 import csv
 import json
+import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+import safetensors.numpy
+from fixed_weights import fixed_state_dict
 from PIL import Image
 
+import pit_keras
 from pit_keras.cli import main
 from pit_keras.data.sources import open_source
+from pit_keras.imagenet import class_names
 from pit_keras.training.recipes import recipe
 from pit_keras.training.trainer import Trainer
 
@@ -51,6 +58,10 @@ def test_models_lists_parameters_macs_and_grids(capsys):
     assert lines[1].split() == ["pit_s", "23,461,912", "2.87", "27x27", "14x14", "7x7"]
     assert lines[2].split()[:2] == ["pit_s_distilled", "24,039,056"]
 
+    line = printed(capsys, "models", "resnet50").splitlines()[1]
+
+    assert line.split() == ["resnet50", "25,557,032", "4.09", "56x56", "28x28", "14x14", "7x7"]
+
 
 def test_predict_names_files_and_folders_and_draws(run, pictures, capsys, tmp_path):
     drawing = tmp_path / "drawing.png"
@@ -67,6 +78,53 @@ def test_predict_names_files_and_folders_and_draws(run, pictures, capsys, tmp_pa
     assert len(shares) == 3
     assert shares == sorted(shares, reverse=True)
     assert Image.open(drawing).size[0] > 500
+
+
+def test_predict_takes_every_image_of_a_folder_and_nothing_else(run, capsys, tmp_path):
+    folder = tmp_path / "two words, ünï 猫 & $x^{"
+    (folder / "folder.JPG").mkdir(parents=True)
+    noise = Image.effect_noise((30, 20), 60)
+    kinds = {
+        "alpha.png": ("RGBA", {}),
+        "animated.png": ("RGB", {"save_all": True, "append_images": [noise.convert("RGB")]}),
+        "bit.png": ("1", {}),
+        "cmyk.jpg": ("CMYK", {}),
+        "deep.png": ("I;16", {}),
+        "palette.PNG": ("P", {}),
+        "progressive.JPEG": ("L", {"progressive": True}),
+    }
+    for name, (mode, options) in kinds.items():
+        noise.convert("I" if mode == "I;16" else mode).convert(mode).save(folder / name, **options)
+    Image.new("RGB", (1, 1)).save(folder / "pixel.png")
+    Image.new("RGB", (3000, 1)).save(folder / "wide.png")
+    (folder / "link.jpg").symlink_to("cmyk.jpg")
+    noise.save(os.fsencode(folder) + b"/undecodable \xff.png", "PNG")
+    (folder / "._cmyk.jpg").write_bytes(b"what a Mac leaves beside a file")
+    (folder / "notes.txt").write_text("not an image")
+
+    out = printed(
+        capsys, "predict", f"--model={run}", "--top=1", f"--output={tmp_path / 'x.png'}", folder
+    )
+
+    names = [line.removeprefix(f"{folder}/").split(":")[0] for line in out.splitlines()]
+    others = ["link.jpg", "pixel.png", "undecodable \\udcff.png", "wide.png"]
+    assert sorted(names) == sorted([*kinds, *others])
+    assert Image.open(tmp_path / "x.png").size[0] > 500
+
+
+def test_a_tflite_file_takes_other_class_names(run, pictures, capsys, tmp_path):
+    printed(capsys, "export", f"--model={run}", f"--output_dir={tmp_path}", "--format=tflite")
+    names = tmp_path / "names.txt"
+    arguments = [f"--model={tmp_path / 'model.tflite'}", f"--classes={names}", pictures / "b.jpg"]
+    names.write_text("".join(f"digit {digit}\n" for digit in range(10)))
+
+    out = printed(capsys, "predict", "--top=10", *arguments)
+
+    assert sorted(part.split()[-2] for part in out.split(": ")[1].split(", ")) == list("0123456789")
+    assert out.count("digit") == 10
+    names.write_text("one\ntwo\n")
+    with pytest.raises(SystemExit, match="There are 2 class names for the 10 classes of"):
+        printed(capsys, "predict", *arguments)
 
 
 def test_evaluate_gives_the_runs_own_results(run, capsys, tmp_path):
@@ -104,18 +162,151 @@ def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
     assert "the logits of 8 images" in out
     out = printed(capsys, *arguments, "--overwrite", "--images", *pictures.glob("*.[pj]*"))
     assert "the logits of 2 images" in out
+    out = printed(capsys, *arguments, "--overwrite", "--images", pictures)
+    assert "the logits of 3 images" in out
+
+
+def test_all_is_every_image_of_a_data_set_even_one_a_class(run, capsys, tmp_path):
+    digits = open_source("digits")
+    for label, name in enumerate(digits.class_names):
+        (tmp_path / name).mkdir()
+        for index in range(1 + label % 3):
+            pixels = digits.images["val"][10 * index + label].numpy()
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+
+    folder = json.loads(
+        printed(capsys, "evaluate", f"--model={run}", f"--dataset=folder:{tmp_path}", "--split=all")
+    )
+    parts = {
+        split: json.loads(printed(capsys, "evaluate", f"--model={run}", f"--split={split}"))
+        for split in ("train", "val", "all")
+    }
+
+    assert (folder["images"], folder["split"]) == (4 * 1 + 3 * 2 + 3 * 3, "all")
+    assert (parts["all"]["images"], parts["all"]["split"]) == (1797, "all")
+    for name in ("top1", "top5", "loss"):
+        expected = 1437 * parts["train"][name] + 360 * parts["val"][name]
+        assert parts["all"][name] == pytest.approx(expected / 1797)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A PiT-Ti as timm would save it, with random weights in the true layout."""
+    keys = (line.split() for line in np.load(ROOT / "tests/golden/models.npz")["pit_ti/keys"])
+    state = fixed_state_dict({key: tuple(map(int, shape)) for key, *shape in keys})
+    path = tmp_path_factory.mktemp("checkpoints") / "released.safetensors"
+    safetensors.numpy.save_file(state, path)
+    return path
+
+
+def test_convert_makes_a_model_that_predicts_by_imagenets_names(
+    checkpoint, pictures, capsys, tmp_path
+):
+    model = tmp_path / "pit_ti.keras"
+    lines = printed(capsys, "convert", checkpoint, f"--output={model}").splitlines()
+    assert lines[0] == f"pit_ti: 160 of 160 variables carried over from {checkpoint}."
+    assert lines[1].startswith(f"Written to {model} (1")
+    kernel = keras.models.load_model(model).get_layer("head").kernel
+    expected = safetensors.numpy.load_file(checkpoint)["head.weight"].T
+    np.testing.assert_array_equal(kernel, expected)
+
+    with pytest.warns(UserWarning, match="they are called by ImageNet's names"):
+        out = printed(capsys, "predict", f"--model={model}", "--top=1", pictures / "a.png")
+    assert out.split(": ")[1].rsplit(" ", 1)[0] in class_names()
+
+
+def test_convert_takes_the_size_and_classes_of_the_checkpoint_or_another_size(
+    run, capsys, tmp_path
+):
+    larger = tmp_path / "larger.keras"
+    with pytest.raises(SystemExit, match="looks like no known model; name it with --model"):
+        main(["convert", str(run / "model.keras"), f"--output={larger}"])
+    grey = tmp_path / "grey.keras"
+    model = pit_keras.create_model("vit_ti", classes=3, input_shape=(48, 48, 1))
+    model.save(grey)
+
+    out = printed(capsys, "convert", grey, f"--output={larger}", "--image_size=64,32")
+
+    converted = keras.models.load_model(larger)
+    assert converted.input_shape == (None, 64, 32, 1)
+    assert converted.output_shape == (None, 3)
+    assert "position embedding resampled from 3 x 3 to 4 x 2." in out
+
+
+def test_convert_across_distillation_only_when_asked(checkpoint, capsys, tmp_path):
+    arguments = ["convert", str(checkpoint), "--model=pit_ti_distilled"]
+    arguments.append(f"--output={tmp_path / 'distilled.keras'}")
+    with pytest.raises(SystemExit, match=r"not distilled .* weights_across_distillation=True"):
+        main(arguments)
+    assert "copied" in printed(capsys, *arguments, "--weights_across_distillation")
+
+
+def test_convert_replaces_a_file_only_when_asked(checkpoint, capsys, tmp_path):
+    output = tmp_path / "model.keras"
+    output.write_text("mine")
+    with pytest.raises(SystemExit, match=r"is there already; --overwrite replaces it"):
+        main(["convert", str(checkpoint), f"--output={output}"])
+    assert output.read_text() == "mine"
+    printed(capsys, "convert", checkpoint, f"--output={output}", "--overwrite")
+    assert keras.models.load_model(output).name == "pit_ti"
+    assert list(tmp_path.iterdir()) == [output]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["models", "resnet*"], "No model matches 'resnet*'; models are pit_b, "),
-        (["predict", "--model=nowhere", "x.png"], "nowhere"),
+        (["imagenet"], "add --model"),
+        (["imagenet", "--model=pit_x"], "no released weights for pit_x; there are for pit_b"),
+        (["imagnet"], "Unknown checkpoint 'imagnet'; give 'imagenet', or a file that"),
+        (["none.pth"], "There is no checkpoint none.pth"),
+        (["{checkpoint}", "--output=x.h5"], "must end in .keras"),
+        (["{checkpoint}", "--model=pit_xs"], "It looks like a checkpoint of pit_ti."),
+        (["{checkpoint}", "--model=pit_q"], "Unknown model 'pit_q'"),
+        (["{checkpoint}", "--image_size=8"], "smaller than one patch"),
+    ],
+)
+def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ending:
+        main(["convert", *(argument.format(checkpoint=checkpoint) for argument in arguments)])
+    assert str(ending.value).startswith("error: ")
+    assert message in str(ending.value)
+    assert "\n" not in str(ending.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["models", "alexnet*"], "No model matches 'alexnet*'; models are efficientnet_b0, "),
+        (["predict", "--model=nowhere", "{pictures}"], "nowhere does not exist; give a run folder"),
         (["predict", "--model={run}", "{pictures}/none.png"], "There is no image at"),
         (["predict", "--model={run}", "{pictures}/notes.txt"], "cannot be read as a JPEG or PNG"),
         (["predict", "--model={run}", "{empty}"], "holds no .jpg, .jpeg, .png files"),
         (["predict", "--model={pictures}/a.png", "{pictures}"], "a.png"),
         (["predict", "--model={run}", "--output=x.xyz", "{pictures}"], "Cannot draw x.xyz"),
+        (
+            ["predict", "--model={run}", "--output=nowhere/x.png", "{pictures}"],
+            "--output=nowhere/x.png cannot be written: there is no folder nowhere.",
+        ),
+        (["predict", "--model={run}", "--output={empty}", "{pictures}"], "is a folder; give"),
+        (["predict", "--model={run}", "--classes=none.txt", "{pictures}"], "is no file none.txt"),
+        (["predict", "--model={run}", "--classes={pictures}/b.jpg", "{pictures}"], "not UTF-8"),
+        (["predict", "--model={pictures}/b.jpg", "{pictures}"], "b.jpg is not a model; give a run"),
+        (["predict", "--model={pictures}/x.keras", "{pictures}"], "cut short, or not a .keras"),
+        (
+            ["predict", "--model={nameless}", "{pictures}"],
+            "nameless/classes.txt, which should hold",
+        ),
+        (["evaluate", "--model=x.tflite"], "x.tflite is a TFLite file, which only predict takes"),
+        (["evaluate", "--model={pictures}/b.jpg"], "b.jpg is not a model; give a run folder or a"),
+        (["evaluate", "--model={run}", "--output=nowhere/x.json"], "there is no folder nowhere."),
+        (["evaluate", "--model={run}", "--output=/proc/x.json"], "=/proc/x.json cannot be written"),
+        (["evaluate", "--model={run}", "--dataset="], "The data set '' names nothing; give digits"),
+        (["evaluate", "--model={run}", "--dataset=folder:"], "set 'folder:' names nothing; give"),
+        (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),
+        (["export", "--model={run}", "--output_dir={exported}"], "replace it with --overwrite"),
+        (["export", "--model={run}", "--images={empty}"], "holds no .jpg, .jpeg, .png files"),
         (["predict", "--model={run}", "--output={pictures}/a.png", "{pictures}"], "is one of the"),
         (
             ["predict", "--model={run}", "--classes={pictures}/notes.txt", "{pictures}"],
@@ -131,6 +322,9 @@ def test_bad_input_is_one_sentence_and_a_failure(
     arguments, message, run, pictures, tmp_path, capsys
 ):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "exported/saved_model").mkdir(parents=True)
+    (pictures / "x.keras").write_text("not a model")
+    shutil.copytree(run, tmp_path / "nameless", ignore=shutil.ignore_patterns("classes.txt"))
     for label in "01":
         (tmp_path / f"other/{label}").mkdir(parents=True)
         for index in range(3):
@@ -139,23 +333,92 @@ def test_bad_input_is_one_sentence_and_a_failure(
         "run": run,
         "pictures": pictures,
         "empty": tmp_path / "empty",
+        "exported": tmp_path / "exported",
+        "nameless": tmp_path / "nameless",
         "other": tmp_path / "other",
     }
+    before = sorted([*tmp_path.rglob("*"), *run.rglob("*")])
+
     with pytest.raises(SystemExit) as ending:
         main([argument.format(**places) for argument in arguments])
+
     assert str(ending.value).startswith("error: ")
     assert message in str(ending.value)
     assert "\n" not in str(ending.value)
+    assert "Errno" not in str(ending.value)
+    assert capsys.readouterr().out == ""
+    assert sorted([*tmp_path.rglob("*"), *run.rglob("*")]) == before
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fly"], ["predict"], ["predict", "--model=x", "--top=0", "y"]]
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["predict"], "--model"),
+        *(
+            (["predict", "--model=x", f"--top={top}", "y"], "must be a whole number, 1 or more")
+            for top in ("0", "-1", "abc", "1.5", "")
+        ),
+    ],
 )
-def test_wrong_usage_is_explained(arguments, capsys):
+def test_wrong_usage_is_explained(arguments, message, capsys):
     with pytest.raises(SystemExit) as ending:
         main(arguments)
     assert ending.value.code == 2
-    assert "usage: pit-keras" in capsys.readouterr().err
+    explanation = capsys.readouterr().err
+    assert "usage: pit-keras" in explanation
+    assert message in explanation
+
+
+def command(*arguments, before="pass", **streams):
+    """`pit-keras` in a process of its own, after some Python of the test's."""
+    program = f"import sys; {before}; from pit_keras.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)], text=True, check=False, **streams
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models", "vit_ti"], ["predict", "--model={run}", "{pictures}"]]
+)
+def test_a_reader_that_has_gone_ends_the_program_without_a_word(arguments, run, pictures):
+    arguments = [argument.format(run=run, pictures=pictures) for argument in arguments]
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    with os.fdopen(writer, "w") as gone:
+        ended = command(*arguments, stdout=gone, stderr=subprocess.PIPE)
+
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "roken" not in ended.stderr
+
+
+def test_ctrl_c_ends_the_program_with_one_word(pictures):
+    interrupt = (
+        "import signal; sys.addaudithook(lambda event, arguments: event.startswith('os.') and "
+        f"{str(pictures)!r} in str(arguments) and signal.raise_signal(signal.SIGINT))"
+    )
+
+    ended = command("predict", "--model=x", pictures, before=interrupt, capture_output=True)
+
+    assert ended.returncode == 130
+    assert ended.stderr.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in ended.stderr
+
+
+def test_only_results_are_printed(run, pictures, tmp_path):
+    arguments = ["predict", f"--model={run}", f"--output={tmp_path / 'x.png'}", pictures]
+
+    ended = command(*arguments, capture_output=True)
+
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split(":")[0] for line in ended.stdout.splitlines()] == [
+        str(pictures / name) for name in ("a.png", "b.jpg", "c.JPEG")
+    ]
+    assert ended.stderr.splitlines()[-1] == f"Drawn in {tmp_path / 'x.png'}"
+    assert "" not in ended.stderr.splitlines()
 
 
 def script(name, *arguments):
@@ -187,7 +450,7 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
     first = script("train.py", *arguments)
     assert first.returncode == 0, first.stderr
     assert "Top-1 " in first.stdout
-    assert "on 6 images." in first.stdout
+    assert "on 6 images, after epoch " in first.stdout
     assert (run / "classes.txt").read_text() == "blue\nred\n"
     with (run / "history.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
@@ -230,3 +493,20 @@ def test_sample_images_are_written_with_their_class(tmp_path):
         "000002_4.png",
     ]
     assert Image.open(tmp_path / "000000_2.png").size == (8, 8)
+
+
+def test_sample_images_names_the_one_that_cannot_be_read(tmp_path):
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for index in range(2):
+            Image.new("RGB", (9, 9)).save(tmp_path / f"data/{name}/{index}.bmp")
+            (tmp_path / f"data/{name}/{index}.bmp").rename(tmp_path / f"data/{name}/{index}.png")
+
+    ended = script(
+        "sample_images.py", f"--dataset=folder:{tmp_path / 'data'}", f"--output_dir={tmp_path}"
+    )
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"error: {tmp_path / 'data'}")
+    assert "cannot be read as a JPEG or PNG image." in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr

@@ -25,13 +25,18 @@ flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 def main(_):
     with exit_with_one_sentence():
         from pit_keras.data.sources import open_source
+        from pit_keras.data.unreadable import UnreadableImages, load_images
 
         source = open_source(FLAGS.dataset, data_dir=FLAGS.data_dir, holdout=FLAGS.holdout)
         output_dir = pathlib.Path(FLAGS.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
-        for example in source.scan(FLAGS.split).take(FLAGS.count):
-            name = f"{int(example['id']):06d}_{source.class_names[int(example['label'])]}.png"
-            Image.fromarray(source.load(example["image"]).numpy()).save(output_dir / name)
+        unreadable = UnreadableImages()
+        examples = load_images(source.scan(FLAGS.split), source, FLAGS.split, unreadable)
+        with unreadable.plain_errors():
+            for example in examples.take(FLAGS.count):
+                label = source.class_names[int(example["label"])].replace("/", "_")
+                name = f"{int(example['id']):06d}_{label}.png"
+                Image.fromarray(example["image"].numpy()).save(output_dir / name)
     print(f"Written to {output_dir}")
 
 

@@ -7,18 +7,17 @@ lists them all. pit_keras/training/recipes.py says what accuracy to expect.
 """
 
 import os
+import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Until training begins, Ctrl-C has nothing to say: it ends the program without a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 
-from pit_keras.analysis.plots import draw_history
-from pit_keras.data.sources import open_source
-from pit_keras.data.unreadable import UnreadableImageError
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.training import command_line
-from pit_keras.training.trainer import Trainer
 
 FLAGS = flags.FLAGS
 
@@ -29,21 +28,30 @@ def main(arguments):
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         config = command_line.config_from_flags(FLAGS)
+        # Imported here, since a wrong flag should not wait for them.
+        from pit_keras.analysis.plots import draw_history
+        from pit_keras.data.sources import open_source
+        from pit_keras.data.unreadable import UnreadableImageError
+        from pit_keras.training.trainer import Trainer
+
         data = config.data
         source = open_source(data.dataset, data_dir=data.data_dir, holdout=data.holdout)
         trainer = Trainer(config, source, FLAGS.output_dir)
-        if trainer.folder.finished:
-            print(f"The run in {FLAGS.output_dir} is finished; nothing is changed.")
-            return
+        was_finished = trainer.folder.finished
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with exit_with_one_sentence(UnreadableImageError, OSError, FloatingPointError):
         try:
             results = trainer.run()
         except KeyboardInterrupt:
             sys.exit("Interrupted; the same command carries the run on.")
+    if was_finished:
+        return
     with exit_with_one_sentence():
         draw_history(trainer.folder.history, trainer.folder.curves)
     print(
-        f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images."
+        f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images, "
+        f"after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
+        f"{results['best_epoch']}: history.csv counts from 0)."
     )
     print(f"Everything is in {FLAGS.output_dir}.")
 

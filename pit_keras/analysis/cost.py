@@ -1,4 +1,6 @@
-"""Cost of a model: its multiply-accumulate operations for one image (tables 1 and 3)."""
+"""Cost of a model: its parameters and its multiply-accumulate operations for one image (tables 1
+and 3).
+"""
 
 import functools
 import math
@@ -6,6 +8,11 @@ import math
 import keras
 
 from pit_keras.models.layers import TokenPooling, TransformerBlock
+
+
+def count_parameters(model):
+    """Parameters that are trained, as PyTorch counts them: without BatchNorm's statistics."""
+    return sum(_elements(variable) for variable in model.trainable_variables)
 
 
 def count_macs(model):

@@ -10,14 +10,18 @@ from pit_keras.data.preprocessing import load_image
 
 COLUMNS = 6
 DPI = 150
+MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
+MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 
 
-def check_picture_name(output):
-    """Checks, before long work, that a picture of this name can be written.
+def check_picture(output, images):
+    """Checks, before long work, that so many images can be drawn in a picture of this name.
 
     Raises:
-        ValueError: If matplotlib does not know the ending.
+        ValueError: If matplotlib does not know the ending, or there are more than `MOST_IMAGES`.
     """
+    if images > MOST_IMAGES:
+        raise ValueError(f"One picture holds at most {MOST_IMAGES} images; got {images}.")
     known = Figure().canvas.get_supported_filetypes()
     ending = str(output).rpartition(".")[2].lower()
     if ending not in known:
@@ -42,9 +46,11 @@ def draw_predictions(paths, predictions, output):
     for axis in axes.flat:
         axis.axis("off")
     for axis, path, best in zip(axes.flat, paths, predictions, strict=False):
-        axis.imshow(load_image(path))
+        image = load_image(path)
+        step = math.ceil(max(image.shape) / MOST_PIXELS)
+        axis.imshow(image[::step, ::step].copy())  # a view would keep all of it in memory
         name, probability = best[0]
-        axis.set_title(f"{name}  {probability:.0%}", fontsize=10)
+        axis.set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
     figure.savefig(output, dpi=DPI)
 
 

@@ -32,7 +32,8 @@ def list_folder(path, holdout):
         path: the folder, in one of the two layouts above.
         holdout: in (0, 1), the share of each class held out for validation where there is no `val`
             folder, rounded, but at least one image and not all of them. Which images are held out
-            depends on their names alone, so that it is the same on every machine.
+            depends on their names alone, so that it is the same on every machine. None: nothing is
+            held out, and "val" is empty.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -43,9 +44,10 @@ def list_folder(path, holdout):
     if {"train", "val"} <= set(classes):
         splits = {split: _files_by_class(os.path.join(path, split)) for split in ("train", "val")}
         _check_same_classes(path, splits)
-    elif "train" in classes and set(classes) <= SPLIT_FOLDERS:
+    elif {"train", "val"} & set(classes) and set(classes) <= SPLIT_FOLDERS:
+        present, absent = ("train", "val") if "train" in classes else ("val", "train")
         raise ValueError(
-            f"{path} holds train/ but no val/; expected {path}/train/CLASS/* and "
+            f"{path} holds {present}/ but no {absent}/; expected {path}/train/CLASS/* and "
             f"{path}/val/CLASS/*, or {path}/CLASS/*."
         )
     else:
@@ -116,6 +118,8 @@ def _check_same_classes(path, splits):
 
 def _hold_out(path, files, holdout):
     """Splits the files of each class into "train" and "val"."""
+    if holdout is None:
+        return {"train": files, "val": {name: [] for name in files}}
     if not 0 < holdout < 1:
         raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
     single = [name for name, paths in files.items() if len(paths) == 1]

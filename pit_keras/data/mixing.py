@@ -1,26 +1,76 @@
-"""Mixing the images of a batch and their labels with each other."""
+"""Mixing the images of a batch and their labels with each other: MixUp, CutMix, or one of the two.
+
+The partner of image i is image B - 1 - i, as in timm, so the middle one of an odd batch keeps its
+own label. Images of any type that the function names, with static height and width; labels float32
+(B, classes). Label smoothing is affine and the shares of a label sum to one, so it may be applied
+before or after mixing; here the loss does it.
+"""
 
 import tensorflow as tf
 
 from pit_keras.data.seeds import Purpose, seed_for
 
+MODES = ("batch", "element")
 
-def cutmix(images, labels, seed, alpha):
-    """CutMix (Yun et al., ICCV 2019): pastes a box of the reversed batch into every image.
 
-    One box for the whole batch: its area's share is 1 - lambda, lambda ~ Beta(alpha, alpha), its
-    aspect is the image's, its centre uniform, and it is clipped at the border. The partner of
-    image i is image B - 1 - i, as in timm. A label weighs what the image really shows: the exact
-    share of the pixels after clipping.
+def mix(images, labels, seed, *, mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch"):
+    """MixUp and CutMix as DeiT and PiT train with them: one of the two, with equal chance.
 
     Args:
-        images: (B, H, W, C) of any type, with static H and W.
+        images: float32 (B, H, W, C); of any type if only CutMix is on and the mode is "batch".
         labels: float32 (B, classes), one-hot.
         seed: integer (2,), see `seeds.example_seed`.
-        alpha: of the Beta distribution, positive.
+        mixup_alpha, cutmix_alpha: of the Beta distributions of lambda; 0 turns one off.
+        mode: "batch", one decision, lambda and box for all images, or "element", one for each.
 
     Returns:
         Mixed images and labels, of the same types and shapes.
+
+    Raises:
+        ValueError: for a negative alpha, an unknown mode, or a batch of a single image.
+    """
+    if min(mixup_alpha, cutmix_alpha) < 0 or mode not in MODES:
+        raise ValueError(
+            f"Mixing needs alphas of 0 or more and a mode of {' or '.join(MODES)}, got mixup_alpha "
+            f"{mixup_alpha}, cutmix_alpha {cutmix_alpha} and {mode!r}."
+        )
+    if mixup_alpha == cutmix_alpha == 0:
+        return images, labels
+    if images.shape[0] == 1:
+        raise ValueError("Mixing needs batches of 2 images or more (--batch_size), got 1.")
+    if mode == "element":
+        return _mix_elements(images, labels, seed, mixup_alpha, cutmix_alpha)
+    if mixup_alpha == 0:
+        return cutmix(images, labels, seed, cutmix_alpha)
+    if cutmix_alpha == 0:
+        return mixup(images, labels, seed, mixup_alpha)
+    return tf.cond(
+        tf.random.stateless_uniform((), seed_for(seed, Purpose.MIX_CHOICE)) < 0.5,
+        lambda: cutmix(images, labels, seed, cutmix_alpha),
+        lambda: mixup(images, labels, seed, mixup_alpha),
+    )
+
+
+def mixup(images, labels, seed, alpha):
+    """MixUp (Zhang et al., ICLR 2018): lambda of each image plus 1 - lambda of its partner.
+
+    Args and result as for `mix`; one lambda ~ Beta(alpha, alpha) for the whole batch.
+    """
+    if alpha <= 0:
+        raise ValueError(f"MixUp needs a positive alpha, got {alpha}.")
+    kept = tf.cast(_beta(seed_for(seed, Purpose.MIXUP_SHARE), alpha), tf.float32)
+    images = kept * images + (1 - kept) * tf.reverse(images, axis=[0])
+    return images, kept * labels + (1 - kept) * tf.reverse(labels, axis=[0])
+
+
+def cutmix(images, labels, seed, alpha):
+    """CutMix (Yun et al., ICCV 2019): pastes a box of its partner into every image.
+
+    One box for the whole batch: its area's share is 1 - lambda, lambda ~ Beta(alpha, alpha), its
+    aspect is the image's, its centre uniform, and it is clipped at the border. A label weighs what
+    the image really shows: the exact share of the pixels after clipping.
+
+    Args and result as for `mix`; the images may be of any type.
     """
     if alpha <= 0:
         raise ValueError(f"CutMix needs a positive alpha, got {alpha}.")
@@ -36,18 +86,52 @@ def cutmix(images, labels, seed, alpha):
     return tf.ensure_shape(mixed, images.shape), labels
 
 
-def cutmix_box(height, width, seed, alpha):
-    """The box that CutMix pastes: (top, bottom, left, right), int32 scalars, ends exclusive."""
+def cutmix_box(height, width, seed, alpha, shape=()):
+    """The boxes that CutMix pastes: top, bottom, left, right, int32 of a shape, ends exclusive."""
     size = tf.constant([height, width], tf.int32)
-    kept = _beta(seed_for(seed, Purpose.CUTMIX_SHARE), alpha)
+    kept = _beta(seed_for(seed, Purpose.CUTMIX_SHARE), alpha, shape)[..., None]  # (*shape, 1)
     half = tf.cast(tf.cast(size, tf.float64) * tf.sqrt(1 - kept), tf.int32) // 2
-    place = tf.random.stateless_uniform((2,), seed_for(seed, Purpose.CUTMIX_BOX), dtype=tf.float64)
+    place = tf.random.stateless_uniform(
+        (*shape, 2), seed_for(seed, Purpose.CUTMIX_BOX), dtype=tf.float64
+    )
     centre = tf.cast(place * tf.cast(size, tf.float64), tf.int32)
     first, last = tf.maximum(centre - half, 0), tf.minimum(centre + half, size)
-    return first[0], last[0], first[1], last[1]
+    return first[..., 0], last[..., 0], first[..., 1], last[..., 1]
 
 
-def _beta(seed, alpha):
-    """A draw from Beta(alpha, alpha), float64, as the ratio of two Gamma draws."""
-    gammas = tf.random.stateless_gamma((2,), seed, tf.constant(alpha, tf.float64), dtype=tf.float64)
-    return tf.math.divide_no_nan(gammas[0], tf.reduce_sum(gammas))  # a minute alpha underflows
+def _mix_elements(images, labels, seed, mixup_alpha, cutmix_alpha):
+    """As `mix`, with a decision, lambda and box for each image."""
+    count, height, width = images.shape[:3]
+    by_cutmix = tf.fill([count], cutmix_alpha > 0)
+    if mixup_alpha > 0 and cutmix_alpha > 0:
+        by_cutmix = tf.random.stateless_uniform((count,), seed_for(seed, Purpose.MIX_CHOICE)) < 0.5
+    # How much of each pixel is kept: a number for MixUp, ones and zeros for CutMix.
+    kept = tf.zeros((count, height, width))
+    if mixup_alpha > 0:
+        shares = _beta(seed_for(seed, Purpose.MIXUP_SHARE), mixup_alpha, (count,))
+        kept += tf.cast(shares, tf.float32)[:, None, None]
+    if cutmix_alpha > 0:
+        boxes = cutmix_box(height, width, seed, cutmix_alpha, (count,))
+        kept = tf.where(by_cutmix[:, None, None], 1 - _mask(boxes, height, width), kept)
+    share = tf.reduce_mean(kept, axis=(1, 2))[:, None]  # (B, 1)
+    kept = kept[..., None]  # (B, H, W, 1)
+    images = kept * images + (1 - kept) * tf.reverse(images, axis=[0])
+    return images, share * labels + (1 - share) * tf.reverse(labels, axis=[0])
+
+
+def _mask(boxes, height, width):
+    """Boxes (B,) x 4 as float32 (B, H, W), 1 within."""
+    top, bottom, left, right = (edge[:, None] for edge in boxes)
+    rows, columns = tf.range(height), tf.range(width)
+    inside = ((rows >= top) & (rows < bottom))[:, :, None] & (
+        (columns >= left) & (columns < right)
+    )[:, None, :]
+    return tf.cast(inside, tf.float32)
+
+
+def _beta(seed, alpha, shape=()):
+    """Draws from Beta(alpha, alpha), float64, as ratios of two Gamma draws."""
+    alpha = tf.constant(alpha, tf.float64)
+    gammas = tf.random.stateless_gamma((2, *shape), seed, alpha, dtype=tf.float64)
+    # A minute alpha underflows.
+    return tf.math.divide_no_nan(gammas[0], tf.reduce_sum(gammas, axis=0))

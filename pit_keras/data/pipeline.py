@@ -8,8 +8,10 @@ resumed at a position receives, bit for bit, what it would have received.
 import tensorflow as tf
 
 from pit_keras.data.augmentation import random_flip, random_resized_crop
-from pit_keras.data.mixing import cutmix
+from pit_keras.data.erasing import random_erasing
+from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
+from pit_keras.data.rand_augment import RandAugment, rand_augment
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
@@ -23,8 +25,8 @@ def steps_per_epoch(source, batch_size):
     size = source.sizes["train"]
     if not 1 <= batch_size <= size:
         raise ValueError(
-            f"The batch size must be between 1 and the {size} training images of {source.name}, "
-            f"got {batch_size}."
+            f"The batch size (--batch_size) must be between 1 and the {size} training images of "
+            f"{source.name}, got {batch_size}."
         )
     return size // batch_size
 
@@ -32,9 +34,9 @@ def steps_per_epoch(source, batch_size):
 def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
     """Endless augmented training batches.
 
-    Each image is cropped, resized, flipped, and kept in 8 bits until its batch has gone through
-    CutMix. Normalising comes last: it is linear, so its order with CutMix does not matter, and
-    this way only the finished batch is float.
+    Each image is cropped, resized, flipped and goes through RandAugment in 8 bits. Then it is
+    normalised, erased in part, and mixed with the rest of its batch. Where nothing but CutMix
+    follows, normalising comes last, so that only the finished batch is float.
 
     Args:
         source: a `sources.Source`.
@@ -48,13 +50,16 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
     Returns:
         A `tf.data.Dataset` of dicts:
             "image": float32 (B, H, W, 3), normalised;
-            "label": float32 (B, classes), one-hot, or mixed by CutMix;
+            "label": float32 (B, classes), one-hot, or mixed;
             "id": int64 (B,);
             "position": int64 (B,), examples drawn since training began, this one included.
     """
-    if config.cutmix_alpha < 0:
-        raise ValueError(f"cutmix_alpha must be 0 (no CutMix) or more, got {config.cutmix_alpha}.")
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
+        raise ValueError(
+            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
+            "or more; or set data.mixup_alpha and data.cutmix_alpha to 0."
+        )
     examples = source.train_stream(seed, start, epoch_length)
     if source.is_encoded:
         limit = epoch_length if config.skip_unreadable else None
@@ -116,23 +121,38 @@ def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
 
 
 def _augment(example, seed, config):
-    """Random resized crop and flip: uint8 (H, W, 3) of any size -> uint8 (*image_size, 3)."""
+    """uint8 (H, W, 3) of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
     seed = example_seed(seed, example["epoch"], example["id"])
     image = random_resized_crop(
         example["image"], seed, config.image_size, config.crop_scale, config.crop_aspect
     )
     image = tf.cast(image, tf.uint8)
-    return random_flip(image, seed) if config.flip else image
+    image = random_flip(image, seed) if config.flip else image
+    if config.rand_augment:
+        policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
+        image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])
+    if config.erasing:
+        image = random_erasing(normalise(image, config.mean, config.std), seed, config.erasing)
+    return image
 
 
 def _finish_batch(batch, seed, config, classes):
-    """CutMix, keyed by the batch's first example, and normalisation."""
+    """Mixing, keyed by the batch's first example, and normalisation if it is still to be done."""
     images, labels = batch["image"], tf.one_hot(batch["label"], classes)
-    if config.cutmix_alpha > 0:
-        batch_seed = example_seed(seed, batch["epoch"][0], batch["id"][0])
-        images, labels = cutmix(images, labels, batch_seed, config.cutmix_alpha)
+    # Boxes can be moved in 8 bits; whatever blends pixels or values has to see floats.
+    late = images.dtype == tf.uint8 and not config.mixup_alpha and config.mix_mode == "batch"
+    if images.dtype == tf.uint8 and not late:
+        images = normalise(images, config.mean, config.std)
+    images, labels = mix(
+        images,
+        labels,
+        example_seed(seed, batch["epoch"][0], batch["id"][0]),
+        mixup_alpha=config.mixup_alpha,
+        cutmix_alpha=config.cutmix_alpha,
+        mode=config.mix_mode,
+    )
     return {
-        "image": normalise(images, config.mean, config.std),
+        "image": normalise(images, config.mean, config.std) if late else images,
         "label": labels,
         "id": batch["id"],
         "position": batch["position"] + 1,

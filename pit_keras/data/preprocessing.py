@@ -40,7 +40,7 @@ def load_image(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no image at {path}.")
     try:
-        return decode(tf.io.read_file(path)).numpy()
+        return decode(tf.io.read_file(os.fsencode(path))).numpy()
     except tf.errors.OpError as error:
         raise ValueError(f"{path} cannot be read as a JPEG or PNG image.") from error
 

@@ -222,6 +222,8 @@ def _splits(infos, name, holdout):
     for held_out in ("validation", "test"):
         if held_out in infos:
             return {"train": train, "val": _whole(infos[held_out])}
+    if holdout is None:
+        return {"train": train, "val": dataclasses.replace(train, ranks=range(0))}
     if not 0 < holdout < 1:
         raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
     size = len(train.ranks)

@@ -10,12 +10,22 @@ import tensorflow as tf
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for. Each purpose has a stream of its own, independent of the others."""
+    """What a draw is for. Each purpose has a stream of its own, independent of the others.
+
+    Two draws with one seed are not independent, not even of different shapes or distributions.
+    """
 
     CROP = 0
     FLIP = 1
     CUTMIX_SHARE = 2
     CUTMIX_BOX = 3
+    OPERATIONS = 4
+    MAGNITUDES = 5
+    ERASE = 6
+    ERASE_BOX = 7
+    ERASE_NOISE = 8
+    MIX_CHOICE = 9
+    MIXUP_SHARE = 10
 
 
 def example_seed(seed, epoch, example_id):

@@ -136,12 +136,17 @@ def open_source(dataset, *, data_dir=None, holdout=0.1):
             `folders`), or the name of a prepared TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
         holdout: the share of the training images held out where a folder or a TFDS data set brings
-            no validation part. The split of the digits is fixed.
+            no validation part; None holds nothing out, for a data set that is used as a whole, and
+            leaves "val" empty. The split of the digits is fixed.
 
     Raises:
         FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
             sentence says why.
     """
+    if dataset in ("", "folder:"):
+        raise ValueError(
+            f"The data set {dataset!r} names nothing; give digits, folder:PATH or a TFDS name."
+        )
     if dataset == "digits":
         return _open_digits()
     if dataset.startswith("folder:"):
@@ -173,14 +178,14 @@ def _open_digits():
 def _open_folder(dataset, holdout):
     folder = list_folder(dataset.removeprefix("folder:"), holdout)
     paths = {split: list(map(os.fsencode, paths)) for split, paths in folder.paths.items()}
-    return _array_source(dataset, folder.class_names, paths, folder.labels)
+    return _array_source(dataset, folder.class_names, paths, folder.labels, tf.string)
 
 
-def _array_source(name, class_names, images, labels):
+def _array_source(name, class_names, images, labels, dtype=tf.uint8):
     with tf.device("CPU"):  # the input pipeline runs there
         return ArraySource(
             name=name,
             class_names=class_names,
-            images={split: tf.constant(part) for split, part in images.items()},
+            images={split: tf.constant(part, dtype) for split, part in images.items()},
             labels={split: tf.constant(part, tf.int64) for split, part in labels.items()},
         )

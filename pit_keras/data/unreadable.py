@@ -24,21 +24,31 @@ class UnreadableImages:
 
     It runs ahead of the batches received by what the pipeline prefetches.
 
+    Args:
+        positions: what is known already, as `positions`, of the part of a run that was done before.
+
     Attributes:
-        names: what was unreadable, a tuple, each named once, in the order of their finding.
+        positions: what was unreadable, {name: position in the training stream where it was first
+            met}; unlike the order of finding it does not depend on how far the pipeline ran ahead.
+        names: the same names, a tuple.
         counts: how many were skipped in each epoch, {epoch: count}.
         error: the `UnreadableImageError` that ended the pipeline, or None.
     """
 
-    def __init__(self):
-        self._names = {}  # keys only: a set that keeps its order
+    def __init__(self, positions=()):
+        self.positions = dict(positions)
         self.counts = collections.Counter()
         self.error = None
         self._lock = threading.Lock()
 
     @property
     def names(self):
-        return tuple(self._names)
+        return tuple(self.positions)
+
+    def until(self, position):
+        """`positions` of the images first met before a position of the training stream."""
+        with self._lock:
+            return {name: first for name, first in self.positions.items() if first < position}
 
     @contextlib.contextmanager
     def plain_errors(self):
@@ -50,7 +60,7 @@ class UnreadableImages:
                 raise
             raise self.error from None
 
-    def skip(self, name, epoch, epoch_length):
+    def skip(self, name, epoch, epoch_length, position=0):
         """Records a skipped image.
 
         Raises:
@@ -58,8 +68,8 @@ class UnreadableImages:
         """
         with self._lock:
             self.counts[epoch] += 1
-            if name not in self._names:
-                self._names[name] = None
+            if name not in self.positions:
+                self.positions[name] = position
                 logger.warning("Skipping %s: it cannot be read as a JPEG or PNG image.", name)
         if 2 * self.counts[epoch] > epoch_length:
             self.fail(
@@ -90,13 +100,13 @@ def load_images(dataset, source, split, report, epoch_length=None):
         outside the classes.
     """
 
-    def judge(example_id, label, epoch, is_broken):
+    def judge(example_id, label, epoch, position, is_broken):
         name = source.describe(split, int(example_id))
         if not is_broken:
             report.fail(f"The label {label} of {name} is not one of {len(source.class_names)}.")
         if epoch_length is None:
             report.fail(f"{name} cannot be read as a JPEG or PNG image.")
-        report.skip(name, int(epoch), epoch_length)
+        report.skip(name, int(epoch), epoch_length, int(position))
 
     def is_refused(*arguments):
         # The error goes on in the graph: TensorFlow logs a traceback for those raised in Python.
@@ -109,11 +119,13 @@ def load_images(dataset, source, split, report, epoch_length=None):
     def is_usable(element):
         label, is_broken = element["label"], tf.size(element["image"]) == 0
         is_known = (label >= 0) & (label < len(source.class_names))
-        epoch = element.get("epoch", tf.constant(0, tf.int64))
+        epoch, position = (
+            element.get(name, tf.constant(0, tf.int64)) for name in ("epoch", "position")
+        )
 
         def leave_out():
             refused = tf.numpy_function(
-                is_refused, [element["id"], label, epoch, is_broken], tf.bool
+                is_refused, [element["id"], label, epoch, position, is_broken], tf.bool
             )
             refused = tf.ensure_shape(refused, ())
             with tf.control_dependencies([tf.debugging.Assert(~refused, ["refused"])]):

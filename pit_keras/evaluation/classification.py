@@ -91,7 +91,7 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
     Args:
         trained: A `TrainedModel`.
         source: What `pit_keras.data.sources.open_source` returns.
-        split: "train" or "val".
+        split: "train", "val", or "all" for every image of both.
         batch_size: Images at a time.
         crop: The centre crop's share of the short side; None for the model's own.
         progress: Whether to show a progress bar.
@@ -107,11 +107,34 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
     if crop is not None and not 0 < crop <= 1:
         raise ValueError(f"The centre crop's share must lie in (0, 1]; got {crop}.")
     data = trained.data if crop is None else dataclasses.replace(trained.data, eval_crop=crop)
-    unreadable = UnreadableImages()
-    batches = evaluation_batches(source, split, data, batch_size=batch_size, unreadable=unreadable)
-    with unreadable.plain_errors():
-        results = Evaluator(trained.model)(batches, progress)
-    return {**results, "dataset": source.name, "split": split, "eval_crop": data.eval_crop}
+    unreadable, evaluator, parts = UnreadableImages(), Evaluator(trained.model), []
+    for part in _parts(source, split):
+        batches = evaluation_batches(
+            source, part, data, batch_size=batch_size, unreadable=unreadable
+        )
+        with unreadable.plain_errors():
+            parts.append(evaluator(batches, progress))
+    return {
+        **_together(parts),
+        "dataset": source.name,
+        "split": split,
+        "eval_crop": data.eval_crop,
+    }
+
+
+def _parts(source, split):
+    """The splits that make up one, without empty ones."""
+    return [part for part in ("train", "val") if source.sizes[part] and split in (part, "all")]
+
+
+def _together(parts):
+    """Results over all images, from the results over each of some parts."""
+    images = sum(part["images"] for part in parts)
+    means = {
+        name: sum(part[name] * part["images"] for part in parts) / images
+        for name in ("top1", "top5", "loss")
+    }
+    return {**means, "images": images}
 
 
 def check_classes(class_names, source):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 import zipfile
 
 import keras
@@ -9,12 +10,21 @@ import numpy as np
 from keras import ops
 
 import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
+from pit_keras import imagenet
 from pit_keras.data.preprocessing import load_image, preprocess_evaluation
 from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
 
 # Keras has no error of its own for a damaged file: what it ran into comes through.
-_DAMAGED = (ValueError, OSError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
+DAMAGED_FILE_ERRORS = (
+    ValueError,
+    OSError,
+    TypeError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +42,7 @@ class TrainedModel:
     data: DataConfig
 
     def logits(self, images):
-        """Logits (N, classes) of a list of uint8 images (H, W, 3), each of any size."""
-        if not images:
-            raise ValueError("There are no images to look at.")
+        """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
         # One by one: sizes differ, and one image is what most people ask about.
         prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
         outputs = [self.model(image, training=False) for image in prepared]
@@ -56,7 +64,11 @@ def predict(classifier, paths, top=5):
         FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
             before the first is shown to the model.
     """
-    images = [load_image(path) for path in paths]
+    readable = [path for path in paths if load_image(path).size]
+    if not readable:
+        raise ValueError("There are no images to look at.")
+    # Read once more rather than kept: a folder of photographs does not fit into memory.
+    images = (load_image(path) for path in readable)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
     return [
@@ -70,7 +82,8 @@ def load_trained_model(path, class_names=None):
 
     Args:
         path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-        class_names: Names in the order of the logits; None for the run folder's.
+        class_names: Names in the order of the logits; None for the run folder's. Without either, a
+            model of 1000 classes is taken for one of ImageNet, with a warning.
 
     Raises:
         FileNotFoundError: If there is no such file, or the run has no model yet.
@@ -82,20 +95,41 @@ def load_trained_model(path, class_names=None):
     if not file.is_file():
         what = "has no model.keras yet" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}; give a run folder or a .keras file.")
+    if file.suffix != ".keras":
+        raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
     model = _load(file)
     _check_classifier(model, file)
     in_run = folder.config.exists()
     data = folder.read_config().data if in_run else DataConfig()
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
     if class_names is None and in_run:
-        class_names = folder.read_classes()
+        class_names = read_class_names(folder.classes)
     return TrainedModel(model, _checked_names(class_names, model, file), data)
 
 
+def read_class_names(path):
+    """The class names in a UTF-8 text file, one a line, in the order of the logits.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it is not such a text.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}, which should hold a class name a line.")
+    try:
+        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
+
+
 def _load(file):
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"{file} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
+        )
     try:
         return keras.models.load_model(file, compile=False)
-    except _DAMAGED as error:
+    except DAMAGED_FILE_ERRORS as error:
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
 
@@ -111,6 +145,13 @@ def _check_classifier(model, file):
 
 def _checked_names(class_names, model, file):
     classes = model.output_shape[-1]
+    if class_names is None and classes == imagenet.CLASSES:
+        warnings.warn(
+            f"There are no class names with {file}; it has 1000 classes, so they are called by "
+            "ImageNet's names.",
+            stacklevel=3,
+        )
+        return imagenet.class_names()
     if class_names is None:
         return tuple(f"class {index}" for index in range(classes))
     if len(class_names) != classes:

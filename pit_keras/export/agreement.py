@@ -79,13 +79,19 @@ def run_tflite(path, images, threads=1):
     return np.concatenate([classify(images=image[np.newaxis])["logits"] for image in images])
 
 
-def tflite_image_size(path):
-    """Height and width of the image that a TFLite file takes."""
-    interpreter = _interpreter()(model_path=str(path))
-    _, height, width, _ = interpreter.get_signature_runner(SIGNATURE).get_input_details()["images"][
-        "shape"
-    ]
-    return int(height), int(width)
+def tflite_sizes(path):
+    """Height and width of the image that a TFLite file takes, and its number of classes.
+
+    Raises:
+        ValueError: If LiteRT cannot load it.
+    """
+    try:
+        classify = _interpreter()(model_path=str(path)).get_signature_runner(SIGNATURE)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    _, height, width, _ = classify.get_input_details()["images"]["shape"]
+    _, classes = classify.get_output_details()["logits"]["shape"]
+    return (int(height), int(width)), int(classes)
 
 
 def real_images():

@@ -1,5 +1,6 @@
 """Exporting: write, compare with the Keras model on real images, and only then move in place."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -99,7 +100,7 @@ def export(trained, output_dir, formats=tuple(FORMATS), images=None, overwrite=F
         ValueError: If a format is unknown, the images are not fit, or Keras does not run on
             TensorFlow.
         FileExistsError: If a target exists and is not to be overwritten.
-        NotADirectoryError: If `output_dir` is a file.
+        OSError: If `output_dir` is a file or cannot be written to.
     """
     output_dir = pathlib.Path(output_dir)
     formats = tuple(dict.fromkeys(formats))
@@ -107,19 +108,18 @@ def export(trained, output_dir, formats=tuple(FORMATS), images=None, overwrite=F
     _check_backend()
     _check_formats(formats)
     _check_images(images)
-    targets = {name: output_dir / FORMATS[name].target for name in formats}
-    _check_targets(output_dir, targets.values(), overwrite)
+    check_targets(output_dir, formats, overwrite)
 
     trained = in_float32(trained)
+    targets = {name: output_dir / FORMATS[name].target for name in formats}
     is_new = not output_dir.exists()
-    output_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(dir=output_dir, prefix=".export-") as folder:
+        with _temporary_folder(output_dir) as folder:
             agreements = _write_and_compare(trained, pathlib.Path(folder), formats, images)
             for target in targets.values():
                 _move(pathlib.Path(folder, target.name), target)
     finally:
-        if is_new and not any(output_dir.iterdir()):
+        if is_new and output_dir.exists() and not any(output_dir.iterdir()):
             output_dir.rmdir()
     return [
         Exported(name, target, _size(target), agreements[name]) for name, target in targets.items()
@@ -152,14 +152,37 @@ def _check_images(images):
             )
 
 
-def _check_targets(output_dir, targets, overwrite):
+def check_targets(output_dir, formats=tuple(FORMATS), overwrite=False):
+    """Checks, before long work, that a model can be exported to a folder; leaves no trace.
+
+    Raises:
+        OSError: If the folder is a file or cannot be written to, or holds a target that is not to
+            be overwritten.
+    """
+    output_dir = pathlib.Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
         raise NotADirectoryError(f"{output_dir} is a file; the exported models need a folder.")
-    for target in targets:
-        if target.exists() and not overwrite:
+    for target in (output_dir / FORMATS[name].target for name in formats):
+        if os.path.lexists(target) and not overwrite:
             raise FileExistsError(
-                f"{target} exists already; choose another folder or overwrite it."
+                f"{target} exists already; replace it with --overwrite (overwrite=True), or choose "
+                "another folder."
             )
+    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
+    with _temporary_folder(existing):
+        pass
+
+
+@contextlib.contextmanager
+def _temporary_folder(output_dir):
+    """A folder in `output_dir`, which is made if it is missing."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=output_dir, prefix=".export-")
+    except OSError as error:
+        raise OSError(f"{output_dir} cannot be written to: {error.strerror}.") from error
+    with folder as path:
+        yield path
 
 
 def _write_and_compare(trained, folder, formats, images):
@@ -185,11 +208,11 @@ def _check_agreement(name, model, agreement):
 
 def _move(source, target):
     """Moves a file or folder in place; what was there is gone, or stays if the move fails."""
-    if not target.is_dir():
+    if not os.path.lexists(target) or (source.is_file() and not target.is_dir()):
         os.replace(source, target)
         return
-    # A folder that is not empty cannot be replaced in one step. The old one moves to where the new
-    # one comes from, a temporary folder.
+    # Only a file can be replaced by a file in one step. Otherwise the old one moves to where the
+    # new one comes from, a temporary folder.
     aside = source.with_name(f"{source.name}.replaced")
     os.replace(target, aside)
     try:

@@ -31,14 +31,24 @@ def class_token_classifier(tokens, settings, initialization):
     return output
 
 
+def check_functional(model, reader):
+    """Raises ValueError, naming the function `reader`, for all but a model with a graph to read."""
+    if not isinstance(model, keras.Model) or getattr(model, "outputs", None) is None:
+        raise ValueError(
+            f"{reader} reads functional models, such as those of create_model; got "
+            f"{type(model).__name__ if isinstance(model, keras.Model) else repr(model)}."
+        )
+
+
 def two_headed(model):
     """The model that distillation trains: images -> [logits of `head`, logits of `head_dist`].
 
     It shares all layers and weights with the given model, whose own output is the heads' mean.
 
     Raises:
-        ValueError: If the model was not built with a distillation token.
+        ValueError: If the model is not functional, or was not built with a distillation token.
     """
+    check_functional(model, "two_headed")
     names = {layer.name for layer in model.layers}
     if not {"head", "head_dist"} <= names:
         raise ValueError(
@@ -47,20 +57,3 @@ def two_headed(model):
         )
     heads = [model.get_layer(name).output for name in ("head", "head_dist")]
     return keras.Model(model.input, heads, name=f"{model.name}_two_headed")
-
-
-def stage_features(model):
-    """The feature extractor of a PiT or ViT: images -> one map (B, h, w, C) for each stage.
-
-    For PiT these are three maps, 27, 14 and 7 wide at 224 (PiT-B: 31, 16, 8), not normalised. It
-    shares all layers and weights with the given model.
-
-    Raises:
-        ValueError: If the model has no layer `stage1`.
-    """
-    names = [layer.name for layer in model.layers]
-    stages = [name for name in names if name.startswith("stage") and name[5:].isdigit()]
-    if not stages:
-        raise ValueError(f"{model.name} has no layers 'stage1', 'stage2', ...: not a PiT or ViT.")
-    maps = [model.get_layer(name).output[1] for name in stages]
-    return keras.Model(model.input, maps, name=f"{model.name}_features")

@@ -1,4 +1,4 @@
-"""The two ways in which the reference implementations initialise linear and convolution layers."""
+"""The ways in which the reference implementations initialise linear and convolution layers."""
 
 import math
 
@@ -38,3 +38,12 @@ def linear_initializers(scheme, fan_in):
             "bias_initializer": "zeros",
         }
     raise ValueError(f"Unknown initialisation {scheme!r}; known are {', '.join(SCHEMES)}.")
+
+
+def kaiming_normal(fan_out):
+    """Normal with variance 2 / fan_out, for convolutions that a ReLU follows. Not truncated.
+
+    `fan_out` is passed since the reference implementations count that of grouped convolutions
+    differently: PyTorch over all groups, timm's RegNet over one.
+    """
+    return initializers.RandomNormal(stddev=math.sqrt(2 / fan_out))

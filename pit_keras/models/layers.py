@@ -1,6 +1,8 @@
 """The layers that PiT and ViT are made of. Everything is `channels_last` and `keras.ops` alone.
 
-Shapes: B images, T class (and distillation) tokens, N = H * W spatial tokens, C channels.
+Shapes: B images, T class (and distillation) tokens, N = H * W spatial tokens, C channels. H and W
+may be None while a model is built (`input_shape=(None, None, 3)`); a layer then reads them from its
+inputs, and where these do not tell, from a map of the same grid that is given beside them.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ import keras
 from keras import layers, ops
 
 from pit_keras.models.initializers import EMBEDDING_STDDEV, linear_initializers
+from pit_keras.models.resampling import resampled
 
 LAYER_NORM_EPSILON = 1e-6
 
@@ -46,20 +49,52 @@ def tracing_for_xla(compiled=True):
 
 @_register
 class PositionEmbedding(layers.Layer):
-    """Adds a learned embedding of every position, of the input's shape without its batch."""
+    """Adds a learned embedding of every position.
+
+    For inputs of one size the embedding has their shape without the batch. For inputs of any size
+    it has a grid of its own and is resampled to theirs, as timm resamples it for another size. The
+    inputs are then a map (B, H, W, C), or a sequence with class tokens and a map of its grid:
+    (B, T + H * W, C), (B, H, W, any).
+
+    Args:
+        grid: Height and width of the embedding, for inputs of any size; else None.
+        num_tokens: T, for a sequence of any size: their embeddings are not resampled.
+    """
+
+    def __init__(self, grid=None, num_tokens=0, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = None if grid is None else tuple(grid)
+        self.num_tokens = num_tokens
 
     def build(self, input_shape):
+        if self.grid is None:
+            shape = input_shape[1:]
+        elif self.num_tokens:
+            shape = self.num_tokens + self.grid[0] * self.grid[1], input_shape[0][-1]
+        else:
+            shape = *self.grid, input_shape[-1]
         self.position_embedding = self.add_weight(
             name="position_embedding",
-            shape=(1, *input_shape[1:]),
+            shape=(1, *shape),
             initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
         )
 
     def call(self, inputs):
-        return inputs + self.position_embedding
+        if self.grid is None:
+            return inputs + self.position_embedding
+        if not self.num_tokens:
+            return inputs + resampled(self.position_embedding, grid_of(inputs))
+        sequence, feature_map = inputs
+        tokens = self.position_embedding[:, : self.num_tokens]
+        spatial = self.position_embedding[:, self.num_tokens :]
+        spatial = ops.reshape(spatial, (1, *self.grid, sequence.shape[-1]))  # -> (1, h, w, C)
+        return sequence + join_tokens(tokens, resampled(spatial, grid_of(feature_map)))
 
     def compute_output_shape(self, input_shape):
-        return input_shape
+        return input_shape[0] if self.num_tokens else input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "grid": self.grid, "num_tokens": self.num_tokens}
 
 
 @_register
@@ -92,23 +127,39 @@ class SplitTokens(layers.Layer):
     """Takes class tokens and spatial tokens apart: (B, T + H * W, C) -> (B, T, C), (B, H, W, C).
 
     It ends each stage, so that `model.get_layer("stage2").output[1]` is a stage's feature map.
+
+    Args:
+        num_tokens: T.
+        grid: H and W. If one of them is None, a second input tells them: the map from which this
+            stage's tokens were made.
+        stride: By how much this stage's grid is coarser than that map's.
     """
 
-    def __init__(self, num_tokens, grid, **kwargs):
+    def __init__(self, num_tokens, grid, stride=1, **kwargs):
         super().__init__(**kwargs)
         self.num_tokens = num_tokens
         self.grid = tuple(grid)
+        self.stride = stride
 
     def call(self, inputs):
+        grid = self.grid
+        if None in grid:
+            inputs, source_map = inputs
+            grid = pooled_grid(grid_of(source_map), self.stride)
         tokens, spatial = inputs[:, : self.num_tokens], inputs[:, self.num_tokens :]
-        return tokens, ops.reshape(spatial, (-1, *self.grid, inputs.shape[-1]))
+        return tokens, ops.reshape(spatial, (-1, *grid, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape):
-        batch, _, channels = input_shape
+        batch, _, channels = input_shape[0] if None in self.grid else input_shape
         return (batch, self.num_tokens, channels), (batch, *self.grid, channels)
 
     def get_config(self):
-        return {**super().get_config(), "num_tokens": self.num_tokens, "grid": self.grid}
+        return {
+            **super().get_config(),
+            "num_tokens": self.num_tokens,
+            "grid": self.grid,
+            "stride": self.stride,
+        }
 
 
 @_register
@@ -119,25 +170,34 @@ class TokenPooling(layers.Layer):
     layer that they share, and both are joined again:
     (B, T, C), (B, H, W, C) -> (B, T + ceil(H / 2) * ceil(W / 2), C * multiplier).
 
+    With stride 1 the grid stays as it is: (B, T + H * W, C * multiplier). For dense prediction that
+    goes with dilation 2, so that the kernel's taps are as far apart on the image as if the next
+    stage were coarser. The weights are the same.
+
     Args:
         multiplier: Output channels for each input channel; 2 in every PiT.
+        stride: Of the convolution.
+        dilation: Of the convolution, and with it the zeros around the map; 1 unless stride is 1.
     """
 
-    KERNEL, STRIDE, PADDING = 3, 2, 1
+    KERNEL, STRIDE = 3, 2
 
-    def __init__(self, multiplier=2, **kwargs):
+    def __init__(self, multiplier=2, stride=STRIDE, dilation=1, **kwargs):
         super().__init__(**kwargs)
         self.multiplier = multiplier
+        self.stride = stride
+        self.dilation = dilation
 
     def build(self, input_shape):
-        (_, _, channels), (_, height, width, _) = input_shape
+        channels = input_shape[0][-1]
         # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both; hence
         # explicit zeros and a convolution without padding.
-        self.padding = layers.ZeroPadding2D(self.PADDING, dtype=self.dtype_policy)
+        self.padding = layers.ZeroPadding2D(self.dilation, dtype=self.dtype_policy)
         linear = linear_initializers("torch_default", fan_in=self.KERNEL**2)
         self.depthwise_conv = layers.DepthwiseConv2D(
             self.KERNEL,
-            strides=self.STRIDE,
+            strides=self.stride,
+            dilation_rate=self.dilation,
             depth_multiplier=self.multiplier,
             depthwise_initializer=linear["kernel_initializer"],
             bias_initializer=linear["bias_initializer"],
@@ -150,9 +210,7 @@ class TokenPooling(layers.Layer):
             dtype=self.dtype_policy,
             name="class_dense",
         )
-        self.depthwise_conv.build(
-            (None, height + 2 * self.PADDING, width + 2 * self.PADDING, channels)
-        )
+        self.depthwise_conv.build((None, None, None, channels))
         self.class_dense.build((None, None, channels))
 
     def call(self, inputs):
@@ -167,23 +225,30 @@ class TokenPooling(layers.Layer):
         """The same convolution as a sum over the kernel's nine taps."""
         kernel = ops.cast(self.depthwise_conv.kernel, padded.dtype)  # (3, 3, C, multiplier)
         bias = ops.cast(self.depthwise_conv.bias, padded.dtype)
-        height, width = ((side - self.KERNEL) // self.STRIDE + 1 for side in padded.shape[1:3])
-        rows, columns = (height - 1) * self.STRIDE + 1, (width - 1) * self.STRIDE + 1
+        reach, stride = self.dilation * (self.KERNEL - 1), self.stride
+        height, width = pooled_grid((side - reach for side in grid_of(padded)), stride)
+        rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
+        starts = range(0, reach + 1, self.dilation)
         pooled = sum(
-            padded[:, i : i + rows : self.STRIDE, j : j + columns : self.STRIDE, :, None]
+            padded[:, top : top + rows : stride, left : left + columns : stride, :, None]
             * kernel[i, j]
-            for i in range(self.KERNEL)
-            for j in range(self.KERNEL)
+            for i, top in enumerate(starts)
+            for j, left in enumerate(starts)
         )  # (B, H, W, C, multiplier)
         return ops.reshape(pooled, (-1, height, width, bias.shape[0])) + bias
 
     def compute_output_shape(self, input_shape):
-        (_, num_tokens, channels), (batch, height, width, _) = input_shape
-        pooled = (batch, *pooled_grid((height, width)), channels * self.multiplier)
+        (_, num_tokens, channels), (batch, *grid, _) = input_shape
+        pooled = (batch, *pooled_grid(grid, self.stride), channels * self.multiplier)
         return joined_shape(num_tokens, pooled)
 
     def get_config(self):
-        return {**super().get_config(), "multiplier": self.multiplier}
+        return {
+            **super().get_config(),
+            "multiplier": self.multiplier,
+            "stride": self.stride,
+            "dilation": self.dilation,
+        }
 
 
 @_register
@@ -195,7 +260,7 @@ class Attention(layers.Layer):
 
     Args:
         num_heads: Number of heads; it must divide the channels.
-        num_positions: N, tokens of one image.
+        num_positions: N, tokens of one image; None if each call tells it.
         drop_rate: Dropout after the output projection.
         attention_drop_rate: Dropout of the attention weights.
         initialization: See `pit_keras.models.initializers`.
@@ -238,19 +303,21 @@ class Attention(layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs, num_positions=None, training=False):
         channels = inputs.shape[-1]
-        query, key, value = self._query_key_value(inputs)
+        query, key, value = self.query_key_value(inputs, num_positions)
         weights = self.attention_drop(attention_weights(query, key), training=training)
         heads = ops.matmul(weights, value)  # (B, heads, N, C / heads)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, channels))  # (B * N, C)
         return self.drop(self.projection(merged), training=training)
 
-    def _query_key_value(self, inputs):
+    def query_key_value(self, inputs, num_positions=None):
+        """(B * N, C) -> three tensors (B, heads, N, C / heads)."""
+        num_positions = num_positions if self.num_positions is None else self.num_positions
         size = inputs.shape[-1] // self.num_heads
         # Queries, keys and values stay side by side on the axis of heads: slicing an axis of their
         # own away would cut a TFLite graph into pieces that its CPU library cannot join.
-        qkv = ops.reshape(self.qkv(inputs), (-1, self.num_positions, 3 * self.num_heads, size))
+        qkv = ops.reshape(self.qkv(inputs), (-1, num_positions, 3 * self.num_heads, size))
         qkv = ops.transpose(qkv, (0, 2, 1, 3))  # -> (B, 3 * heads, N, size)
         return ops.split(qkv, 3, axis=1)  # each (B, heads, N, size)
 
@@ -383,14 +450,23 @@ class TransformerBlock(layers.Layer):
         )
 
     def call(self, inputs, training=False):
-        shape = (-1, *inputs.shape[1:])
-        flat_shape = (-1, inputs.shape[-1])
-        x = ops.reshape(inputs, flat_shape)  # (B, N, C) -> (B * N, C)
-        branch = self.attention(self.attention_norm(x), training=training)
+        num_positions, channels = length(inputs, 1), inputs.shape[-1]
+        shape = (-1, num_positions, channels)
+        x = ops.reshape(inputs, (-1, channels))  # (B, N, C) -> (B * N, C)
+        branch = self.attention(
+            self.attention_norm(x), num_positions=num_positions, training=training
+        )
         x = x + self._dropped(self.attention_drop_path, branch, shape, training)
         branch = self.mlp(self.mlp_norm(x), training=training)
         x = x + self._dropped(self.mlp_drop_path, branch, shape, training)
         return ops.reshape(x, shape)  # (B * N, C) -> (B, N, C)
+
+    def attention_of(self, inputs):
+        """The attention weights that the block gives its input, (B, N, C) -> (B, heads, N, N)."""
+        x = ops.reshape(inputs, (-1, inputs.shape[-1]))  # (B, N, C) -> (B * N, C)
+        x = self.attention_norm(x)
+        query, key, _ = self.attention.query_key_value(x, length(inputs, 1))
+        return attention_weights(query, key)
 
     def _dropped(self, drop_path, branch, shape, training):
         if not (training and self.drop_path_rate):
@@ -425,19 +501,28 @@ def attention_weights(query, key):
 
 def join_tokens(tokens, feature_map):
     """Class tokens in front of a flattened map: (B, T, C), (B, H, W, C) -> (B, T + H * W, C)."""
-    _, height, width, channels = feature_map.shape
-    return ops.concatenate(
-        [tokens, ops.reshape(feature_map, (-1, height * width, channels))], axis=1
-    )
+    height, width = grid_of(feature_map)
+    flat = ops.reshape(feature_map, (-1, height * width, feature_map.shape[-1]))
+    return ops.concatenate([tokens, flat], axis=1)
 
 
 def joined_shape(num_tokens, map_shape):
     """Shape of what `join_tokens` returns."""
     batch, height, width, channels = map_shape
-    return batch, num_tokens + height * width, channels
+    positions = None if None in (height, width) else num_tokens + height * width
+    return batch, positions, channels
 
 
-def pooled_grid(grid):
-    """Grid after one `TokenPooling`."""
-    reach = 2 * TokenPooling.PADDING - TokenPooling.KERNEL
-    return tuple((side + reach) // TokenPooling.STRIDE + 1 for side in grid)
+def pooled_grid(grid, stride=TokenPooling.STRIDE):
+    """Grid after one `TokenPooling`; None stays None."""
+    return tuple(None if side is None else (side - 1) // stride + 1 for side in grid)
+
+
+def length(x, axis):
+    """Length of an axis: an integer where it is known, else a scalar tensor of the graph."""
+    return ops.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
+
+
+def grid_of(feature_map):
+    """Height and width of a map (B, H, W, C), like `length`."""
+    return length(feature_map, 1), length(feature_map, 2)

@@ -17,7 +17,7 @@ from pit_keras.models.layers import (
     TransformerBlock,
     pooled_grid,
 )
-from pit_keras.models.patches import patch_convolution, patch_grid
+from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +30,53 @@ class PiT:
     depths: tuple[int, ...]  # blocks of each stage
     heads: tuple[int, ...]  # heads of each stage; doubling them doubles the channels
     mlp_ratio: float = 4.0
+    output_stride: int | None = None  # pixels between the last stage's tokens; None as in table 1
+    base_size: tuple[int, int] | None = None  # see `embedding_grid`
 
     def widths(self):
         """Channels of each stage."""
         return tuple(self.head_dim * heads for heads in self.heads)
 
+    def pooling_strides(self):
+        """Stride of the token pooling before each stage; 1 before the first, which has none.
+
+        With half the natural `output_stride`, 16 instead of 32 (PiT-B: 14 instead of 28), the last
+        pooling leaves the grid as it is and is dilated instead, for dense prediction.
+
+        Raises:
+            ValueError: If `output_stride` is another number.
+        """
+        poolings = len(self.depths) - 1
+        natural = self.stride * TokenPooling.STRIDE**poolings
+        dilated = natural // TokenPooling.STRIDE
+        whole = self.output_stride is None or type(self.output_stride) is int
+        if not whole or self.output_stride not in (None, natural, dilated):
+            raise ValueError(
+                f"output_stride must be {natural}, or {dilated} to dilate the last pooling, for a "
+                f"patch stride of {self.stride}; got {self.output_stride!r}."
+            )
+        last = 1 if self.output_stride == dilated else TokenPooling.STRIDE
+        return (1, *(poolings - 1) * (TokenPooling.STRIDE,), last)
+
     def grids(self, image_size):
         """Height and width in tokens of each stage, 27 -> 14 -> 7 at 224 (table 1).
+
+        A side that is None stays None.
 
         Raises:
             ValueError: If the image is smaller than a patch, or if a grid is too small to be
                 pooled.
         """
         grids = [patch_grid(image_size, self.patch_size, self.stride)]
-        for stage in range(1, len(self.depths)):
-            if min(grids[-1]) < 2:
+        for stage, stride in enumerate(self.pooling_strides()[1:], 1):
+            if stride > 1 and any(side is not None and side < 2 for side in grids[-1]):
                 raise ValueError(
                     f"An image of {image_size[0]} x {image_size[1]} pixels leaves stage {stage} a "
                     f"grid of {grids[-1][0]} x {grids[-1][1]} tokens, which pooling cannot halve; "
                     f"use a larger image, or a patch smaller than {self.patch_size} with a stride "
                     f"smaller than {self.stride}."
                 )
-            grids.append(pooled_grid(grids[-1]))
+            grids.append(pooled_grid(grids[-1], stride))
         return tuple(grids)
 
 
@@ -75,12 +100,15 @@ def build(variant, settings):
         A model from images (B, H, W, channels) to logits (B, classes). Each stage ends in a layer
         `stage1`, `stage2`, ... whose second output is the stage's feature map (B, h, w, C).
     """
-    grids, widths = variant.grids(settings.input_shape[:2]), variant.widths()
+    image_size = settings.input_shape[:2]
+    grids, widths = variant.grids(image_size), variant.widths()
+    strides = variant.pooling_strides()
     drop_path_rates = iter(settings.drop_path_rates(sum(variant.depths)))
 
     images = keras.Input(settings.input_shape, name="images")
     x = patch_convolution(images, widths[0], variant.patch_size, variant.stride)  # (B, h, w, C)
-    x = PositionEmbedding(name="position_embedding")(x)
+    feature_map = x
+    x = PositionEmbedding(embedding_grid(variant, image_size), name="position_embedding")(x)
     x = layers.Dropout(settings.drop_rate, name="position_drop")(x)
     x = PrependTokens(settings.num_tokens, name="class_tokens")(x)  # -> (B, T + h * w, C)
 
@@ -94,16 +122,25 @@ def build(variant, settings):
                 next(drop_path_rates),
                 name=f"stage{stage}_block{block}",
             )(x)
-        split = SplitTokens(settings.num_tokens, grids[stage - 1], name=f"stage{stage}")
-        tokens, feature_map = split(x)  # (B, T, C), (B, h, w, C)
+        grid, stride = grids[stage - 1], strides[stage - 1]
+        split = SplitTokens(settings.num_tokens, grid, stride, name=f"stage{stage}")
+        # -> (B, T, C), (B, h, w, C)
+        tokens, feature_map = split([x, feature_map] if None in grid else x)
         if stage < len(widths):
-            multiplier = _channel_multiplier(widths, stage)
-            x = TokenPooling(multiplier, name=f"pooling{stage}")([tokens, feature_map])
+            x = _pooling(widths, strides, stage)([tokens, feature_map])
 
     # Only the class tokens are normalised; the feature map leaves as it is.
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
     outputs = class_token_classifier(tokens, settings, initialization="torch_default")
     return keras.Model(images, outputs, name=settings.name)
+
+
+def _pooling(widths, strides, stage):
+    """The token pooling between a stage and the next; see `PiT.pooling_strides`."""
+    stride = strides[stage]
+    dilation = 1 if stride > 1 else TokenPooling.STRIDE
+    multiplier = _channel_multiplier(widths, stage)
+    return TokenPooling(multiplier, stride, dilation, name=f"pooling{stage}")
 
 
 def _channel_multiplier(widths, stage):

@@ -3,14 +3,40 @@
 import dataclasses
 import difflib
 import fnmatch
+import functools
+import math
+import numbers
+import os
+from collections.abc import Callable
 from typing import Any
 
-from pit_keras.models import pit, vit
+from pit_keras.models import applications, pit, regnet, resnet, vit
 
 DISTILLED = "_distilled"
 
-# Each family: its table of variants and the function that builds a row of it.
-_FAMILIES = ((pit.VARIANTS, pit.build), (vit.VARIANTS, vit.build))
+
+@dataclasses.dataclass(frozen=True)
+class _Family:
+    """A table of variants, the function that builds a row of it, and the forms that each row has.
+
+    Every row has a method `grids(image_size)`, the height and width of each stage's map.
+    """
+
+    variants: dict[str, Any]
+    build: Callable
+    suffixes: tuple[str, ...] = ("",)
+
+    def names(self):
+        return [name + suffix for name in self.variants for suffix in self.suffixes]
+
+
+_FAMILIES = (
+    _Family(pit.VARIANTS, pit.build, ("", DISTILLED)),
+    _Family(vit.VARIANTS, vit.build, ("", DISTILLED)),
+    _Family(resnet.VARIANTS, resnet.build),
+    _Family(regnet.VARIANTS, regnet.build),
+    _Family(applications.VARIANTS, applications.build),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +46,7 @@ class Settings:
     name: str
     num_tokens: int
     classes: int
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int | None, int | None, int]
     include_top: bool
     classifier_activation: Any
     drop_rate: float
@@ -28,17 +54,27 @@ class Settings:
     drop_path_rate: float
 
     def __post_init__(self):
+        # Height and width may be None, any size at run time; the channels may not.
         sides = self.input_shape
-        if len(sides) != 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+        if isinstance(sides, tuple):
+            sides = tuple(1 if side is None else side for side in sides[:2]) + sides[2:]
+        if not isinstance(sides, tuple) or len(sides) != 3 or not all(map(_is_positive_int, sides)):
             raise ValueError(
-                f"input_shape must be (height, width, channels), three positive integers; got "
-                f"{self.input_shape}."
+                f"input_shape must be (height, width, channels), three positive integers, of which "
+                f"height and width may be None; got {self.input_shape!r}."
             )
-        if not isinstance(self.classes, int) or self.classes < 1:
+        if not _is_positive_int(self.classes):
             raise ValueError(f"classes must be a positive integer; got {self.classes!r}.")
+        _check_bool("include_top", self.include_top)
+        if not self.include_top and self.classifier_activation is not None:
+            raise ValueError(
+                "classifier_activation belongs to the classifier, which include_top=False leaves "
+                f"out; it must be None, got {self.classifier_activation!r}."
+            )
         for field in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
-            if not 0 <= getattr(self, field) < 1:
-                raise ValueError(f"{field} must lie in [0, 1); got {getattr(self, field)}.")
+            rate = getattr(self, field)
+            if not _is_number(rate) or not 0 <= rate < 1:
+                raise ValueError(f"{field} must be a number in [0, 1); got {rate!r}.")
 
     def drop_path_rates(self, blocks):
         """Drop path of each block: rate * i / blocks, as in the authors' code.
@@ -49,15 +85,19 @@ class Settings:
 
 
 def list_models(pattern="*"):
-    """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
-    names = [
-        name + suffix for table, _ in _FAMILIES for name in table for suffix in ("", DISTILLED)
-    ]
+    """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`.
+
+    Raises:
+        ValueError: If the pattern is not a string.
+    """
+    if not isinstance(pattern, str):
+        raise ValueError(f"pattern must be a string, such as 'pit_*'; got {pattern!r}.")
+    names = [name for family in _FAMILIES for name in family.names()]
     return sorted(fnmatch.filter(names, pattern))
 
 
 def variant_of(name):
-    """The row of a model's family table, a `PiT` or a `ViT`.
+    """The row of a model's family table, such as a `PiT` or a `ResNet`.
 
     Raises:
         ValueError: If no model has this name; it names the nearest.
@@ -66,10 +106,9 @@ def variant_of(name):
 
 
 def _find(name):
-    for table, build in _FAMILIES:
-        row = table.get(str(name).removesuffix(DISTILLED))
-        if row is not None:
-            return row, build
+    for family in _FAMILIES:
+        if name in family.names():
+            return family.variants[name.removesuffix(DISTILLED)], family.build
     near = difflib.get_close_matches(str(name), list_models(), n=3)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
@@ -81,6 +120,7 @@ def create_model(
     classes=1000,
     input_shape=(224, 224, 3),
     weights=None,
+    weights_across_distillation=False,
     include_top=True,
     classifier_activation=None,
     drop_rate=0.0,
@@ -94,51 +134,87 @@ def create_model(
         name: One of `list_models()`. A name that ends in `_distilled` has a distillation token; its
             output is the mean of its two heads (`two_headed` gives both).
         classes: Number of classes.
-        input_shape: Height, width and channels; rectangles too. Images are float RGB, normalised
-            with ImageNet's mean and standard deviation.
-        weights: None, or the path of a file: `.keras`, `.weights.h5`, or a PyTorch checkpoint as
-            `.safetensors` or `.pth` (see `load_pytorch_weights`).
+        input_shape: Height, width and channels; rectangles too. A height or width of None leaves
+            it open until the model is called; the position embedding then has the grid of 224 x 224
+            images (`base_size=(height, width)` for others) and is resampled to each image's grid.
+            Images are float RGB, normalised with ImageNet's mean and standard deviation.
+        weights: None; "imagenet" for the released weights of this model; or the path of a file:
+            `.keras`, `.weights.h5`, or a PyTorch checkpoint as `.safetensors` or `.pth`. They may
+            be of another size, number of classes or of channels: the position embedding is
+            resampled, the RGB kernel adapted, and heads of other classes are left out with a
+            warning (see `pit_keras.weights.load_weights`). Those of `keras.applications`
+            (`pit_keras/models/applications.py`) are downloaded by Keras.
+        weights_across_distillation: Whether weights of a distilled model may go into a plain one,
+            without those of distillation, or the reverse, with copies in their place.
         include_top: Whether the classifier is there. Without it the output is the normalised class
-            token (B, C), for distilled models the mean of both tokens.
+            token (B, C), for distilled models the mean of both tokens, and for convolutional
+            networks the mean of the last map.
         classifier_activation: Activation of the output, such as "softmax"; None for logits.
-        drop_rate: Dropout after the position embedding, the attention's projection and in the MLP.
+        drop_rate: Dropout after the position embedding, the attention's projection and in the MLP;
+            for ResNet and RegNetY before the classifier.
         attention_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`).
-        **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images.
+        **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
+            or `output_stride=16` for a PiT whose last two stages share one grid.
 
     Returns:
         A `keras.Model` of the global dtype policy (`keras.config.set_dtype_policy`).
 
     Raises:
         ValueError: For an unknown name or argument (with the valid ones), an image too small for
-            the patch or the poolings, or weights that do not fit.
-        FileNotFoundError: If the weights' file is not there.
+            the patch or the poolings, an option that has no meaning for the model, or weights that
+            are damaged or do not fit.
+        FileNotFoundError: If the weights' file is not there, or the released weights are neither on
+            this machine nor within reach.
     """
     variant, build = _find(name)
+    _check_weights(name, weights, weights_across_distillation)
+    if weights == "imagenet" and isinstance(variant, applications.Application):
+        # Keras loads them itself, into a network that it builds slightly differently for them.
+        build, weights = functools.partial(build, weights=weights), None
     model = build(
         _overridden(name, variant, overrides),
         Settings(
             name=name,
             num_tokens=2 if name.endswith(DISTILLED) else 1,
-            classes=classes,
-            input_shape=tuple(input_shape),
+            classes=_plain(classes),
+            input_shape=_plain(input_shape),
             include_top=include_top,
             classifier_activation=classifier_activation,
-            drop_rate=drop_rate,
-            attention_drop_rate=attention_drop_rate,
-            drop_path_rate=drop_path_rate,
+            drop_rate=_plain(drop_rate),
+            attention_drop_rate=_plain(attention_drop_rate),
+            drop_path_rate=_plain(drop_path_rate),
         ),
     )
     if weights is not None:
         # Imported here: the models do not depend on the formats of files.
         from pit_keras.weights import load_weights
 
-        load_weights(model, weights)
+        load_weights(model, weights, across_distillation=weights_across_distillation)
     return model
 
 
+def _check_weights(name, weights, across_distillation):
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            "weights must be None, 'imagenet', or the path of a file as a string or os.PathLike; "
+            f"got {weights!r}."
+        )
+    _check_bool("weights_across_distillation", across_distillation)
+    if across_distillation and weights is None:
+        raise ValueError("weights_across_distillation=True needs weights.")
+    if across_distillation and name.removesuffix(DISTILLED) + DISTILLED not in list_models():
+        raise ValueError(
+            f"weights_across_distillation must be False for {name}, which has no distilled form."
+        )
+
+
 def _overridden(name, variant, overrides):
-    fields = {field.name: getattr(variant, field.name) for field in dataclasses.fields(variant)}
+    fields = {
+        field.name: getattr(variant, field.name)
+        for field in dataclasses.fields(variant)
+        if field.metadata.get("override", True)
+    }
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
         common = [
@@ -146,23 +222,53 @@ def _overridden(name, variant, overrides):
         ]
         raise ValueError(
             f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
-            f"{', '.join([*common[1:], 'weights', *fields])}."
+            f"{', '.join([*common[1:], 'weights', 'weights_across_distillation', *fields])}."
         )
+    overrides = {field: _plain(value) for field, value in overrides.items()}
     for field, value in overrides.items():
         _check_override(name, field, value, fields[field])
-    return dataclasses.replace(variant, **overrides)
+    variant = dataclasses.replace(variant, **overrides)
+    if "mlp_ratio" in fields and min(variant.widths()) * variant.mlp_ratio < 1:
+        raise ValueError(
+            f"mlp_ratio={variant.mlp_ratio} leaves the MLP of {name} no hidden units; it must be "
+            f"at least {1 / min(variant.widths())}, one for its {min(variant.widths())} channels."
+        )
+    return variant
 
 
 def _check_override(name, field, value, default):
     """Overrides have the form of what they replace: a positive number, or as many of them."""
-    values = value if isinstance(default, tuple) else (value,)
-    numbers = (int, float) if isinstance(default, float) else int
-    form = (
-        f"{len(default)} positive integers" if isinstance(default, tuple) else "a positive number"
-    )
-    if (
-        not isinstance(values, (tuple, list))
-        or (isinstance(default, tuple) and len(values) != len(default))
-        or not all(isinstance(number, numbers) and number > 0 for number in values)
-    ):
+    if default is None:
+        return  # what None stands for depends on other fields; the row checks it where it is used
+    if isinstance(default, tuple):
+        form = f"{len(default)} positive integers"
+        fits = isinstance(value, tuple) and len(value) == len(default)
+        fits = fits and all(map(_is_positive_int, value))
+    elif isinstance(default, float):
+        form, fits = "a positive number", _is_number(value) and 0 < value < math.inf
+    else:
+        form, fits = "a positive integer", _is_positive_int(value)
+    if not fits:
         raise ValueError(f"{field} of {name} must be {form}, like {default}; got {value!r}.")
+
+
+def _plain(value):
+    """NumPy's numbers as Python's, sequences of them as tuples, and all else as it is."""
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_plain, value))
+    if not _is_number(value):
+        return value
+    return int(value) if isinstance(value, numbers.Integral) else float(value)
+
+
+def _check_bool(name, value):
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False; got {value!r}.")
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_positive_int(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

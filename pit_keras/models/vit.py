@@ -15,7 +15,7 @@ from pit_keras.models.layers import (
     SplitTokens,
     TransformerBlock,
 )
-from pit_keras.models.patches import patch_convolution, patch_grid
+from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,13 +28,14 @@ class ViT:
     depth: int
     heads: int
     mlp_ratio: float = 4.0
+    base_size: tuple[int, int] | None = None  # see `embedding_grid`
 
     def widths(self):
         """Channels of its only stage, as a tuple like PiT's."""
         return (self.head_dim * self.heads,)
 
     def grids(self, image_size):
-        """Height and width in tokens of its only stage, 14 x 14 at 224.
+        """Height and width in tokens of its only stage, 14 x 14 at 224. None stays None.
 
         Raises:
             ValueError: If the image is smaller than a patch.
@@ -56,13 +57,17 @@ def build(variant, settings):
     Unlike in PiT, the class tokens have a position embedding too. The only feature map is that of
     `stage1`.
     """
-    (grid,), (width,) = variant.grids(settings.input_shape[:2]), variant.widths()
+    image_size = settings.input_shape[:2]
+    (grid,), (width,) = variant.grids(image_size), variant.widths()
+    base_grid = embedding_grid(variant, image_size)
     drop_path_rates = settings.drop_path_rates(variant.depth)
 
     images = keras.Input(settings.input_shape, name="images")
-    x = patch_convolution(images, width, variant.patch_size, variant.stride)  # (B, h, w, C)
-    x = PrependTokens(settings.num_tokens, name="class_tokens")(x)  # -> (B, T + h * w, C)
-    x = PositionEmbedding(name="position_embedding")(x)
+    patches = patch_convolution(images, width, variant.patch_size, variant.stride)  # (B, h, w, C)
+    x = PrependTokens(settings.num_tokens, name="class_tokens")(patches)  # -> (B, T + h * w, C)
+    embedded_tokens = 0 if base_grid is None else settings.num_tokens
+    embedding = PositionEmbedding(base_grid, embedded_tokens, name="position_embedding")
+    x = embedding(x if base_grid is None else [x, patches])
     x = layers.Dropout(settings.drop_rate, name="position_drop")(x)
     for block, drop_path_rate in enumerate(drop_path_rates, 1):
         x = TransformerBlock(
@@ -74,7 +79,8 @@ def build(variant, settings):
             initialization="truncated_normal",
             name=f"stage1_block{block}",
         )(x)
-    tokens, _ = SplitTokens(settings.num_tokens, grid, name="stage1")(x)  # (B, T, C), (B, h, w, C)
+    split = SplitTokens(settings.num_tokens, grid, name="stage1")
+    tokens, _ = split([x, patches] if None in grid else x)  # (B, T, C), (B, h, w, C)
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
     outputs = class_token_classifier(tokens, settings, initialization="truncated_normal")
     return keras.Model(images, outputs, name=settings.name)

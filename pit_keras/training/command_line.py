@@ -6,6 +6,7 @@ flags = a recipe's Config <- named flags (--epochs=10) <- overrides (--config.da
 import difflib
 import re
 import sys
+import textwrap
 
 from absl import flags
 from ml_collections import config_flags
@@ -14,7 +15,9 @@ from pit_keras.training.config import (
     DISTRIBUTE,
     PRECISION,
     Config,
+    FieldError,
     field_paths,
+    form_of,
     get_field,
     set_field,
     validate,
@@ -25,6 +28,7 @@ from pit_keras.training.recipes import RECIPES, recipe
 _FIELDS = {
     "recipe": "recipe",
     "model": "model.name",
+    "weights": "model.weights",
     "dataset": "data.dataset",
     "data_dir": "data.data_dir",
     "image_size": "data.image_size",
@@ -34,6 +38,8 @@ _FIELDS = {
     "distribute": "training.distribute",
     "precision": "training.precision",
 }
+_REQUIRED = ("dataset", "output_dir")
+_HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 
 def parse_training_flags(argv, values=flags.FLAGS):
@@ -51,40 +57,91 @@ def parse_training_flags(argv, values=flags.FLAGS):
     """
     _check_overrides(argv)
     _define_flags(argv, values)
-    for name in ("output_dir", "recipe", "model", "config", *_FIELDS):
-        values.register_key_flag_for_module(argv[0], values[name])  # for --help to show it
-    return values(argv)
+    try:
+        rest = values(argv)
+    except flags.IllegalFlagValueError as error:
+        raise flags.Error(_in_own_words(str(error))) from None
+    missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
+    if missing:
+        raise flags.Error(f"{' and '.join(missing)} must be given; --help lists all flags.")
+    return rest
 
 
 def parse_or_exit(argv):
-    """`parse_training_flags` for `absl.app.run`: a mistake ends the program with one sentence."""
+    """`parse_training_flags` for `absl.app.run`: a mistake ends the program with one sentence, and
+    a request for help with the list of flags.
+    """
+    if set(argv[1:]) & set(_HELP):
+        print(help_text(sys.modules["__main__"].__doc__ or ""))
+        sys.exit(0)
     try:
         return parse_training_flags(argv)
     except flags.Error as error:
         sys.exit(f"error: {error}")
 
 
+def help_text(description):
+    """What `--help` prints: a program's description, its flags, and the paths of all overrides."""
+    values = flags.FlagValues()
+    _define_flags(["train.py"], values)
+    lines = [description.strip(), "", "Flags:"]
+    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS)]
+    lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
+    defaults = Config()
+    lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]
+    return "\n".join(lines)
+
+
+def _flag_help(name, flag):
+    note = f"default {flag.default}" if flag.default is not None else None
+    note = "required" if name in _REQUIRED else note
+    text = f"{flag.help} ({note})" if note else flag.help
+    lines = textwrap.wrap(text, 78)
+    return textwrap.indent("\n".join([f"--{name}", *(f"    {line}" for line in lines)]), "  ")
+
+
+def _in_own_words(message):
+    """The parsers' message on an ill-typed value is theirs; the field knows what it should be."""
+    match = re.match(r"flag --(\S+?)=(.*?): ", message, flags=re.DOTALL)
+    path = match and _FIELDS.get(match[1], match[1].removeprefix("config."))
+    if path not in field_paths(Config()) or form_of(path) == "str":
+        return message
+    return f"--{match[1]} must be {form_of(path)}; got {match[2]!r}."
+
+
 def _check_overrides(argv):
-    """The library's own answer to an unknown field is a bare KeyError."""
-    known = field_paths(Config())
+    """Refuses what the library would answer with a bare KeyError, or silently put together."""
+    known, seen = field_paths(Config()), set()
     for argument in argv[1:]:
+        if re.match(r"--?config(=|$)", argument):
+            raise flags.Error("--config takes one field at a time: --config.training.epochs=10.")
         path = re.sub(r"^--?(no)?config\.|=.*", "", argument, flags=re.DOTALL)
-        if re.match(r"--?(no)?config\.", argument) and path not in known:
-            near = difflib.get_close_matches(path, known, n=3)
-            hint = (
-                f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
-            )
-            raise flags.Error(f"There is no configuration field {path!r}; {hint}")
+        if not re.match(r"--?(no)?config\.", argument):
+            continue
+        if path not in known:
+            raise flags.Error(f"There is no configuration field {path!r}; {_nearest(path, known)}")
+        if path in seen:
+            raise flags.Error(f"--config.{path} is given twice.")
+        seen.add(path)
+
+
+def _nearest(path, known):
+    below = [name for name in known if name.startswith(f"{path}.")]
+    if below:
+        return f"its fields are {', '.join(below)}."
+    near = difflib.get_close_matches(path, known, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
 
 
 def _define_flags(argv, values):
     into = {"flag_values": values}
     flags.DEFINE_enum("recipe", "vanilla", list(RECIPES), "Training setting of the paper.", **into)
     flags.DEFINE_string("model", "pit_s", "A name of `pit-keras models`.", **into)
-    flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", required=True, **into)
     flags.DEFINE_string(
-        "dataset", None, "digits, folder:PATH or a TFDS name.", required=True, **into
+        "weights", None, "What to start from: imagenet, none, or a weights file.", **into
     )
+    flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", **into)
+    flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", **into)
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.", **into)
     flags.DEFINE_list("image_size", None, "Side in pixels, or height,width.", **into)
     flags.DEFINE_integer("batch_size", None, "Images of one step, over all devices.", **into)
@@ -117,10 +174,18 @@ def config_from_flags(values):
         if path in named and named[path] != value:
             raise ValueError(f"{path} is set twice, to {named[path]!r} and to {value!r}.")
     for path, value in {**named, **overrides}.items():
-        _check_form(path, value, get_field(config, path))
-        set_field(config, path, value)
-    validate(config)
+        set_field(config, path, None if (path, value) == ("model.weights", "none") else value)
+    try:
+        validate(config)
+    except FieldError as error:
+        raise ValueError(f"{_flag_of(error.path)} {error.problem}") from None
     return config
+
+
+def _flag_of(path):
+    """The flag that a user sets a field with: `--epochs`, `--config.data.flip`."""
+    named = {field: flag for flag, field in _FIELDS.items()}
+    return f"--{named.get(path, f'config.{path}')}"
 
 
 def _image_size(sides):
@@ -129,13 +194,3 @@ def _image_size(sides):
             f"--image_size must be one side or height,width in pixels; got {','.join(sides)!r}."
         )
     return tuple(int(side) for side in (*sides, *sides)[:2])
-
-
-def _check_form(path, value, default):
-    """Tuples are typed no further by the flags than as tuples."""
-    if isinstance(default, tuple) and (
-        not isinstance(value, tuple)
-        or len(value) != len(default)
-        or not all(isinstance(item, (int, float)) for item in value)
-    ):
-        raise ValueError(f"{path} must be {len(default)} numbers such as {default}, got {value!r}.")

@@ -9,11 +9,27 @@ import dataclasses
 import difflib
 import json
 import math
+import types
+import typing
 
-from pit_keras.data.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 DISTRIBUTE = ("none", "mirrored")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
+MIX_MODES = ("batch", "element")
+
+
+class FieldError(ValueError):
+    """A field with a wrong value.
+
+    Attributes:
+        path: The field's dotted path.
+        problem: The rest of the sentence, "must be positive; got 0".
+    """
+
+    def __init__(self, path, problem):
+        super().__init__(f"{path} {problem}")
+        self.path, self.problem = path, problem
 
 
 @dataclasses.dataclass
@@ -21,11 +37,14 @@ class ModelConfig:
     """What `pit_keras.create_model` is called with; None is the variant's own."""
 
     name: str = "pit_s"
+    weights: str | None = None  # to start from: "imagenet" or a path, stored as given
+    frozen_stages: int = 0  # the embedding and so many stages keep their weights
     patch_size: int | None = None
     stride: int | None = None
     head_dim: int | None = None
     depths: tuple[int, ...] | None = None  # PiT's blocks of each stage
     heads: tuple[int, ...] | None = None  # PiT's heads of each stage
+    base_width: int | None = None  # ResNet's
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -45,7 +64,15 @@ class DataConfig:
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of that crop
     flip: bool = True  # horizontal, with probability 0.5
     eval_crop: float = 0.9  # centre crop's share of the short side; DeiT's own is 0.875
+    rand_augment: bool = False  # two random operations of fifteen, before normalising
+    rand_augment_magnitude: float = 9.0  # of 10
+    rand_augment_std: float = 0.5  # of the magnitude
+    erasing: float = 0.0  # chance that a random box of an image becomes noise
+    mixup_alpha: float = 0.0  # 0: no MixUp; with CutMix too, each batch draws one of the two
     cutmix_alpha: float = 0.0  # 0: no CutMix
+    mix_mode: str = (
+        "batch"  # one of MIX_MODES: mix all images of a batch alike, or each its own way
+    )
     skip_unreadable: bool = True  # training only; evaluation never skips
 
 
@@ -58,6 +85,7 @@ class OptimizerConfig:
     warmup_learning_rate: float = 1e-6  # where the warm-up begins
     min_learning_rate: float = 1e-5  # where the cosine ends
     weight_decay: float = 0.05  # none on biases, norms, position embedding, class tokens
+    layer_decay: float = 1.0  # the rate of each block, as a multiple of the next block's
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
@@ -99,13 +127,18 @@ class Config:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: If it is not JSON, or names a field that does not exist.
+            ValueError: If it is not JSON, names a field that does not exist, or lacks one.
         """
         config, content = cls(), json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("A configuration is a JSON object of fields.")
-        for path, value in _leaves(content):
+        values = dict(_leaves(content))
+        for path, value in values.items():
             set_field(config, path, value)
+        missing = [path for path in field_paths(config) if path not in values]
+        if missing:
+            raise ValueError(f"it lacks {', '.join(missing)}.")
+        check_types(config)
         return config
 
 
@@ -145,15 +178,78 @@ def differences(config, other):
     ]
 
 
-def validate(config):
-    """Checks the ranges of all values.
+def check_types(config):
+    """Checks that every field holds what its annotation says; an integer will do as a float.
 
     Raises:
-        ValueError: For the first value out of range; it names the field and the range.
+        FieldError: For the first that does not.
     """
-    data, optimizer, training = config.data, config.optimizer, config.training
+    for path in field_paths(config):
+        value = get_field(config, path)
+        if not _has_form(value, _form(config, path)):
+            raise FieldError(path, f"must be {form_of(path)}; got {_in_words(value)}.")
+
+
+def form_of(path):
+    """What a field holds, in words: `float`, `(int, int)`, `str or None`."""
+    return _form_in_words(_form(Config(), path))
+
+
+def _form(config, path):
+    parent, _, name = path.rpartition(".")
+    return typing.get_type_hints(type(get_field(config, parent) if parent else config))[name]
+
+
+def _has_form(value, form):
+    kind, parts = typing.get_origin(form), typing.get_args(form)
+    if kind is types.UnionType:
+        return any(_has_form(value, part) for part in parts)
+    if kind is tuple:
+        if not isinstance(value, tuple):
+            return False
+        parts = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(parts) and all(map(_has_form, value, parts))
+    if isinstance(value, bool) and form is not bool:
+        return False
+    return isinstance(value, (int, float) if form is float else form)
+
+
+def _form_in_words(form):
+    """`(float, float)`, `(int, ...)`, `int or None`."""
+    parts = typing.get_args(form)
+    if typing.get_origin(form) is types.UnionType:
+        return " or ".join(map(_form_in_words, parts))
+    if parts:
+        return f"({', '.join('...' if part is Ellipsis else part.__name__ for part in parts)})"
+    return "None" if form is types.NoneType else form.__name__
+
+
+def _in_words(value):
+    """A value as one would type it; the flags' parser makes a tuple of a single number too."""
+    return repr(value[0]) if isinstance(value, tuple) and len(value) == 1 else repr(value)
+
+
+def validate(config):
+    """Checks the types and ranges of all values.
+
+    Raises:
+        FieldError: For the first value out of range; it names the field and the range.
+    """
+    check_types(config)
+    for path, valid, form in (*_data_rules(config.data), *_training_rules(config)):
+        if not valid:
+            raise FieldError(path, f"must be {form}; got {get_field(config, path)!r}.")
+
+
+def _data_rules(data):
+    """(path, whether the value is valid, what it must be) for all that has a range."""
     share = "a share between 0 and 1"
-    rules = [
+    return [
+        (
+            "data.dataset",
+            data.dataset.strip() not in ("", "folder:"),
+            "digits, folder:PATH or the name of a TFDS data set",
+        ),
         ("data.image_size", all(side > 0 for side in data.image_size), "two positive integers"),
         (
             "data.crop_scale",
@@ -164,7 +260,33 @@ def validate(config):
         ("data.eval_crop", 0 < data.eval_crop <= 1, share),
         ("data.holdout", 0 < data.holdout < 1, share),
         ("data.std", all(value > 0 for value in data.std), "three positive numbers"),
-        ("data.cutmix_alpha", data.cutmix_alpha >= 0, "not negative (0 for no CutMix)"),
+        (
+            "data.rand_augment_magnitude",
+            0 <= data.rand_augment_magnitude <= 10,
+            "a number from 0 to 10",
+        ),
+        ("data.rand_augment_std", 0 <= data.rand_augment_std < math.inf, "not negative"),
+        ("data.erasing", 0 <= data.erasing <= 1, "a probability in [0, 1]"),
+        ("data.mixup_alpha", 0 <= data.mixup_alpha < math.inf, "not negative (0 for no MixUp)"),
+        ("data.cutmix_alpha", 0 <= data.cutmix_alpha < math.inf, "not negative (0 for no CutMix)"),
+        ("data.mix_mode", data.mix_mode in MIX_MODES, f"one of {', '.join(MIX_MODES)}"),
+    ]
+
+
+def _training_rules(config):
+    model, optimizer, training = config.model, config.optimizer, config.training
+    return [
+        (
+            "model.weights",
+            model.weights is None or model.weights.strip() != "",
+            "imagenet or the path of a weights file",
+        ),
+        ("model.frozen_stages", model.frozen_stages >= 0, "not negative"),
+        (
+            "model.frozen_stages",
+            model.frozen_stages == 0 or model.weights is not None,
+            "0 without model.weights: random weights would stay random",
+        ),
         ("training.epochs", training.epochs > 0, "positive"),
         ("optimizer.learning_rate", 0 < optimizer.learning_rate < math.inf, "positive"),
         (
@@ -173,12 +295,14 @@ def validate(config):
             f"not negative and less than the {training.epochs} epochs",
         ),
         ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
+        ("optimizer.layer_decay", 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
         ("training.batch_size", training.batch_size > 0, "positive"),
         (
             "training.eval_batch_size",
             training.eval_batch_size is None or training.eval_batch_size > 0,
             "positive",
         ),
+        ("training.seed", 0 <= training.seed < 2**32, "at least 0 and less than 2**32"),
         ("training.label_smoothing", 0 <= training.label_smoothing < 1, "in [0, 1)"),
         ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
         *(
@@ -186,9 +310,6 @@ def validate(config):
             for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION))
         ),
     ]
-    for path, valid, form in rules:
-        if not valid:
-            raise ValueError(f"{path} must be {form}; got {get_field(config, path)!r}.")
 
 
 def _leaves(tree, prefix=""):

@@ -117,9 +117,30 @@ class AdamP(keras.optimizers.Optimizer):
         self.delta = delta
         self.wd_ratio = wd_ratio
         self.nesterov = nesterov
+        self._scale_of = {}
+
+    def scale_learning_rates(self, scales):
+        """Gives variables learning rates of their own, as multiples of the optimizer's.
+
+        A factor acts as the rate of a parameter group does in PyTorch: on the step and on the
+        weight decay. Like the variables excluded from weight decay it is not stored with the
+        optimizer.
+
+        Args:
+            scales: pairs (variable, factor), factors not negative; all others keep 1.
+
+        Raises:
+            ValueError: the optimizer is built already, or a factor is negative.
+        """
+        if self.built:
+            raise ValueError("AdamP: learning rates can only be scaled before it is built.")
+        scales = {self._var_key(variable): float(factor) for variable, factor in scales}
+        if not all(factor >= 0 for factor in scales.values()):
+            raise ValueError("AdamP: factors of the learning rate must not be negative.")
+        self._scale_of = scales
 
     def build(self, variables):
-        """Creates the two moments of every variable and looks up its output channel axes."""
+        """Creates the two moments of every variable; looks up its channel axes and its factor."""
         if self.built:
             return
         super().build(variables)
@@ -128,15 +149,16 @@ class AdamP(keras.optimizers.Optimizer):
         )
         # Here and not in `update_step`, which TensorFlow hands variables without a path.
         self._channel_axes = [output_channel_axes(_path(v), v.shape) for v in variables]
+        self._scales = [self._scale_of.get(self._var_key(v), 1.0) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
         """Moves one variable (any shape) by its gradient (the same shape)."""
         dtype = keras.backend.result_type(variable.dtype, "float32")
         gradient = ops.cast(gradient, dtype)
         weight = ops.cast(variable, dtype)
-        learning_rate = ops.cast(learning_rate, dtype)
 
         index = self._get_variable_index(variable)
+        learning_rate = ops.cast(learning_rate, dtype) * self._scales[index]
         decay = learning_rate * (self.weight_decay if self._use_weight_decay(variable) else 0.0)
         step_size, direction = self._adam_step(index, gradient, learning_rate)
         if len(variable.shape) < 2:

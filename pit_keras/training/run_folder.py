@@ -1,8 +1,12 @@
 """The folder of one run: which files it holds, and whether it may be written to."""
 
+import contextlib
+import csv
+import io
 import os
 import pathlib
-import tempfile
+
+import filelock
 
 from pit_keras.training.config import Config, differences, get_field
 
@@ -17,6 +21,8 @@ class RunFolder:
         curves: `history.png`, the same as a plot.
         logs: `logs/`, for TensorBoard.
         checkpoints: `checkpoints/`, the last complete training states, and the best in `best/`.
+        unreadable: `unreadable.csv`, the images that training skipped and where in the data's
+            stream they first were met; only where there are any.
         model: `model.keras`, the best model, what one deploys.
         results: `results.json`, written last: the mark of a finished run.
     """
@@ -30,13 +36,20 @@ class RunFolder:
         self.logs = self.path / "logs"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best"
+        self.unreadable = self.path / "unreadable.csv"
         self.model = self.path / "model.keras"
         self.results = self.path / "results.json"
+        self._lock = self.path / ".lock"
 
     @property
     def finished(self):
         """Whether the run in this folder has ended."""
         return self.results.exists()
+
+    @property
+    def begun(self):
+        """Whether a training state is there to carry on from."""
+        return any(self.checkpoints.glob("ckpt-*.index"))
 
     def check(self, config):
         """Checks that a run of this configuration may use the folder; changes nothing.
@@ -48,7 +61,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
-            if self.path.exists() and any(self.path.iterdir()):
+            if self.path.exists() and set(self.path.iterdir()) - {self._lock}:
                 raise ValueError(
                     f"{self.path} holds files but no run (there is no config.json); choose an "
                     "empty or new --output_dir."
@@ -82,27 +95,105 @@ class RunFolder:
         Raises:
             OSError: If the folder cannot be written to.
         """
+        self._make()
+        write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
+        write_atomically(self.config, config.to_json())
+
+    @contextlib.contextmanager
+    def locked(self):
+        """Keeps other processes from training in the folder, which is made if need be.
+
+        The operating system ends the lock with the process, however that ends; the empty file
+        `.lock` that stays behind means nothing.
+
+        Raises:
+            OSError: If another process has the lock, or the folder cannot be written to.
+        """
+        self._make()
+        lock = filelock.FileLock(self._lock)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise OSError(
+                f"Another process is training in {self.path}; wait for it to end, or choose "
+                "another --output_dir."
+            ) from None
+        except OSError as error:
+            raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
+        try:
+            for leftover in self.path.glob(".*.incomplete.*"):  # of a process that was killed
+                leftover.unlink()
+            yield
+        finally:
+            lock.release()
+
+    def _make(self):
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
-            write_atomically(self.config, config.to_json())
         except OSError as error:
             raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
 
+    def read_unreadable(self, until):
+        """The images that were skipped up to a position of the data's stream, {name: position}."""
+        if not self.unreadable.exists():
+            return {}
+        with self.unreadable.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            positions = {row["image"]: int(row["position"]) for row in csv.DictReader(file)}
+        return {name: position for name, position in positions.items() if position < until}
+
+    def write_unreadable(self, positions):
+        """Writes what `read_unreadable` reads."""
+        if not positions:
+            return
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["position", "image"])
+        rows.writerows((position, name) for name, position in positions.items())
+        write_atomically(self.unreadable, text.getvalue())
+
+
+@contextlib.contextmanager
+def explained(path):
+    """Turns an error of the operating system into a sentence that names what was written."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{path} cannot be written ({error.strerror or error}).") from error
+
 
 def write_atomically(path, text):
-    """Writes a text file so that a reader sees the old content or the new, never half of it."""
-    with tempfile.NamedTemporaryFile(
-        "w", dir=path.parent, prefix=f".{path.name}.", delete=False, encoding="utf-8"
-    ) as file:
+    """Writes a text file so that a reader sees the old content or the new, never half of it.
+
+    Raises:
+        OSError: If it cannot be written; nothing of it stays.
+    """
+    with (
+        _replacing(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(file.name, path)
 
 
 def save_model_atomically(model, path):
-    """`model.save`, so that an interrupted save leaves the file that was there before."""
+    """`model.save`, so that an interrupted save leaves the file that was there before.
+
+    Raises:
+        OSError: If it cannot be written; nothing of it stays.
+    """
+    with _replacing(path) as temporary:
+        model.save(temporary)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Gives a temporary path, which takes the place of `path` when all went well."""
     temporary = path.with_name(f".{path.stem}.incomplete{path.suffix}")
-    model.save(temporary)
-    os.replace(temporary, path)
+    try:
+        with explained(path):
+            yield temporary
+            os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,6 +1,10 @@
 """What a run must remember to carry on: weights, optimizer and position, in checkpoints."""
 
+import re
+
 import tensorflow as tf
+
+from pit_keras.training.run_folder import write_atomically
 
 
 class TrainingState:
@@ -34,12 +38,12 @@ class TrainingState:
             best=self.best,
             best_epoch=self.best_epoch,
         )
-        self._last = tf.train.CheckpointManager(
-            self._checkpoint, str(folder.checkpoints), max_to_keep=keep
-        )
-        self._best = tf.train.CheckpointManager(
-            self._checkpoint, str(folder.best_checkpoint), max_to_keep=1
-        )
+        self._last = self._manager(folder.checkpoints, keep)
+        self._best = self._manager(folder.best_checkpoint, 1)
+
+    def _manager(self, folder, keep):
+        _mend_index(folder)
+        return tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
 
     def restore(self):
         """Restores the newest readable checkpoint.
@@ -50,26 +54,30 @@ class TrainingState:
         Raises:
             OSError: If there are checkpoints and none can be read: nothing is begun anew unasked.
         """
-        checkpoints = list(reversed(self._last.checkpoints))
-        for path in checkpoints:
-            try:
-                self._checkpoint.restore(path).assert_consumed()
+        for path in reversed(self._last.checkpoints):
+            if self._restore(path):
                 return True
-            # The reader has no error of its own: damage shows as whatever it ran into.
-            except (
-                tf.errors.OpError,
-                IndexError,
-                RuntimeError,
-                ValueError,
-                AssertionError,
-            ) as error:
-                print(f"Checkpoint {path} cannot be read ({error}); trying the one before.")
-        if checkpoints:
+            print("Trying the one before.")
+        if self._last.checkpoints:
             raise OSError(
                 f"None of the checkpoints in {self._last.directory} can be read; choose another "
                 "--output_dir to begin anew."
             )
         return False
+
+    def restore_best(self):
+        """Restores the checkpoint of the best epoch so far; returns whether it could be read."""
+        newest = self._best.latest_checkpoint
+        return newest is not None and self._restore(newest)
+
+    def _restore(self, path):
+        try:
+            self._checkpoint.restore(path).assert_consumed()
+        # The reader has no error of its own: damage shows as whatever it ran into.
+        except (tf.errors.OpError, IndexError, RuntimeError, ValueError, AssertionError) as error:
+            print(f"Checkpoint {path} cannot be read ({error}).")
+            return False
+        return True
 
     def save(self):
         """Writes the newest checkpoint and removes those beyond the number to keep."""
@@ -87,3 +95,19 @@ class TrainingState:
             raise OSError(
                 f"No checkpoint could be written to {manager.directory}: {reason}"
             ) from error
+
+
+def _mend_index(folder):
+    """Writes the file `checkpoint`, which lists the others, anew where it is lost or damaged."""
+    matches = (re.fullmatch(r"ckpt-(\d+)\.index", file.name) for file in folder.glob("*.index"))
+    numbers = sorted(int(match[1]) for match in matches if match)
+    if not numbers or tf.train.get_checkpoint_state(str(folder)) is not None:
+        return
+    lines = [f'model_checkpoint_path: "ckpt-{numbers[-1]}"']
+    for number in numbers:
+        lines.append(f'all_model_checkpoint_paths: "ckpt-{number}"')
+        written = (folder / f"ckpt-{number}.index").stat().st_mtime
+        lines.append(f"all_model_checkpoint_timestamps: {written}")
+    lines.append("last_preserved_timestamp: 0")  # those that are older are not managed
+    write_atomically(folder / "checkpoint", "\n".join(lines) + "\n")
+    print(f"{folder / 'checkpoint'} is missing or damaged; it is written anew.")

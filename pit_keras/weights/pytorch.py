@@ -1,40 +1,40 @@
-"""PyTorch checkpoints into Keras models. Only this module knows PyTorch's names and layouts.
+"""PyTorch checkpoints into Keras models. Only this package knows PyTorch's names and layouts.
 
-Two layouts are understood: the authors' (github.com/naver-ai/pit, `pools.{i}.conv`) and timm's
-(`transformers.{i + 1}.pool.conv`), with DeiT's for the ViTs. All other keys agree.
+For PiT two layouts are understood: the authors' (github.com/naver-ai/pit, `pools.{i}.conv`) and
+timm's (`transformers.{i + 1}.pool.conv`), with DeiT's for the ViTs. All other keys agree. The
+convolutional networks' are in `convolutional.py`.
 """
 
 import collections.abc
-import dataclasses
 import functools
 import pathlib
 import re
-from collections.abc import Callable
-from typing import Any
+import zipfile
 
 import numpy as np
 
+from pit_keras.weights import convolutional
+from pit_keras.weights.checkpoint import Checkpoint, Misfit, listed
+from pit_keras.weights.origin import Origin
+from pit_keras.weights.variants import hint
+
 _WRAPPERS = ("model", "state_dict")  # keys under which training scripts put the state dict
 _TOP = ("head", "head_dist")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Origin:
-    """Where a variable comes from: the keys of its tensors, and how they become its value."""
-
-    variable: Any
-    keys: tuple[str, ...]
-    convert: Callable
+_COUNTER = "num_batches_tracked"  # a BatchNorm's; nothing is computed from it
+# PyTorch's names of heads (DeiT's and PiT's, ResNet's, RegNetY's), and the layers here.
+_HEADS = {"head": "head", "head_dist": "head_dist", "fc": "head", "head.fc": "head"}
 
 
 def load_pytorch_weights(model, path_or_state_dict):
-    """Carries a PyTorch checkpoint over into a PiT or ViT, strictly and all or nothing.
+    """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet-50 or RegNetY, all or nothing.
+
+    Every tensor has to find its place and every place its tensor, BatchNorm's statistics included.
 
     Args:
         model: A model of `create_model`. One built with `include_top=False` ignores the
             checkpoint's heads; nothing else may be left over.
         path_or_state_dict: A `.safetensors` or `.pth` file, or a mapping from names to tensors or
-            arrays, in the authors' or in timm's key layout.
+            arrays, in the authors', timm's or (ResNet-50) torchvision's key layout.
 
     Returns:
         The number of tensors carried over.
@@ -44,16 +44,84 @@ def load_pytorch_weights(model, path_or_state_dict):
             file is not a state dict. The model is then unchanged.
         FileNotFoundError: If the file is not there.
     """
-    if isinstance(path_or_state_dict, collections.abc.Mapping):
-        name, state_dict = "the state dict", _unwrapped(path_or_state_dict)
-    else:
-        name, state_dict = str(path_or_state_dict), read_state_dict(path_or_state_dict)
-    origins = _origins(model, state_dict)
-    _check_keys(model, name, origins, state_dict)
-    values = [_converted(origin, state_dict, name) for origin in origins]
-    for origin, value in zip(origins, values, strict=True):
-        origin.variable.assign(value)
+    name, state_dict = _named_state_dict(path_or_state_dict)
+    try:
+        origins = _origins(model, state_dict)
+        _check_keys(model, name, origins, state_dict)
+        values = [_converted(origin, state_dict, name) for origin in origins]
+        for origin, value in zip(origins, values, strict=True):
+            _check_shape(origin, value, state_dict, name)
+    except Misfit as error:
+        raise ValueError(f"{error}{hint(shapes_of(state_dict), model.name)}") from error
+    values = {origin.variable.path: value for origin, value in zip(origins, values, strict=True)}
+    Checkpoint(name, values, _names(origins)).check_finite()
+    for origin in origins:
+        origin.variable.assign(values[origin.variable.path])
     return sum(len(origin.keys) for origin in origins)
+
+
+def read_checkpoint(model, path_or_state_dict):
+    """The values of a PyTorch checkpoint by the paths of a model's variables, of whatever shapes.
+
+    Args:
+        model: A model of the checkpoint's variant. Its size, its classes, and whether it has heads
+            and a distillation token need not be the checkpoint's.
+        path_or_state_dict: As for `load_pytorch_weights`.
+
+    Returns:
+        A `Checkpoint`, of which no tensor is left over. Values that the model needs may be missing.
+
+    Raises:
+        Misfit: If a tensor is left over, or cannot be put into Keras' layout.
+        ValueError: If the file is not a state dict, or holds values that are not finite.
+        FileNotFoundError: If the file is not there.
+    """
+    name, state_dict = _named_state_dict(path_or_state_dict)
+    try:
+        origins = [_present_tokens(origin, state_dict) for origin in _origins(model, state_dict)]
+        _check_none_left_over(model, name, origins, state_dict)
+        values = {
+            origin.variable.path: _converted(origin, state_dict, name)
+            for origin in origins
+            if all(key in state_dict for key in origin.keys)
+        }
+    except Misfit as error:
+        raise Misfit(f"{error}{hint(shapes_of(state_dict), model.name)}") from error
+    checkpoint = Checkpoint(name, _with_all_heads(values, state_dict), _names(origins))
+    checkpoint.check_finite()
+    return checkpoint
+
+
+def shapes_of(state_dict):
+    """Names to shapes."""
+    return {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+
+
+def _named_state_dict(path_or_state_dict):
+    if isinstance(path_or_state_dict, collections.abc.Mapping):
+        return "the state dict", _unwrapped(path_or_state_dict)
+    return str(path_or_state_dict), read_state_dict(path_or_state_dict)
+
+
+def _names(origins):
+    return {origin.variable.path: " + ".join(origin.keys) for origin in origins}
+
+
+def _present_tokens(origin, state_dict):
+    """The origin of the class tokens, as many as the checkpoint has, not the model."""
+    if origin.keys[0] != "cls_token":
+        return origin
+    present = tuple(key for key in ("cls_token", "dist_token") if key in state_dict)
+    return Origin(origin.variable, present or ("cls_token",), origin.convert)
+
+
+def _with_all_heads(values, state_dict):
+    """Adds the heads that the checkpoint has and the model has not."""
+    for key, layer in _HEADS.items():
+        if f"{key}.weight" in state_dict and f"{key}.bias" in state_dict:
+            values.setdefault(f"{layer}/kernel", np.transpose(_array(state_dict[f"{key}.weight"])))
+            values.setdefault(f"{layer}/bias", _array(state_dict[f"{key}.bias"]))
+    return values
 
 
 def read_state_dict(path):
@@ -76,7 +144,7 @@ def _read_safetensors(path):
         ) from error
     try:
         return safetensors.numpy.load_file(path)
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, AttributeError) as error:  # a type that NumPy lacks
         raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
 
 
@@ -87,6 +155,7 @@ def _read_pickle(path):
         raise ImportError(
             f"Reading {path} needs PyTorch: pip install torch, or give a .safetensors file."
         ) from error
+    _check_archive(path)
     try:
         # weights_only: tensors and plain containers are read, any other pickled object is refused.
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -97,6 +166,15 @@ def _read_pickle(path):
             f"{path} cannot be read safely as a PyTorch state dict: it is damaged, or holds more "
             "than tensors; torch.save(model.state_dict(), path) writes one."
         ) from error
+
+
+def _check_archive(path):
+    """PyTorch does not look at the checksums that its archives carry."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not match.")
 
 
 def _unwrapped(content, name="the checkpoint"):
@@ -112,8 +190,14 @@ def _unwrapped(content, name="the checkpoint"):
     raise ValueError(f"{name} is not a state dict, a mapping from names to tensors.")
 
 
+def _is_transformer(model):
+    return any(layer.name == "position_embedding" for layer in model.layers)
+
+
 def _origins(model, state_dict):
     """Every variable of the model with its keys, in the layout that the checkpoint has."""
+    if not _is_transformer(model):
+        return convolutional.origins(model)
     embedding = model.get_layer("position_embedding").position_embedding
     pit = len(embedding.shape) == 4  # PiT embeds positions of a map, ViT those of a sequence
     authors_layout = any(key.startswith("pools.") for key in state_dict)
@@ -134,11 +218,11 @@ def _origins(model, state_dict):
             origins += _affine(layer, prefix, _convolution_kernel)
         elif layer.name == "position_embedding":
             convert = _channels_last if pit else _same
-            origins.append(_Origin(layer.position_embedding, ("pos_embed",), convert))
+            origins.append(Origin(layer.position_embedding, ("pos_embed",), convert))
         elif layer.name == "class_tokens":
             separate = not pit and layer.num_tokens == 2
             keys = ("cls_token", "dist_token") if separate else ("cls_token",)
-            origins.append(_Origin(layer.class_tokens, keys, _joined))
+            origins.append(Origin(layer.class_tokens, keys, _joined))
         elif layer.name == "norm":
             origins += _norm(layer, "norm")
         elif layer.name in _TOP:
@@ -159,15 +243,15 @@ def _block(layer, prefix):
 
 def _affine(layer, prefix, convert_kernel):
     return [
-        _Origin(layer.kernel, (f"{prefix}.weight",), convert_kernel),
-        _Origin(layer.bias, (f"{prefix}.bias",), _same),
+        Origin(layer.kernel, (f"{prefix}.weight",), convert_kernel),
+        Origin(layer.bias, (f"{prefix}.bias",), _same),
     ]
 
 
 def _norm(layer, prefix):
     return [
-        _Origin(layer.gamma, (f"{prefix}.weight",), _same),
-        _Origin(layer.beta, (f"{prefix}.bias",), _same),
+        Origin(layer.gamma, (f"{prefix}.weight",), _same),
+        Origin(layer.beta, (f"{prefix}.bias",), _same),
     ]
 
 
@@ -196,43 +280,59 @@ def _depthwise_kernel(tensor, multiplier):
 
 def _check_keys(model, name, origins, state_dict):
     expected = {key for origin in origins for key in origin.keys}
-    present = set(state_dict)
-    if not any(layer.name in _TOP for layer in model.layers):
-        present = {key for key in present if key.split(".")[0] not in _TOP}
-    missing, left_over = expected - present, present - expected
+    missing = expected - set(state_dict)
     if missing:
-        raise ValueError(
+        raise Misfit(
             f"{name} does not fit {model.name}: it lacks {len(missing)} of the model's "
-            f"{len(expected)} tensors: {_listed(missing)}."
+            f"{len(expected)} tensors: {listed(missing)}."
         )
+    headless = not any(layer.name in _TOP for layer in model.layers)
+    _check_left_over(model, name, expected, state_dict, ignore_heads=headless)
+
+
+def _check_none_left_over(model, name, origins, state_dict):
+    expected = {key for origin in origins for key in origin.keys}
+    _check_left_over(model, name, expected, state_dict, ignore_heads=True)
+
+
+def _check_left_over(model, name, expected, state_dict, ignore_heads):
+    left_over = {key for key in state_dict if not key.endswith(f".{_COUNTER}")} - expected
+    if ignore_heads:
+        own = _TOP if _is_transformer(model) else set(_HEADS) - set(_TOP)
+        left_over = {key for key in left_over if key.rpartition(".")[0] not in own}
     if left_over:
-        raise ValueError(
+        raise Misfit(
             f"{name} does not fit {model.name}: {len(left_over)} of its tensors would be left "
-            f"over: {_listed(left_over)}."
+            f"over: {listed(left_over)}."
         )
-
-
-def _listed(keys):
-    return ", ".join(sorted(keys)[:5]) + (", ..." if len(keys) > 5 else "")
 
 
 def _array(tensor):
     if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16 unlike NumPy
-        tensor = tensor.detach().cpu().float()
-    return np.asarray(tensor)
+        tensor = tensor.detach().cpu()
+        tensor = tensor if tensor.is_complex() else tensor.float()
+    tensor = np.asarray(tensor)
+    if np.iscomplexobj(tensor):
+        raise ValueError("complex numbers")
+    with np.errstate(over="ignore"):  # what becomes infinite is refused later, by its name
+        return tensor.astype(np.float32, copy=False)
 
 
 def _converted(origin, state_dict, name):
-    tensors = [_array(state_dict[key]) for key in origin.keys]
-    shape = tuple(origin.variable.shape)
     try:
-        value = origin.convert(*tensors)
-    except ValueError:  # not even the number of axes is right
-        value = None
-    if value is None or value.shape != shape:
-        raise ValueError(
-            f"{name}: tensor {' + '.join(origin.keys)} of shape "
-            f"{', '.join(str(tensor.shape) for tensor in tensors)} does not fit "
-            f"{origin.variable.path} of shape {shape}."
-        )
-    return value
+        return origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+    except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor
+        raise Misfit(_shape_message(origin, state_dict, name)) from None
+
+
+def _check_shape(origin, value, state_dict, name):
+    if value.shape != tuple(origin.variable.shape):
+        raise Misfit(_shape_message(origin, state_dict, name))
+
+
+def _shape_message(origin, state_dict, name):
+    return (
+        f"{name}: tensor {' + '.join(origin.keys)} of shape "
+        f"{', '.join(str(tuple(state_dict[key].shape)) for key in origin.keys)} does not fit "
+        f"{origin.variable.path} of shape {tuple(origin.variable.shape)}."
+    )

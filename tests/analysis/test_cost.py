@@ -2,7 +2,7 @@ import keras
 import pytest
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs
+from pit_keras.analysis.cost import count_macs, count_parameters
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,10 @@ def test_a_variable_size_is_an_error(shape):
     model = keras.Sequential([keras.Input(shape), keras.layers.Conv2D(4, 3)], name="any_size")
     with pytest.raises(ValueError, match="any_size has no fixed input size"):
         count_macs(model)
+
+
+def test_parameters_are_those_that_are_trained():
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(5), keras.layers.BatchNormalization()]
+    )
+    assert count_parameters(model) == 3 * 5 + 5 + 2 * 5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.plots import DPI, check_picture_name, draw_history, draw_predictions
+from pit_keras.analysis.plots import DPI, check_picture, draw_history, draw_predictions
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 
@@ -74,23 +74,38 @@ def test_the_title_is_the_likeliest_class(photos, tmp_path):
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg", "jpg", "PNG"])
 def test_the_ending_decides_the_format(photos, tmp_path, ending):
     output = tmp_path / f"out.{ending}"
-    check_picture_name(output)
+    check_picture(output, 1)
     draw_predictions(photos[:2], [[("cat", 0.7)]] * 2, output)
     start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8"}
     assert output.read_bytes().startswith(start[ending.lower()])
+
+
+def test_no_more_images_than_a_picture_holds():
+    check_picture("out.png", 600)
+    with pytest.raises(ValueError, match="One picture holds at most 600 images; got 601"):
+        check_picture("out.png", 601)
+
+
+def test_large_images_and_names_that_are_no_formulas(tmp_path):
+    """Dollar signs begin a formula for matplotlib, and this one does not end."""
+    Image.new("RGB", (5000, 100), (200, 30, 90)).save(tmp_path / "large.png")
+
+    draw_predictions([tmp_path / "large.png"], [[("$5 & $x^{", 0.5)]], tmp_path / "out.png")
+
+    assert colours(tmp_path / "out.png") == [(200, 30, 90)]
 
 
 def test_an_unknown_ending_is_an_error_and_nothing_is_written(photos, tmp_path):
     (tmp_path / "history.csv").write_text(HISTORY + "0,2,0.1,2,0.2\n")
     for name in ("out.xyz", "out.docx"):
         with pytest.raises(ValueError, match=r"Cannot draw .*out.*its ending must be one of .*png"):
-            check_picture_name(tmp_path / name)
+            check_picture(tmp_path / name, 1)
         with pytest.raises(ValueError, match="not supported"):
             draw_predictions(photos[:1], [[("cat", 0.7)]], tmp_path / name)
         with pytest.raises(ValueError, match="not supported"):
             draw_history(tmp_path / "history.csv", tmp_path / name)
         assert not (tmp_path / name).exists()
-    check_picture_name("out.png")
+    check_picture("out.png", 1)
 
 
 def test_a_history_becomes_two_plots_of_two_curves(tmp_path):

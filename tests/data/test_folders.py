@@ -73,6 +73,7 @@ def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
         (("a/1.jpg", "a/2.jpg", "b/1.jpg"), ValueError, "only one image for class 'b'"),
         (("train/a/1.jpg", "train/b/1.jpg"), ValueError, "holds train/ but no val/"),
         (("train/a/1.jpg", "test/a/1.jpg"), ValueError, "holds train/ but no val/"),
+        (("val/a/1.jpg", "val/b/1.jpg"), ValueError, "holds val/ but no train/"),
         (
             ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"),
             ValueError,
@@ -97,6 +98,13 @@ def test_a_wrong_layout_is_an_error(tmp_path, files, error, message):
 def test_a_file_is_not_a_folder(tmp_path):
     with pytest.raises(ValueError, match=r"1\.jpg is a file"):
         list_folder(touch(tmp_path, "1.jpg") / "1.jpg", 0.1)
+
+
+def test_nothing_is_held_out_on_request_so_that_one_image_a_class_will_do(tmp_path):
+    root = touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.jpg")
+    folder = list_folder(root, holdout=None)
+    assert names(folder, root, "train") == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+    assert folder.labels == {"train": (0, 1, 1), "val": ()}
 
 
 @pytest.mark.parametrize("holdout", [0, 1, -0.1, 1.5])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.data.mixing import cutmix, cutmix_box
+from pit_keras.data.mixing import cutmix, cutmix_box, mix, mixup
 from pit_keras.data.seeds import example_seed
 
 
@@ -86,3 +86,109 @@ def test_types_and_static_shapes_are_kept(dtype):
 def test_alpha_must_be_positive(alpha):
     with pytest.raises(ValueError, match="positive alpha"):
         cutmix(*numbered_batch(2, 8, 8), example_seed(0, 0, 0), alpha)
+
+
+def constant_batch(count, size=(12, 10)):
+    """Float images filled with their own number, and one-hot labels."""
+    images, labels = numbered_batch(count, *size)
+    return tf.cast(images, tf.float32), labels
+
+
+def mixed_numbers(labels):
+    """What a batch of constant images shows on average, from its labels."""
+    return labels @ np.arange(labels.shape[1])
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+@pytest.mark.parametrize("mode", ["batch", "element"])
+@pytest.mark.parametrize("alphas", [(0.8, 1.0), (0.8, 0.0), (0.0, 1.0)])
+def test_labels_are_the_shares_of_what_is_shown(alphas, mode, count):
+    images, labels = constant_batch(count)
+    mixing = tf.function(
+        lambda seed: mix(
+            images, labels, seed, mixup_alpha=alphas[0], cutmix_alpha=alphas[1], mode=mode
+        )
+    )
+    for example in range(20):
+        mixed, mixed_labels = (t.numpy() for t in mixing(example_seed(0, 0, example)))
+
+        np.testing.assert_allclose(mixed_labels.sum(axis=1), 1, rtol=1e-6)
+        assert (mixed_labels >= 0).all()
+        assert (mixed_labels[(np.eye(count) + np.eye(count)[::-1]) == 0] == 0).all()
+        shown = mixed.mean(axis=(1, 2, 3))
+        np.testing.assert_allclose(shown, mixed_numbers(mixed_labels), rtol=1e-5, atol=1e-5)
+
+
+def test_mixup_weighs_all_pixels_alike():
+    images = tf.random.stateless_uniform((4, 6, 7, 3), (1, 2))
+    labels = tf.eye(4)
+
+    mixed, mixed_labels = mixup(images, labels, example_seed(0, 0, 5), 0.8)
+
+    kept = mixed_labels[0, 0]
+    expected = kept * images + (1 - kept) * images[::-1]
+    np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+    np.testing.assert_allclose(mixed_labels, kept * labels + (1 - kept) * labels[::-1])
+
+
+@pytest.mark.parametrize("alpha", [0.3, 0.8, 1.0])
+def test_mixups_lambda_has_the_quantiles_of_its_beta_distribution(alpha):
+    images, labels = constant_batch(2, (1, 1))
+    shares = tf.data.Dataset.range(4000).map(
+        lambda i: mixup(images, labels, example_seed(0, 0, i), alpha)[1][0, 0]
+    )
+    drawn = np.array(list(shares.as_numpy_iterator()))
+
+    levels = np.linspace(0.1, 0.9, 9)
+    expected = np.quantile(np.random.default_rng(0).beta(alpha, alpha, 400_000), levels)
+    np.testing.assert_allclose((drawn[:, None] <= expected).mean(axis=0), levels, atol=0.025)
+
+
+def is_cutmix(images):
+    """Whether constant images were mixed by boxes: every pixel shows one whole number."""
+    return (images == images.round()).all(axis=(1, 2, 3))
+
+
+def test_one_of_the_two_is_drawn_for_the_batch_with_equal_chance():
+    images, labels = constant_batch(4)
+    mixed = tf.data.Dataset.range(600).map(
+        lambda i: mix(images, labels, example_seed(0, 0, i), mixup_alpha=0.8, cutmix_alpha=1.0)[0]
+    )
+
+    cut = np.stack([is_cutmix(batch) for batch in mixed.as_numpy_iterator()])
+
+    assert (cut.all(axis=1) | ~cut.any(axis=1)).mean() > 0.99  # MixUp of a lambda of 0 or 1 is rare
+    assert abs(cut.mean() - 0.5) < 0.06
+
+
+def test_elements_are_mixed_independently():
+    images, labels = constant_batch(200, (40, 40))
+
+    mixed, mixed_labels = mix(
+        images, labels, example_seed(0, 0, 0), mixup_alpha=0.8, cutmix_alpha=1.0, mode="element"
+    )
+
+    assert 70 < is_cutmix(mixed.numpy()).sum() < 130
+    assert len(np.unique(np.diag(mixed_labels.numpy()))) > 150
+
+
+def test_without_alphas_nothing_is_mixed():
+    images, labels = constant_batch(3)
+
+    mixed, mixed_labels = mix(images, labels, example_seed(0, 0, 0))
+
+    np.testing.assert_array_equal(mixed, images)
+    np.testing.assert_array_equal(mixed_labels, labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "message"),
+    [
+        ({"mixup_alpha": -1.0}, 4, "0 or more"),
+        ({"cutmix_alpha": 1.0, "mode": "pixel"}, 4, "batch or element"),
+        ({"mixup_alpha": 0.8}, 1, "2 images or more"),
+    ],
+)
+def test_mixing_refuses_what_it_cannot_do(arguments, count, message):
+    with pytest.raises(ValueError, match=message):
+        mix(*constant_batch(count), example_seed(0, 0, 0), **arguments)

@@ -143,6 +143,14 @@ def test_a_batch_must_fit_the_training_split(config, batch_size):
         train_batches(open_source("digits"), config, batch_size=batch_size, seed=0)
 
 
+@pytest.mark.parametrize("name", ["mixup_alpha", "cutmix_alpha"])
+def test_a_single_image_cannot_be_mixed(config, name):
+    config.mixup_alpha = config.cutmix_alpha = 0.0
+    setattr(config, name, 1.0)
+    with pytest.raises(ValueError, match="must be 2 or more"):
+        train_batches(open_source("digits"), config, batch_size=1, seed=0)
+
+
 def test_a_negative_alpha_is_an_error(config):
     config.cutmix_alpha = -1.0
     with pytest.raises(ValueError, match="cutmix_alpha"):
@@ -189,7 +197,7 @@ def test_unreadable_images_are_skipped_named_and_counted(make_folder, config, ca
     with open(text, "w") as file:
         file.write("not an image")
     os.remove(removed)
-    report = UnreadableImages()
+    report, config.cutmix_alpha = UnreadableImages(), 0.0
     size = source.sizes["train"]
     batches = train_batches(source, config, batch_size=1, seed=0, unreadable=report)
     batches = take(batches, 2 * (size - 3) + 1)
@@ -265,3 +273,72 @@ def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
     message = r"label -1 of record \d of squares-(train|test)\.tfrecord-.* is not one of 3"
     with pytest.raises(UnreadableImageError, match=message), report.plain_errors():
         take(batches, 5)
+
+
+def everything(config):
+    """Every augmentation at once, often enough to be seen."""
+    config.rand_augment, config.erasing = True, 0.5
+    config.mixup_alpha, config.cutmix_alpha = 0.8, 1.0
+    return config
+
+
+@pytest.mark.parametrize("mode", ["batch", "element"])
+def test_all_augmentations_together_resume_and_do_not_depend_on_threads(source, config, mode):
+    config = everything(config)
+    config.mix_mode = mode
+
+    def batches(threads, start=0):
+        options = tf.data.Options()
+        options.threading.private_threadpool_size = threads
+        stream = train_batches(source, config, batch_size=6, seed=4, start=start)
+        return stream.with_options(options)
+
+    whole = take(batches(1), 6)
+
+    assert_identical(take(batches(8), 6), whole)
+    start = int(whole[1]["position"][-1])
+    assert_identical(take(batches(2, start), 4), whole[2:])
+    for batch in whole:
+        assert np.isfinite(batch["image"]).all()
+        np.testing.assert_allclose(batch["label"].sum(axis=1), 1, rtol=1e-6)
+
+
+def test_erased_boxes_are_noise_in_the_normalised_image(config):
+    source = open_source("digits")
+    config.cutmix_alpha = 0.0
+    (plain,) = take(train_batches(source, config, batch_size=40, seed=0), 1)
+    config.erasing = 1.0
+    (erased,) = take(train_batches(source, config, batch_size=40, seed=0), 1)
+
+    changed = (plain["image"] != erased["image"]).any(axis=-1)
+
+    assert (changed.mean(axis=(1, 2)) < 0.4).all()
+    assert changed.any(axis=(1, 2)).mean() > 0.9
+    assert abs(erased["image"][changed].mean()) < 0.05
+    assert abs(erased["image"][changed].std() - 1) < 0.05
+
+
+def test_rand_augment_changes_most_images_and_not_all(config):
+    source = open_source("digits")
+    config.cutmix_alpha = 0.0
+    (plain,) = take(train_batches(source, config, batch_size=200, seed=0), 1)
+    config.rand_augment = True
+    (changed,) = take(train_batches(source, config, batch_size=200, seed=0), 1)
+
+    share = (plain["image"] != changed["image"]).any(axis=(1, 2, 3)).mean()
+
+    assert 0.55 < share < 0.8  # three of four draw an operation; some change nothing
+
+
+def test_mixup_blends_normalised_images_by_their_labels(config):
+    source = open_source("digits")
+    config.cutmix_alpha = 0.0
+    (plain,) = take(train_batches(source, config, batch_size=32, seed=0), 1)
+    config.mixup_alpha = 0.8
+    (mixed,) = take(train_batches(source, config, batch_size=32, seed=0), 1)
+
+    kept = (mixed["label"] * plain["label"]).sum(axis=1)
+    other = (plain["label"] != plain["label"][::-1]).any(axis=1)
+    kept = kept[other][0]
+    expected = kept * plain["image"] + (1 - kept) * plain["image"][::-1]
+    np.testing.assert_allclose(mixed["image"], expected, rtol=1e-4, atol=1e-5)

@@ -53,6 +53,13 @@ def test_a_share_of_train_is_held_out_where_there_is_no_other_split(
     assert ids["val"] != set(range(held_out)) or held_out == 39
 
 
+def test_nothing_is_held_out_on_request(store_records):
+    data_dir = store_records(sizes={"train": 40})
+    source = open_source("squares", data_dir=data_dir, holdout=None)
+    assert source.sizes == {"train": 40, "val": 0}
+    assert len(list(source.scan("train"))) == 40
+
+
 def test_the_order_does_not_depend_on_a_global_seed(squares):
     source = open_source("squares", data_dir=squares)
     orders = []

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.evaluation.trained_model import load_trained_model, predict
+from pit_keras.evaluation.trained_model import load_trained_model, predict, read_class_names
+from pit_keras.imagenet import class_names
 from pit_keras.training.config import Config, DataConfig
 from pit_keras.training.run_folder import RunFolder
 
@@ -71,6 +72,18 @@ def test_a_file_elsewhere_has_numbers_for_names_and_the_usual_preprocessing(run,
     assert trained.class_names == ("class 0", "class 1", "class 2", "class 3")
     assert trained.data == DataConfig(image_size=(8, 6))
     assert load_trained_model(alone, NAMES).class_names == NAMES
+
+
+def test_a_thousand_classes_without_names_are_imagenets(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 6, 3)), keras.layers.GlobalMaxPooling2D(), keras.layers.Dense(1000)]
+    )
+    model.save(tmp_path / "alone.keras")
+    with pytest.warns(UserWarning, match="called by ImageNet's names"):
+        trained = load_trained_model(tmp_path / "alone.keras")
+    assert trained.class_names == class_names()
+    own = [str(index) for index in range(1000)]
+    assert load_trained_model(tmp_path / "alone.keras", own).class_names == tuple(own)
 
 
 def test_the_image_size_is_the_models_own(run, tmp_path):
@@ -141,6 +154,35 @@ def test_one_bad_image_among_several_stops_all_before_the_first(
         path.write_bytes(content)
     with pytest.raises(error, match=message):
         predict(Classifier(), [images["red"], path, images["blue"]])
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        (None, FileNotFoundError, r"There is no file .*names\.txt, which should hold a class name"),
+        (b"gr\xfcn\n", ValueError, r"names\.txt is not UTF-8 text with a class name a line"),
+    ],
+)
+def test_a_file_of_class_names_that_cannot_be_read(tmp_path, content, error, message):
+    if content is not None:
+        (tmp_path / "names.txt").write_bytes(content)
+    with pytest.raises(error, match=message):
+        read_class_names(tmp_path / "names.txt")
+
+
+def test_class_names_are_utf_8_with_or_without_a_mark(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig"):
+        (tmp_path / "names.txt").write_text("grün\ntwo words\n", encoding=encoding)
+        assert read_class_names(tmp_path / "names.txt") == ("grün", "two words")
+
+
+def test_what_is_not_a_keras_file_is_no_model(run, images):
+    with pytest.raises(
+        ValueError, match=r"red\.png is not a model; give a run folder or a \.keras"
+    ):
+        load_trained_model(images["red"])
+    with pytest.raises(ValueError, match=r"classes\.txt is not a model"):
+        load_trained_model(run.classes)
 
 
 def test_no_images_are_an_error(run):

@@ -7,7 +7,7 @@ import pytest
 
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import TOLERANCE, compare
-from pit_keras.export.exporting import ExportError, export
+from pit_keras.export.exporting import ExportError, check_targets, export
 from pit_keras.export.precision import in_float32
 from pit_keras.training.config import DataConfig
 
@@ -129,6 +129,28 @@ def test_a_file_is_no_output_folder(tmp_path):
     with pytest.raises(NotADirectoryError, match="is a file"):
         export(classifier_with(keras.layers.ReLU()), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_replaced(
+    photographs, tmp_path
+):
+    trained, images = classifier_with(keras.layers.ReLU()), photographs[:1]
+    (tmp_path / "saved_model").symlink_to("nowhere")
+    (tmp_path / "model.tflite").mkdir()
+
+    with pytest.raises(OSError, match="/proc cannot be written to: "):
+        check_targets("/proc/new/folder")
+    with pytest.raises(OSError, match="saved_model exists already; replace it with --overwrite"):
+        check_targets(tmp_path)
+    check_targets(tmp_path / "new" / "folder")
+    assert len(list(tmp_path.iterdir())) == 2
+
+    export(trained, tmp_path, images=images, overwrite=True)
+
+    assert not (tmp_path / "saved_model").is_symlink()
+    assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
+    assert (tmp_path / "model.tflite").is_file()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])

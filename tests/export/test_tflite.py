@@ -88,6 +88,11 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     path.write_bytes(b"TFL3")
     with pytest.raises(ValueError, match="was not written by pit-keras export"):
         load_tflite_model(path)
+    with zipfile.ZipFile(path, "a") as archive:  # whole names, behind what is no model
+        archive.writestr("classes.txt", "a\nb\n")
+        archive.writestr("preprocessing.json", '{"eval_crop": 0.9}')
+    with pytest.raises(ValueError, match="was not written by pit-keras export, or is damaged"):
+        load_tflite_model(path)
 
 
 def test_the_same_model_gives_the_same_file(make_trained, tmp_path):

@@ -35,7 +35,9 @@ def _tensor(key, shape):
     values = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode()))).standard_normal(
         shape, dtype=np.float32
     )
-    if "norm" in key and key.endswith("weight"):
+    if key.endswith("running_var"):
+        return 0.5 + np.abs(values)
+    if len(shape) == 1 and key.endswith("weight"):  # a normalisation's scale
         return 1 + 0.2 * values
     if len(shape) == 1:
         return 0.2 * values

@@ -191,7 +191,7 @@ def test_stage_features_of_a_loaded_model(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for a, b in zip(stage_features(model)(images()), stage_features(loaded)(images()), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ValueError, match="not a PiT or ViT"):
+    with pytest.raises(ValueError, match="it has no stages"):
         stage_features(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
 
 

@@ -25,7 +25,7 @@ def assert_close(actual, expected):
     assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("name", pit_keras.list_models())
+@pytest.mark.parametrize("name", pit_keras.list_models("[pv]it_*"))
 def test_logits_and_stages_equal_the_reference(name):
     model = pit_keras.create_model(name)
     pit_keras.load_pytorch_weights(model, torch_state_dict(name))

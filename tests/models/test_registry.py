@@ -1,10 +1,14 @@
+import math
+
 import keras
+import numpy as np
 import pytest
 
 import pit_keras
 from pit_keras.models import variant_of
 
-# Table 1 of the paper, and DeiT's table 1; counted exactly.
+# Table 1 of the paper, and DeiT's table 1; counted exactly. The convolutional networks' are counted
+# in test_resnet.py, test_regnet.py and test_applications.py.
 PARAMETERS = {
     "pit_b": 73_764_840,
     "pit_b_distilled": 74_790_096,
@@ -21,6 +25,11 @@ PARAMETERS = {
     "vit_ti": 5_717_416,
     "vit_ti_distilled": 5_910_800,
 }
+CONVOLUTIONAL = [
+    *(f"efficientnet_b{size}" for size in range(6)),
+    *("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
+    *("regnety_160", "resnet101", "resnet152", "resnet50", "resnet50_no_pooling"),
+]
 
 
 def small(name, **arguments):
@@ -32,9 +41,10 @@ def small(name, **arguments):
 
 
 def test_every_variant_is_listed():
-    assert pit_keras.list_models() == sorted(PARAMETERS)
+    assert pit_keras.list_models() == sorted([*PARAMETERS, *CONVOLUTIONAL])
     assert pit_keras.list_models("pit_ti*") == ["pit_ti", "pit_ti_distilled"]
-    assert pit_keras.list_models("resnet*") == []
+    assert pit_keras.list_models("resnet50*") == ["resnet50", "resnet50_no_pooling"]
+    assert pit_keras.list_models("alexnet*") == []
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
@@ -79,6 +89,21 @@ def test_any_size_channels_classes_and_overrides(arguments, shape):
         assert small(name, **arguments).output_shape == shape
 
 
+def test_numpys_numbers_are_numbers():
+    model = small(
+        "pit_ti",
+        classes=np.int64(7),
+        input_shape=[np.int32(32), 24, np.uint8(3)],
+        patch_size=np.int64(4),
+        depths=[np.int64(1)] * 3,
+        drop_rate=np.float32(0.5),
+        mlp_ratio=2,
+    )
+
+    assert (model.input_shape, model.output_shape) == ((None, 32, 24, 3), (None, 7))
+    assert keras.models.model_from_json(model.to_json()).count_params() == model.count_params()
+
+
 def test_classifier_activation():
     images = keras.random.normal((2, 32, 32, 3), seed=1)
     model = small("pit_ti_distilled", classifier_activation="softmax")
@@ -91,16 +116,31 @@ def test_classifier_activation():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pit_keras.create_model("pit_l"), "Did you mean pit_.*Models are: pit_b, "),
-        (lambda: pit_keras.create_model("efficientnet"), "Models are: pit_b, "),
+        (lambda: pit_keras.create_model("pit_l"), "Did you mean pit_.*Models are: eff"),
+        (lambda: pit_keras.create_model("vgg"), r"Unknown model 'vgg'\. Models are: eff"),
+        (lambda: pit_keras.create_model(50), "Unknown model 50"),
         (lambda: small("pit_ti", dropout=0.1), "no argument 'dropout'; arguments are classes, "),
         (lambda: small("pit_ti", heads=(2, 4)), "heads of pit_ti must be 3 positive integers"),
         (lambda: small("pit_ti", heads=4), "heads of pit_ti must be 3 positive integers"),
-        (lambda: small("pit_ti", patch_size=0), "patch_size of pit_ti must be a positive number"),
+        (lambda: small("pit_ti", patch_size=0), "patch_size of pit_ti must be a positive integer"),
+        (lambda: small("pit_ti", patch_size=4.5), "patch_size of pit_ti must be a positive int"),
+        (lambda: small("pit_ti", depths=(1, True, 1)), "depths of pit_ti must be 3 positive int"),
+        (lambda: small("pit_ti", mlp_ratio=math.inf), "mlp_ratio of pit_ti must be a positive num"),
+        (lambda: small("pit_ti", mlp_ratio=math.nan), "mlp_ratio of pit_ti must be a positive num"),
+        (lambda: small("pit_ti", mlp_ratio=True), "mlp_ratio of pit_ti must be a positive number"),
         (lambda: small("pit_ti", heads=(2, 3, 6)), "Stage 2 has 96 channels.*multiple of the 64"),
         (lambda: small("pit_ti", classes=0), "classes must be a positive integer"),
+        (lambda: small("pit_ti", classes=True), "classes must be a positive integer; got True"),
+        (lambda: small("pit_ti", classes=np.True_), "classes must be a positive integer; got "),
         (lambda: small("pit_ti", input_shape=(32, 32)), "three positive integers"),
-        (lambda: small("pit_ti", drop_path_rate=1.0), r"drop_path_rate must lie in \[0, 1\)"),
+        (lambda: small("pit_ti", input_shape=224), "may be None; got 224"),
+        (lambda: small("pit_ti", input_shape=None), "may be None; got None"),
+        (lambda: small("pit_ti", input_shape="224"), "may be None; got '224'"),
+        (lambda: small("pit_ti", drop_path_rate=1.0), r"drop_path_rate must be a number in \[0, 1"),
+        (lambda: small("pit_ti", drop_rate=None), r"drop_rate must be a number .* got None"),
+        (lambda: small("pit_ti", drop_rate="0.1"), r"drop_rate must be a number .* got '0\.1'"),
+        (lambda: small("pit_ti", drop_rate=True), r"drop_rate must be a number .* got True"),
+        (lambda: small("pit_ti", attention_drop_rate=math.nan), "number .* got nan"),
         (
             lambda: small("pit_ti", input_shape=(3, 64, 3)),
             "3 x 64 pixels is smaller than one patch",
@@ -110,12 +150,62 @@ def test_classifier_activation():
             lambda: small("pit_ti", input_shape=(6, 32, 3)),
             "6 x 32 pixels leaves stage 2 a grid of 1 x 8 tokens, which pooling cannot halve",
         ),
-        (lambda: small("pit_ti", weights="imagenet"), "Unknown weights 'imagenet'"),
+        (
+            lambda: small("pit_ti", weights="imagnet"),
+            "Unknown weights 'imagnet'; give None, 'imagenet',",
+        ),
     ],
 )
 def test_bad_input_is_explained(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["pit_ti", "vit_ti", "resnet50", "regnety_160", "mobilenet_v2"])
+def test_without_the_top_there_is_no_activation(name):
+    with pytest.raises(ValueError, match=r"classifier_activation .* be None, got 'softmax'\.$"):
+        pit_keras.create_model(name, include_top=False, classifier_activation="softmax")
+
+
+@pytest.mark.parametrize("value", ["no", 0, None, np.False_], ids=repr)
+def test_choices_are_true_or_false(value):
+    with pytest.raises(ValueError, match=r"^include_top must be True or False; got "):
+        small("pit_ti", include_top=value)
+    with pytest.raises(ValueError, match=r"^weights_across_distillation must be True or False; "):
+        small("pit_ti", weights="imagenet", weights_across_distillation=value)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "mobilenet_v2"])
+def test_only_what_has_a_distilled_form_takes_weights_across_distillation(name):
+    with pytest.raises(ValueError, match=f"must be False for {name}, which has no distilled form"):
+        pit_keras.create_model(name, weights="imagenet", weights_across_distillation=True)
+
+
+@pytest.mark.parametrize("weights", [5, True, [], b"x", np.zeros(2)], ids=repr)
+def test_weights_of_no_known_form_are_refused(weights):
+    with pytest.raises(ValueError, match=r"^weights must be None, 'imagenet', or the path of a "):
+        small("pit_ti", weights=weights)
+
+
+@pytest.mark.parametrize("pattern", [5, None, b"pit"])
+def test_a_pattern_is_a_string(pattern):
+    with pytest.raises(ValueError, match=r"^pattern must be a string"):
+        pit_keras.list_models(pattern)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"output_stride": 8.0}, "output_stride must be 8, or 4 .*; got 8.0"),
+        ({"stride": 1, "output_stride": 4.0}, "output_stride must be 4, or 2 .*; got 4.0"),
+        ({"base_size": (True, True)}, "two positive integers; got .True, True"),
+        ({"base_size": (32.0, 32)}, "two positive integers; got .32.0, 32"),
+        ({"mlp_ratio": 1e-6}, "^mlp_ratio=1e-06 leaves the MLP of pit_ti no hidden units; "),
+    ],
+)
+def test_overrides_are_whole_and_leave_something(override, message):
+    with pytest.raises(ValueError, match=message):
+        small("pit_ti", **override)
 
 
 def test_missing_weights_file():

@@ -1,7 +1,16 @@
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
 from pit_keras.training.command_line import config_from_flags, parse_training_flags
+from pit_keras.training.config import Config, field_paths
+
+TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 
 
 def config_of(*arguments):
@@ -46,8 +55,21 @@ def test_one_side_is_a_square():
         (["--config.optimizer.learning_rat=1"], "did you mean optimizer.learning_rate"),
         (["--noconfig.data.flop"], "did you mean data.flip"),
         (["--config.zzz=1"], "no configuration field 'zzz'; fields are recipe, model.name"),
-        (["--config.training.epochs=many"], "could not convert|invalid literal|epochs=many"),
-        (["--recipe=deit3"], "value should be one of <vanilla\\|cutmix>"),
+        (["--config.model=3"], "'model'; its fields are model.name, model.weights"),
+        (["--config=3"], "--config takes one field at a time: --config.training.epochs=10"),
+        (["--config.training.epochs=many"], "--config.training.epochs must be int; got 'many'"),
+        (["--epochs=many"], "--epochs must be int; got 'many'"),
+        (
+            ["--config.model.depths=1,2,3x"],
+            r"--config.model.depths must be \(int, ...\) or None; got '1,2,3x'",
+        ),
+        (
+            ["--config.data.crop_scale=(0.5,1)", "--config.data.crop_scale=(0.6,1)"],
+            "--config.data.crop_scale is given twice",
+        ),
+        (["--dataset="], "--dataset must be given; --help lists all flags"),
+        (["--dataset=", "--output_dir="], "--dataset and --output_dir must be given"),
+        (["--recipe=deit3"], "value should be one of <vanilla\\|cutmix\\|finetune>"),
         (["--distribute=tpu"], "value should be one of"),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
     ],
@@ -67,12 +89,72 @@ def test_wrong_flags_are_one_sentence(arguments, message):
             "training.epochs is set twice, to 6 and to 7",
         ),
         (["--config.model.name=pit_b"], "model.name is set twice"),
-        (["--config.data.crop_scale=0.5"], "data.crop_scale must be 2 numbers"),
-        (["--config.data.crop_scale=(0.5, 'x')"], "data.crop_scale must be 2 numbers"),
-        (["--epochs=0"], "training.epochs must be positive; got 0"),
-        (["--epochs=3"], "optimizer.warmup_epochs must be not negative and less than the 3 epochs"),
+        (
+            ["--config.data.crop_scale=0.5"],
+            r"^--config.data.crop_scale must be \(float, float\); got 0.5\.$",
+        ),
+        (["--config.data.crop_scale=(0.5, 'x')"], r"\(float, float\); got \(0.5, 'x'\)\.$"),
+        (
+            ["--config.data.image_size=(8, 8.5)"],
+            r"^--image_size must be \(int, int\); got \(8, 8.5",
+        ),
+        (["--epochs=0"], "^--epochs must be positive; got 0"),
+        (["--batch_size=0"], "^--batch_size must be positive; got 0"),
+        (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
+        (["--seed=4294967296"], "^--seed must be at least 0"),
+        (["--dataset=folder:"], "^--dataset must be digits, folder:PATH or"),
+        (["--weights="], "^--weights must be imagenet or the path of a weights file; got ''"),
+        (
+            ["--epochs=3"],
+            "^--config.optimizer.warmup_epochs must be not negative and less than the 3 epochs",
+        ),
     ],
 )
 def test_wrong_values_are_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         config_of(*arguments)
+
+
+def test_weights_of_a_recipe_can_be_switched_off():
+    assert config_of("--weights=a.keras").model.weights == "a.keras"
+    assert config_of("--weights=none").model.weights is None
+
+
+def run_train(*arguments):
+    command = [sys.executable, TRAIN, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_flags_and_overrides_and_is_no_failure():
+    process = run_train("--help")
+    assert process.returncode == 0
+    assert "--output_dir\n      Run folder, made if need be. (required)" in process.stdout
+    assert "--weights\n" in process.stdout
+    for path in field_paths(Config()):
+        assert f"  {path} = " in process.stdout
+
+
+def test_a_bare_call_is_one_sentence():
+    process = run_train()
+    assert process.returncode == 1
+    assert process.stderr.endswith(
+        "error: --dataset and --output_dir must be given; --help lists all flags.\n"
+    )
+
+
+def test_an_interrupt_before_training_leaves_no_traceback():
+    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
+    process = subprocess.Popen(
+        [sys.executable, TRAIN, "--dataset=digits", "--output_dir=never"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    for line in process.stderr:
+        if line.endswith("absl.app\n"):  # its own imports go on from here
+            process.send_signal(signal.SIGINT)
+            break
+    rest = process.stderr.read()
+    assert process.wait() == -signal.SIGINT
+    assert "Traceback" not in rest
+    process.stderr.close()

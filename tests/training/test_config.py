@@ -25,6 +25,20 @@ def test_unknown_fields_are_named_with_the_nearest():
         Config.from_json('{"optimizer": {"speed": 1}}')
 
 
+def test_a_missing_field_is_named():
+    text = Config().to_json().replace('    "seed": 0,\n', "")
+    with pytest.raises(ValueError, match=r"it lacks training\.seed\.$"):
+        Config.from_json(text)
+    with pytest.raises(ValueError, match=r"it lacks recipe, model\.name, "):
+        Config.from_json("{}")
+
+
+def test_an_ill_typed_field_is_named():
+    text = Config().to_json().replace('"seed": 0', '"seed": "zero"')
+    with pytest.raises(ValueError, match=r"training\.seed must be int; got 'zero'"):
+        Config.from_json(text)
+
+
 def test_differences():
     config, other = Config(), Config()
     other.training.epochs = 7
@@ -44,6 +58,11 @@ def test_differences():
         ("data.image_size", (224, 0), "two positive integers"),
         ("data.std", (1.0, 0.0, 1.0), "three positive numbers"),
         ("data.cutmix_alpha", -1.0, "not negative"),
+        ("data.mixup_alpha", -1.0, "not negative"),
+        ("data.mix_mode", "pixel", "one of batch, element"),
+        ("data.erasing", 1.5, r"a probability in \[0, 1\]"),
+        ("data.rand_augment_magnitude", 11.0, "from 0 to 10"),
+        ("data.rand_augment_std", -1.0, "not negative"),
         ("optimizer.learning_rate", 0.0, "positive"),
         ("optimizer.learning_rate", float("inf"), "positive"),
         ("optimizer.warmup_epochs", 100.0, "less than the 100 epochs"),
@@ -54,6 +73,20 @@ def test_differences():
         ("training.eval_batch_size", 0, "positive"),
         ("training.label_smoothing", 1.0, r"in \[0, 1\)"),
         ("training.keep_checkpoints", 0, "positive"),
+        ("training.seed", -1, "at least 0"),
+        ("training.seed", 2**32, "less than 2"),
+        ("data.dataset", "", "digits, folder:PATH"),
+        ("data.dataset", "folder:", "digits, folder:PATH"),
+        ("model.weights", "", "imagenet or the path"),
+        ("model.frozen_stages", -1, "not negative"),
+        ("model.frozen_stages", 1, "0 without model.weights"),
+        ("optimizer.layer_decay", 0.0, r"in \(0, 1\]"),
+        ("optimizer.layer_decay", 1.1, r"in \(0, 1\]"),
+        ("training.epochs", 2.5, "int; got 2.5"),
+        ("training.epochs", True, "int; got True"),
+        ("data.flip", 1, "bool; got 1"),
+        ("model.depths", (1, "2"), r"\(int, ...\) or None; got \(1, '2'\)"),
+        ("data.std", (1.0, 1.0), r"\(float, float, float\)"),
         ("training.distribute", "tpu", "one of none, mirrored"),
         ("training.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
     ],

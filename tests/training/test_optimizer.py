@@ -282,6 +282,77 @@ def test_half_precision_variables_are_updated_in_float32():
     assert np.isfinite(variable.numpy()).all()
 
 
+def scaled_pairs(scales):
+    """An optimizer with factors for two kernels and a bias, and one alone for each of them."""
+    rng = np.random.default_rng(3)
+    starts = [rng.normal(size=shape) for shape in ((4, 5), (4, 5), (5,))]
+    names = ("a/kernel", "b/kernel", "b/bias")
+    settings = {"weight_decay": 0.3, "wd_ratio": 0.5}
+    together = [make_variable(n, v) for n, v in zip(names, starts, strict=True)]
+    optimizer = AdamP(learning_rate=0.1, **settings)
+    optimizer.scale_learning_rates(zip(together, scales, strict=True))
+    alone = [make_variable(n, v) for n, v in zip(names, starts, strict=True)]
+    others = [AdamP(learning_rate=0.1 * scale, **settings) for scale in scales]
+    return optimizer, together, others, alone
+
+
+def test_a_scaled_rate_is_that_of_an_optimizer_of_its_own():
+    """Step and decay both: as two parameter groups of PyTorch."""
+    optimizer, together, others, alone = scaled_pairs((0.25, 1.0, 0.5))
+    optimizer.build(together)
+    apply = tf.function(lambda *gradients: optimizer.apply(list(gradients)), jit_compile=True)
+
+    for step in range(5):
+        gradients = [
+            tf.constant(np.random.default_rng([step, i]).normal(size=v.shape), "float32")
+            for i, v in enumerate(together)
+        ]
+        apply(*gradients)
+        for other, gradient, variable in zip(others, gradients, alone, strict=True):
+            other.apply([gradient], [variable])
+
+    for scaled, variable in zip(together, alone, strict=True):
+        np.testing.assert_allclose(scaled.numpy(), variable.numpy(), rtol=2e-6, atol=1e-7)
+
+
+def test_a_scale_of_one_changes_no_bit():
+    gradients = [tf.constant(np.random.default_rng(9).normal(size=(4, 5)), "float32")]
+    plain, scaled = (make_variable("a/kernel", np.ones((4, 5))) for _ in range(2))
+    optimizers = [AdamP(learning_rate=0.1, weight_decay=0.3) for _ in range(2)]
+    optimizers[1].scale_learning_rates([(scaled, 1.0)])
+    for _ in range(3):
+        optimizers[0].apply(gradients, [plain])
+        optimizers[1].apply(gradients, [scaled])
+    np.testing.assert_array_equal(plain.numpy(), scaled.numpy())
+
+
+def test_scaled_rates_under_mirrored_strategy_and_loss_scaling():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        plain, scaled = (make_variable(f"{name}/bias", np.zeros(3)) for name in "ab")
+        inner = AdamP(learning_rate=1.0)
+        inner.scale_learning_rates([(scaled, 0.125)])
+        optimizer = keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0)
+        optimizer.build([plain, scaled])
+    gradient = tf.constant([1.0, -2.0, 3.0])
+    step = tf.function(
+        lambda: strategy.run(lambda: optimizer.apply([gradient, gradient], [plain, scaled]))
+    )
+    step()
+    np.testing.assert_allclose(plain.numpy(), [-1, 1, -1], rtol=1e-6)
+    np.testing.assert_allclose(scaled.numpy(), [-0.125, 0.125, -0.125], rtol=1e-6)
+
+
+def test_scales_that_cannot_be():
+    variable = make_variable("a/bias", np.ones(3))
+    optimizer = AdamP()
+    with pytest.raises(ValueError, match="must not be negative"):
+        optimizer.scale_learning_rates([(variable, -0.5)])
+    optimizer.build([variable])
+    with pytest.raises(ValueError, match="before it is built"):
+        optimizer.scale_learning_rates([(variable, 0.5)])
+
+
 def test_gradient_accumulation_decays_once_per_update():
     start, gradient = np.ones((2, 3)), tf.constant([[1.0, 2, 3], [4, 5, 6]])
     plain, accumulated = make_variable("a/kernel", start), make_variable("b/kernel", start)

@@ -31,11 +31,20 @@ def test_cutmix_differs_from_vanilla_by_cutmix():
     assert cutmix.data.cutmix_alpha == 1.0
 
 
+def test_finetune_starts_from_pretrained_weights_and_suits_a_small_folder():
+    config = recipe("finetune", "pit_b")
+    assert config.model.weights == "imagenet"
+    assert (config.training.epochs, config.training.batch_size) == (30, 32)
+    assert (config.optimizer.layer_decay, config.model.frozen_stages) == (0.75, 0)
+    assert config.optimizer.warmup_epochs == 3
+    assert config.training.label_smoothing == config.model.drop_path_rate == 0.1
+
+
 def test_pit_b_warms_up_longer():
     assert recipe("cutmix", "pit_b").optimizer.warmup_epochs == 10
     assert recipe("vanilla", "pit_b_distilled").optimizer.warmup_epochs == 10
 
 
 def test_unknown_recipe():
-    with pytest.raises(ValueError, match="'deit3'; recipes are vanilla, cutmix"):
+    with pytest.raises(ValueError, match="'deit3'; recipes are vanilla, cutmix, finetune"):
         recipe("deit3", "pit_s")

@@ -13,6 +13,7 @@ import pytest
 from pit_keras.data.sources import open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
+from pit_keras.models import create_model
 from pit_keras.training.config import Config
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.training.schedule import warmup_cosine
@@ -52,7 +53,7 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert list(folder.logs.rglob("events.out.tfevents.*"))
     assert len(list(folder.checkpoints.glob("ckpt-*.index"))) == config.training.keep_checkpoints
     assert len(list(folder.best_checkpoint.glob("ckpt-*.index"))) == 1
-    assert not [file for file in path.iterdir() if file.name.startswith(".")]
+    assert [file.name for file in path.iterdir() if file.name.startswith(".")] == [".lock"]
 
 
 def test_results_are_those_of_the_best_epoch_and_of_the_saved_model(finished):
@@ -164,6 +165,147 @@ def test_an_unreadable_checkpoint_falls_back_to_the_one_before(
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.fixture
+def unfinished(finished, tmp_path):
+    """A copy of the finished run, as if it had been killed before its results were written."""
+    config, path, _, results = finished
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(path, folder.path)
+    folder.results.unlink()
+    return config, folder, results
+
+
+def contents(path):
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def forget_last_epoch(folder):
+    """Takes a finished run back to where it was before its last epoch."""
+    folder.results.unlink()
+    newest = max(folder.checkpoints.glob("ckpt-*.index"))
+    for file in folder.checkpoints.glob(f"{newest.stem}.*"):
+        file.unlink()
+    (folder.checkpoints / "checkpoint").unlink()
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(unfinished):
+    config, folder, _ = unfinished
+    with folder.locked():
+        before = contents(folder.path)
+        with pytest.raises(OSError, match="Another process is training in"):
+            train(config, folder.path)
+        assert contents(folder.path) == before
+
+
+def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
+    config, folder, _ = unfinished
+    shutil.rmtree(folder.checkpoints)
+    before = contents(folder.path)
+    with pytest.raises(FileNotFoundError, match=r"epochs were done, but .*checkpoints holds no"):
+        train(config, folder.path)
+    assert {p: c for p, c in contents(folder.path).items() if p.name != ".lock"} == {
+        p: c for p, c in before.items() if p.name != ".lock"
+    }
+
+
+def test_a_lost_index_of_checkpoints_is_written_anew(unfinished, capsys):
+    config, folder, results = unfinished
+    (folder.checkpoints / "checkpoint").unlink()
+
+    _, again = train(config, folder.path)
+
+    printed = capsys.readouterr().out
+    assert "checkpoints/checkpoint is missing or damaged; it is written anew." in printed
+    assert "Carrying on after epoch 3 of 3." in printed
+    assert again == results
+
+
+@pytest.mark.parametrize("is_finished", [False, True])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished, capsys):
+    config, folder, results = unfinished
+    whole = folder.model.read_bytes()
+    folder.model.unlink() if damage == "missing" else folder.model.write_bytes(whole[:5000])
+    if is_finished:
+        folder.results.write_text(json.dumps(results))
+
+    _, again = train(config, folder.path)
+
+    printed = capsys.readouterr().out
+    assert ("is missing" if damage == "missing" else "model.keras cannot be read") in printed
+    assert "model.keras is written anew from the checkpoint of the best epoch" in printed
+    assert again == pytest.approx(results) if is_finished else again["top1"] == results["top1"]
+    best, mended = (keras.models.load_model(p / "model.keras") for p in (finished[1], folder.path))
+    for a, b in zip(best.get_weights(), mended.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_that_cannot_be_written_anew(unfinished):
+    config, folder, _ = unfinished
+    folder.model.unlink()
+    shutil.rmtree(folder.best_checkpoint)
+    with pytest.raises(FileNotFoundError, match="is lost, and so is the best epoch's checkpoint"):
+        train(config, folder.path)
+
+
+def test_a_lost_history_is_told(unfinished, capsys):
+    config, folder, results = unfinished
+    folder.history.unlink()
+    _, again = train(config, folder.path)
+    assert "history.csv has lost the rows of 3 epochs." in capsys.readouterr().out
+    assert again == results
+
+
+def test_a_run_longer_than_asked_for_is_left_alone(make_tiny_config, tmp_path):
+    config, folder = make_tiny_config(), RunFolder(tmp_path / "run")
+    train(config, folder.path)
+    folder.results.unlink()
+    config.training.epochs = 2
+    folder.config.write_text(config.to_json())
+
+    with pytest.raises(FileExistsError, match="holds a run of 3 epochs already"):
+        train(config, folder.path)
+
+    assert not folder.results.exists()
+
+
+def test_fine_tuning_keeps_frozen_stages_and_carries_on_without_the_weights_file(
+    make_tiny_config, tmp_path
+):
+    """Compiled, on a mirrored strategy, with layer-wise rates."""
+    config, folder = make_tiny_config(), RunFolder(tmp_path / "run")
+    config.training.epochs, config.optimizer.warmup_epochs = 2, 0.0
+    config.training.jit, config.training.distribute = True, "mirrored"
+    sizes = {name: getattr(config.model, name) for name in ("patch_size", "stride", "head_dim")}
+    start = create_model("pit_ti", classes=3, input_shape=(24, 24, 3), depths=(1, 1, 1), **sizes)
+    weights = tmp_path / "start.weights.h5"
+    start.save_weights(weights)
+    config.model.weights, config.model.frozen_stages = str(weights), 2
+    config.optimizer.layer_decay = 0.5
+
+    trainer, _ = train(config, folder.path)
+
+    saved = keras.models.load_model(folder.model)
+    assert all(layer.trainable for layer in saved.layers)
+    changed = {
+        layer.name
+        for layer in saved.layers
+        for a, b in zip(layer.weights, start.get_layer(layer.name).weights, strict=True)
+        if not np.array_equal(a.numpy(), b.numpy())
+    }
+    assert changed == {"pooling2", "stage3_block1", "norm", "head"}
+
+    history, results = rows(folder.path), json.loads(folder.results.read_text())
+    forget_last_epoch(folder)
+    weights.unlink()
+    again, _ = train(config, folder.path)
+
+    assert rows(folder.path) == history
+    assert json.loads(folder.results.read_text()) == results
+    for a, b in zip(trainer.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
@@ -174,6 +316,7 @@ def test_an_unreadable_checkpoint_falls_back_to_the_one_before(
         ("training.label_smoothing", 0.1),
         ("model.name", "pit_ti_distilled"),
         ("model.name", "vit_ti"),
+        ("model.name", "resnet50"),
     ],
 )
 def test_every_kind_of_run_learns(path, value, make_tiny_config, tmp_path):
@@ -184,6 +327,9 @@ def test_every_kind_of_run_learns(path, value, make_tiny_config, tmp_path):
         # Its weights begin much smaller than PiT's.
         config.model.depths, config.model.head_dim = None, 16
         config.training.epochs = 12
+    if value == "resnet50":
+        config.model.patch_size = config.model.stride = config.model.head_dim = None
+        config.model.depths, config.model.base_width = (1, 1, 1, 1), 4
     parent, name = path.split(".")
     setattr(getattr(config, parent), name, value)
     try:
@@ -220,25 +366,46 @@ def test_precision_and_step_compilation_agree_with_plain_float32(make_tiny_confi
     assert losses["half"] == pytest.approx(losses["plain"], rel=2e-2)
 
 
-def test_a_broken_image_is_skipped_in_training_and_named_in_evaluation(
-    make_tiny_config, digit_folder, tmp_path, caplog
-):
-    data = tmp_path / "data"
-    shutil.copytree(digit_folder, data / "train")
-    shutil.copytree(digit_folder, data / "val")
-    broken = data / "train/1/05.png"
-    broken.write_bytes(broken.read_bytes()[:60])
+@pytest.fixture
+def config_with_val(make_tiny_config, digit_folder, tmp_path):
+    """A run of two epochs on a folder with a val part of its own."""
+    for split in ("train", "val"):
+        shutil.copytree(digit_folder, tmp_path / "data" / split)
     config = make_tiny_config()
-    config.data.dataset = f"folder:{data}"
-    config.training.epochs, config.optimizer.warmup_epochs = 1, 0.0
-    _, results = train(config, tmp_path / "run")
-    assert results["unreadable_images"] == 1
-    assert "train/1/05.png" in caplog.text
+    config.data.dataset = f"folder:{tmp_path}/data"
+    config.training.epochs, config.optimizer.warmup_epochs = 2, 0.0
+    return config
 
-    broken = data / "val/2/07.png"
-    broken.write_bytes(b"not an image")
+
+def test_broken_training_images_are_skipped_and_counted_the_same_after_a_restart(
+    config_with_val, tmp_path, caplog
+):
+    for name in ("0/03.png", "1/05.png"):
+        broken = tmp_path / "data/train" / name
+        broken.write_bytes(broken.read_bytes()[:60])
+    folder = RunFolder(tmp_path / "run")
+
+    _, results = train(config_with_val, folder.path)
+
+    assert results["unreadable_images"] == 2
+    assert "train/1/05.png" in caplog.text
+    assert "train/1/05.png" in folder.unreadable.read_text()
+    history = rows(folder.path)
+
+    for name in ("0/03.png", "1/05.png"):  # mended: they are not met a second time
+        shutil.copy(tmp_path / "data/val" / name, tmp_path / "data/train" / name)
+    forget_last_epoch(folder)
+    _, again = train(config_with_val, folder.path)
+
+    assert rows(folder.path)[1]["unreadable_images"] == history[0]["unreadable_images"]
+    assert again["unreadable_images"] == 2
+
+
+def test_a_broken_validation_image_is_named_before_a_folder_is_made(config_with_val, tmp_path):
+    (tmp_path / "data/val/2/07.png").write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"val/2/07.png cannot be read"):
-        train(config, tmp_path / "other")
+        train(config_with_val, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -248,6 +415,7 @@ def test_a_broken_image_is_skipped_in_training_and_named_in_evaluation(
         ({"config.json": "[1]"}, ValueError, "is not a run's configuration"),
         ({"config.json": "{"}, ValueError, "is not a run's configuration"),
         ({"config.json": '{"speed": 1}'}, ValueError, "'speed'"),
+        ({"config.json": "{}"}, ValueError, "it lacks recipe, model.name, model.weights"),
     ],
 )
 def test_folders_that_are_no_run_are_left_alone(
@@ -273,7 +441,7 @@ def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
     [
         ("model.name", "pit_m", "Unknown model 'pit_m'. Did you mean"),
         ("data.image_size", (3, 3), "smaller than one patch"),
-        ("training.batch_size", 1000, "batch size must be between 1 and the 108 training images"),
+        ("training.batch_size", 1000, r"\(--batch_size\) must be between 1 and the 108 training"),
     ],
 )
 def test_what_does_not_fit_is_told_before_a_folder_is_made(
@@ -295,6 +463,19 @@ def test_history_keeps_only_the_epochs_that_a_checkpoint_holds(tmp_path):
     assert history.read_text() == "epoch,loss\n0,3.0\n1,2.0\n"
     keep_history_rows(history, 0)
     assert history.read_text() == ""
+
+
+def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
+    finished, make_tiny_config, tmp_path, capsys
+):
+    _, path, _, _ = finished
+    folder = RunFolder(tmp_path)
+    folder.create(make_tiny_config(), ("0", "1", "2"))
+    folder.history.write_text("".join(RunFolder(path).history.open(newline="").readlines()[:2]))
+    shutil.copy(RunFolder(path).model, folder.model)
+    train(make_tiny_config(), tmp_path)
+    assert "No epoch of the run in" in capsys.readouterr().out
+    assert rows(tmp_path) == rows(path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_tiny_config, tmp_path):

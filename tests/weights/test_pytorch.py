@@ -297,7 +297,7 @@ def test_a_safetensors_file_becomes_a_model(tmp_path):
     safetensors.numpy.save_file(checkpoint.state, path)
     assert_holds(small("pit_ti_distilled", weights=path), checkpoint.values)
     assert_holds(small("pit_ti_distilled", weights=str(path)), checkpoint.values)
-    with pytest.raises(ValueError, match=r"weights\.safetensors does not fit pit_ti: .*head_dist"):
+    with pytest.raises(ValueError, match=r"weights\.safetensors is distilled and pit_ti is not"):
         small("pit_ti", weights=path)
 
 
@@ -316,5 +316,15 @@ def test_a_missing_file_and_an_unknown_format_are_told_apart(plain, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"There is no weights file .*none"):
             load_weights(plain, path)
     for name in ("weights.npz", "weights", "imagenet"):
-        with pytest.raises(ValueError, match=f"Unknown weights .*{name}'; give None or the path"):
+        with pytest.raises(
+            ValueError, match=f"Unknown weights .*{name}'; give None, 'imagenet', or"
+        ):
             load_weights(plain, tmp_path / name)
+
+
+def test_numbers_too_large_for_float32_are_refused():
+    state = dict(Checkpoint("pit_ti").state)
+    state["norm.bias"] = state["norm.bias"].astype("float64") * 1e300
+
+    with pytest.raises(ValueError, match=r"norm\.bias holds values that are not finite"):
+        pit_keras.load_pytorch_weights(small("pit_ti"), state)

@@ -113,6 +113,17 @@ def test_a_truncated_file_is_refused(reference, tmp_path, kept, zipped):
     assert_refused(path)
 
 
+def test_a_changed_byte_is_refused(reference, tmp_path):
+    path = tmp_path / "changed.pth"
+    torch.save(reference.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(ValueError, match="is damaged: the checksum of"):
+        pit_keras.load_pytorch_weights(small(), path)
+
+
 def test_damage_in_the_middle_is_refused_or_told_as_a_misfit(tmp_path):
     """Whatever a damaged pickle makes PyTorch raise, the message stays a sentence."""
     path, model = tmp_path / "checkpoint.pth", small()

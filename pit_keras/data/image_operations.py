@@ -1,0 +1,205 @@
+"""Operations on one image, uint8 (H, W, 3), with the pixels that Pillow gives.
+
+They are what RandAugment draws from (`pit_keras.data.rand_augment`). Operations on single pixels
+and histograms equal Pillow's `ImageOps` exactly; blends and warps follow its arithmetic, so they
+differ by a level where a float is rounded otherwise.
+"""
+
+import math
+
+import tensorflow as tf
+
+# Pillow's weights of red, green and blue in a grey level, in 1/65536 (ITU-R 601-2).
+_LUMA = (19595, 38470, 7471)
+_WINDOW = 4  # taps of the bicubic kernel along one axis
+
+
+def invert(image):
+    """The negative."""
+    return 255 - image
+
+
+def solarize(image, threshold):
+    """Inverts the levels at and above a threshold, an integer in 0..256."""
+    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
+
+
+def solarize_add(image, addend):
+    """Adds 0..128 to the levels below 128."""
+    return tf.where(image < 128, image + tf.cast(addend, tf.uint8), image)
+
+
+def posterize(image, bits):
+    """Keeps the highest bits of each level, 0 to 8 of them."""
+    kept = tf.bitwise.left_shift(255, 8 - tf.cast(bits, tf.int32))
+    return tf.bitwise.bitwise_and(image, tf.cast(tf.bitwise.bitwise_and(kept, 255), tf.uint8))
+
+
+def autocontrast(image):
+    """Stretches each channel to 0..255; a channel of one level stays."""
+    low, high = (
+        tf.cast(reduce(image, axis=(0, 1)), tf.float64) for reduce in (tf.reduce_min, tf.reduce_max)
+    )
+    scale = tf.math.divide_no_nan(tf.constant(255.0, tf.float64), high - low)
+    levels = tf.range(256, dtype=tf.float64)[:, None]  # (256, 1) -> (256, 3)
+    stretched = tf.clip_by_value(tf.cast(levels * scale - low * scale, tf.int32), 0, 255)
+    return _look_up(image, tf.where(high > low, stretched, tf.range(256)[:, None]))
+
+
+def equalize(image):
+    """Flattens the histogram of each channel."""
+    levels = tf.cast(tf.reshape(image, (-1, 3)), tf.int32) + 256 * tf.range(3)
+    counts = tf.math.bincount(tf.reshape(levels, (-1,)), minlength=768, maxlength=768)
+    counts = tf.reshape(counts, (3, 256))
+    brightest = tf.argmax(tf.range(1, 257) * tf.cast(counts > 0, tf.int32), axis=1)
+    last = tf.gather(counts, brightest, batch_dims=1)
+    step = (tf.reduce_sum(counts, axis=1) - last) // 255  # (3,)
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    flattened = (step[:, None] // 2 + below) // tf.maximum(step, 1)[:, None]
+    table = tf.where(step[:, None] > 0, tf.minimum(flattened, 255), tf.range(256))
+    return _look_up(image, tf.transpose(table))  # (3, 256) -> (256, 3)
+
+
+def adjust_color(image, factor):
+    """Blends with the grey image: 0 is grey, 1 the image, more is more colourful."""
+    return _blend(tf.cast(_grey(image), tf.float32)[..., None], image, factor)
+
+
+def adjust_contrast(image, factor):
+    """Blends with the mean grey level: 0 is flat, 1 the image."""
+    mean = tf.floor(tf.reduce_mean(tf.cast(_grey(image), tf.float32)) + 0.5)
+    return _blend(mean, image, factor)
+
+
+def adjust_brightness(image, factor):
+    """Blends with black: 0 is black, 1 the image."""
+    return _blend(0.0, image, factor)
+
+
+def adjust_sharpness(image, factor):
+    """Blends with a smoothed image: 0 is smooth, 1 the image, more is sharper."""
+    return _blend(tf.cast(_smooth(image), tf.float32), image, factor)
+
+
+def shear_x(image, factor, fill):
+    """Shifts each row by `factor` times its distance from the top edge, bicubic."""
+    rows = tf.range(tf.shape(image)[0], dtype=tf.float32) + 0.5
+    return _shift_rows(image, factor * rows, fill)
+
+
+def shear_y(image, factor, fill):
+    """Shifts each column by `factor` times its distance from the left edge, bicubic."""
+    return _swap_axes(shear_x(_swap_axes(image), factor, fill))
+
+
+def translate_x(image, share, fill):
+    """Shifts all rows by a share of the width, to the left if it is positive, bicubic."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    return _shift_rows(image, tf.fill([height], share * tf.cast(width, tf.float32)), fill)
+
+
+def translate_y(image, share, fill):
+    """Shifts all columns by a share of the height, upwards if it is positive, bicubic."""
+    return _swap_axes(translate_x(_swap_axes(image), share, fill))
+
+
+def rotate(image, degrees, fill):
+    """Turns the image around its centre, counter-clockwise if positive, bicubic."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    angle = degrees * (math.pi / 180)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    # Positions relative to the centre: of the result's pixels, then of where they come from.
+    column = tf.range(width, dtype=tf.float32)[None, :] - (tf.cast(width, tf.float32) - 1) / 2
+    row = tf.range(height, dtype=tf.float32)[:, None] - (tf.cast(height, tf.float32) - 1) / 2
+    x = column * cosine - row * sine + (tf.cast(width, tf.float32) - 1) / 2
+    y = column * sine + row * cosine + (tf.cast(height, tf.float32) - 1) / 2
+    return _sample(image, x, y, fill)
+
+
+def _look_up(image, table):
+    """Replaces each level of each channel by a table's entry; int (256, 3)."""
+    indices = tf.cast(image, tf.int32) * 3 + tf.range(3)
+    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), indices)
+
+
+def _grey(image):
+    """Grey levels 0..255 as Pillow's convert("L"): (H, W, 3) -> int32 (H, W)."""
+    weighted = tf.reduce_sum(tf.cast(image, tf.int32) * tf.constant(_LUMA), axis=-1)
+    return tf.bitwise.right_shift(weighted + 32768, 16)
+
+
+def _blend(start, image, factor):
+    """start + factor * (image - start) in whole levels, the fraction cut off."""
+    image = tf.cast(image, tf.float32)
+    return _to_levels(start + factor * (image - start))
+
+
+def _to_levels(values):
+    return tf.cast(tf.clip_by_value(values, 0.0, 255.0), tf.uint8)
+
+
+def _smooth(image):
+    """3 x 3 mean in which the centre counts five times; the image's edge stays as it is."""
+    levels = tf.cast(image, tf.int32)
+    rows = levels[:-2] + levels[1:-1] + levels[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    inner = (2 * (box + 4 * levels[1:-1, 1:-1]) + 13) // 26  # rounded to the nearest level
+    middle = tf.concat([levels[1:-1, :1], inner, levels[1:-1, -1:]], axis=1)
+    smoothed = tf.concat([levels[:1], middle, levels[-1:]], axis=0)
+    large_enough = tf.reduce_all(tf.shape(image)[:2] > 2)
+    return tf.cond(large_enough, lambda: smoothed, lambda: levels)
+
+
+def _swap_axes(image):
+    return tf.transpose(image, (1, 0, 2))
+
+
+def _cubic_weights(fraction):
+    """Weights of the four neighbours of a position (...,) -> (..., 4).
+
+    Pillow warps with Keys' kernel of a = -1, while it resizes with a = -0.5.
+    """
+    d = fraction[..., None]
+    powers = tf.concat([tf.ones_like(d), d, d * d, d * d * d], axis=-1)
+    taps = tf.constant([[0, -1, 2, -1], [1, 0, -2, 1], [0, 1, 1, -1], [0, 0, -1, 1]], tf.float32)
+    return tf.linalg.matmul(powers, taps, transpose_b=True)
+
+
+def _shift_rows(image, offsets, fill):
+    """Bicubic samples of each row at its pixels' positions plus an offset; offsets (H,)."""
+    width = tf.shape(image)[1]
+    whole = tf.floor(offsets)
+    weights = _cubic_weights(offsets - whole)  # (H, 4)
+    columns = tf.range(-1, width + _WINDOW - 2) + tf.cast(whole, tf.int32)[:, None]  # (H, W + 3)
+    taps = tf.gather(image, tf.clip_by_value(columns, 0, width - 1), batch_dims=1)
+    taps = tf.cast(taps, tf.float32)  # (H, W + 3, 3)
+    sampled = tf.add_n(
+        [taps[:, tap : tap + width] * weights[:, tap, None, None] for tap in range(_WINDOW)]
+    )
+    centres = tf.range(width, dtype=tf.float32) + 0.5 + offsets[:, None]
+    inside = (centres >= 0) & (centres < tf.cast(width, tf.float32))
+    return tf.where(inside[..., None], _to_levels(sampled), tf.constant(fill, tf.uint8))
+
+
+def _sample(image, x, y, fill):
+    """Bicubic samples at positions (H, W) in pixels, 0 being the first pixel's centre."""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    left, top = tf.floor(x), tf.floor(y)
+    # Four neighbours in a row lie side by side, so that one gather fetches them together. A window
+    # begins at every column from -2 on, beyond the edges with the edge's pixels.
+    edges = [image[:, :1]] * 2, [image[:, -1:]] * 2
+    padded = tf.concat([*edges[0], image, *edges[1]], axis=1)  # (H, W + 4, 3)
+    starts = width + 1
+    windows = tf.concat([padded[:, tap : tap + starts] for tap in range(_WINDOW)], axis=-1)
+    windows = tf.reshape(windows, (-1, 3 * _WINDOW))  # (H * (W + 1), 4 * 3)
+    start = tf.clip_by_value(tf.cast(left, tf.int32) + 1, 0, width)[..., None]
+    row = tf.cast(top, tf.int32)[..., None] + tf.range(-1, _WINDOW - 1)  # (H, W, 4)
+    indices = tf.clip_by_value(row, 0, height - 1) * starts + start
+    taps = tf.reshape(tf.gather(windows, indices), (-1, _WINDOW, _WINDOW, 3))
+    across, down = (tf.reshape(_cubic_weights(part), (-1, _WINDOW)) for part in (x - left, y - top))
+    weights = down[:, :, None, None] * across[:, None, :, None]  # (H * W, 4, 4, 1)
+    sampled = tf.reduce_sum(tf.cast(taps, tf.float32) * weights, axis=(1, 2))
+    sampled = _to_levels(tf.reshape(sampled, tf.shape(image)))
+    limits = tf.cast(tf.stack([width, height]), tf.float32)
+    inside = (x >= -0.5) & (y >= -0.5) & (x < limits[0] - 0.5) & (y < limits[1] - 0.5)
+    return tf.where(inside[..., None], sampled, tf.constant(fill, tf.uint8))

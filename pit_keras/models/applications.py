@@ -1,0 +1,148 @@
+"""The networks of table 3 that `keras.applications` holds, under names of their own.
+
+They take the same images as all models here; what each of them was made for, other means, other
+ranges or BGR, is a layer inside. The whole family is the table `VARIANTS`.
+"""
+
+import dataclasses
+
+import keras
+from keras import layers, ops
+
+from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from pit_keras.models.convolutions import halved_grids
+
+CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, of values in 0..255
+
+# How networks want the values v of pixels in 0..1: as scale * v - offset, RGB; "caffe" then BGR.
+_ENCODINGS = {
+    "bytes": (255.0, (0.0, 0.0, 0.0)),
+    "signed": (2.0, (1.0, 1.0, 1.0)),
+    "caffe": (255.0, CAFFE_MEAN),
+}
+_FIXED = {"override": False}
+
+
+@keras.saving.register_keras_serializable(package="pit_keras")
+class PixelEncoding(layers.Layer):
+    """Images normalised with ImageNet's mean and deviation, in another encoding; (B, H, W, 3).
+
+    Args:
+        encoding: "bytes" for 0..255, "signed" for -1..1, "caffe" for BGR in 0..255 less the mean.
+    """
+
+    def __init__(self, encoding, **kwargs):
+        super().__init__(**kwargs)
+        if encoding not in _ENCODINGS:
+            raise ValueError(
+                f"Unknown encoding {encoding!r}; known are {', '.join(sorted(_ENCODINGS))}."
+            )
+        self.encoding = encoding
+
+    def call(self, inputs):
+        scale, offsets = _ENCODINGS[self.encoding]
+        scales = [scale * deviation for deviation in IMAGENET_STD]
+        shifts = [
+            scale * mean - offset for mean, offset in zip(IMAGENET_MEAN, offsets, strict=True)
+        ]
+        x = inputs * ops.convert_to_tensor(scales, inputs.dtype)
+        x = x + ops.convert_to_tensor(shifts, inputs.dtype)
+        return ops.flip(x, axis=-1) if self.encoding == "caffe" else x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "encoding": self.encoding}
+
+
+@dataclasses.dataclass(frozen=True)
+class Application:
+    """One network of `keras.applications`. None of its fields can be overridden."""
+
+    constructor: str = dataclasses.field(metadata=_FIXED)
+    encoding: str = dataclasses.field(metadata=_FIXED)  # see `PixelEncoding`
+    image_size: int = dataclasses.field(default=224, metadata=_FIXED)  # that it was published with
+
+    def grids(self, image_size):
+        """Height and width of the maps at strides 4, 8, 16 and 32: 56, 28, 14 and 7 at 224.
+
+        Raises:
+            ValueError: If the image is smaller than `keras.applications` allows.
+        """
+        if any(side is not None and side < 32 for side in image_size):
+            raise ValueError(
+                f"An image of {image_size[0]} x {image_size[1]} pixels is too small: keras."
+                "applications' networks take 32 x 32 or more."
+            )
+        return halved_grids(image_size, (2, 1, 1, 1))
+
+
+VARIANTS = {
+    "resnet101": Application("ResNet101", "caffe"),
+    "resnet152": Application("ResNet152", "caffe"),
+    "mobilenet_v2": Application("MobileNetV2", "signed"),
+    "mobilenet_v3_small": Application("MobileNetV3Small", "bytes"),
+    "mobilenet_v3_large": Application("MobileNetV3Large", "bytes"),
+    "efficientnet_b0": Application("EfficientNetB0", "bytes"),
+    "efficientnet_b1": Application("EfficientNetB1", "bytes", 240),
+    "efficientnet_b2": Application("EfficientNetB2", "bytes", 260),
+    "efficientnet_b3": Application("EfficientNetB3", "bytes", 300),
+    "efficientnet_b4": Application("EfficientNetB4", "bytes", 380),
+    "efficientnet_b5": Application("EfficientNetB5", "bytes", 456),
+}
+
+
+def build(variant, settings, weights=None):
+    """Builds a network of `keras.applications` as a flat functional `keras.Model`.
+
+    MobileNetV3 and EfficientNet keep the dropout and the stochastic depth that Keras gives them.
+
+    Args:
+        variant: An `Application`.
+        settings: `pit_keras.models.registry.Settings`, what is common to all models.
+        weights: None, or "imagenet" for those that Keras downloads and checks.
+
+    Returns:
+        A model from normalised images (B, H, W, 3) to logits (B, classes) in float32, or without
+        its top to the last map's mean (B, C).
+
+    Raises:
+        ValueError: For an image too small or not of three channels, an option that these networks
+            do not take, or weights for another number of classes.
+    """
+    _check(variant, settings, weights)
+    images = keras.Input(settings.input_shape, name="images")
+    encoded = PixelEncoding(variant.encoding, dtype="float32", name="pixel_encoding")(images)
+    network = getattr(keras.applications, variant.constructor)(
+        input_tensor=encoded,
+        input_shape=settings.input_shape,
+        include_top=settings.include_top,
+        pooling=None if settings.include_top else "avg",
+        classes=settings.classes,
+        classifier_activation=None,
+        weights=weights,
+    )
+    outputs = layers.Activation(settings.classifier_activation, dtype="float32", name="outputs")
+    output = outputs(network.output)
+    return keras.Model(images, output, name=settings.name)
+
+
+def _check(variant, settings, weights):
+    variant.grids(settings.input_shape[:2])
+    for option in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
+        if getattr(settings, option):
+            raise ValueError(
+                f"{settings.name} is built by keras.applications, which takes no {option}; it must "
+                f"be 0, got {getattr(settings, option)}."
+            )
+    if settings.input_shape[2] != 3:
+        raise ValueError(
+            f"{settings.name} takes RGB images; input_shape must end in 3, got "
+            f"{settings.input_shape}."
+        )
+    if weights is not None and settings.include_top and settings.classes != 1000:
+        raise ValueError(
+            f"The weights 'imagenet' of {settings.name} are for 1000 classes, got "
+            f"{settings.classes}; leave the top out with include_top=False."
+        )

@@ -1,0 +1,110 @@
+"""Which model a checkpoint was made for, told from the shapes of its tensors alone."""
+
+import dataclasses
+import math
+import re
+
+from pit_keras.models.pit import VARIANTS as PITS
+from pit_keras.models.vit import VARIANTS as VITS
+
+# The first normalisation of each block shows where it stands and how wide it is: PyTorch's names
+# and Keras'. Blocks are counted from 0 and from 1.
+_BLOCKS = (
+    re.compile(r"(?:transformers\.(?P<stage>\d+)\.)?blocks\.\d+\.norm1\.weight"),
+    re.compile(r"stage(?P<stage>\d+)_block\d+/attention_norm/gamma"),
+)
+_PATCHES = (  # PyTorch's (C, channels, h, w), then Keras' (h, w, channels, C)
+    ("patch_embed.conv.weight", 1),
+    ("patch_embed.proj.weight", 1),
+    ("patch_embedding/kernel", 2),
+)
+_HEADS = ("head.bias", "head/bias", "fc.bias", "head.fc.bias")
+# A tensor that only this network has, and its first axis in PyTorch.
+_CONVOLUTIONAL = {
+    "resnet50": ("layer3.5.conv3.weight", 1024),
+    "regnety_160": ("s4.b1.conv3.conv.weight", 3024),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What the shapes of a checkpoint tell; None where they do not.
+
+    Attributes:
+        name: The model of `create_model` that it fits in all but size, classes and channels.
+        classes: Number of classes of its head.
+        channels: Channels of the images that it was made for.
+        grid: Height and width in patches of these images; a ViT's is taken to be square.
+    """
+
+    name: str | None
+    classes: int | None
+    channels: int | None
+    grid: tuple[int, int] | None
+
+
+def describe(shapes):
+    """Describes a checkpoint.
+
+    Args:
+        shapes: Names of tensors to shapes, named by PyTorch or as paths of Keras' variables.
+    """
+    classes = next((shapes[name][0] for name in _HEADS if shapes.get(name)), None)
+    name = next(
+        (
+            name
+            for name, (key, width) in _CONVOLUTIONAL.items()
+            if shapes.get(key, ())[:1] == (width,)
+        ),
+        None,
+    )
+    if name:
+        return Description(name, classes, channels=None, grid=None)
+    tokens = _tokens(shapes)
+    name = _transformer(shapes)
+    if name and tokens == 2:
+        name += "_distilled"
+    channels = next(
+        (shapes[name][axis] for name, axis in _PATCHES if len(shapes.get(name, ())) == 4), None
+    )
+    return Description(name, classes, channels, _grid(shapes, tokens))
+
+
+def hint(shapes, name):
+    """A sentence to end a message with: what a checkpoint looks like, if not like `name`."""
+    looks_like = describe(shapes).name
+    return f" It looks like a checkpoint of {looks_like}." if looks_like not in (None, name) else ""
+
+
+def _transformer(shapes):
+    """The plain variant with these widths and depths, or None."""
+    widths = {}
+    for name, shape in shapes.items():
+        match = next(filter(None, (pattern.fullmatch(name) for pattern in _BLOCKS)), None)
+        if match and len(shape) == 1:
+            widths.setdefault(int(match["stage"] or 0), []).append(shape[0])
+    stages = [widths[stage] for stage in sorted(widths)]
+    for table in (PITS, VITS):
+        for name, row in table.items():
+            depths = row.depths if table is PITS else (row.depth,)
+            pairs = zip(row.widths(), depths, strict=True)
+            if stages == [[width] * depth for width, depth in pairs]:
+                return name
+    return None
+
+
+def _tokens(shapes):
+    for name in ("cls_token", "class_tokens/class_tokens"):
+        if len(shapes.get(name, ())) == 3:
+            return shapes[name][1] + ("dist_token" in shapes)
+    return None
+
+
+def _grid(shapes, tokens):
+    shape = shapes.get("pos_embed") or shapes.get("position_embedding/position_embedding") or ()
+    if len(shape) == 4:
+        return tuple(shape[2:] if "pos_embed" in shapes else shape[1:3])
+    if len(shape) == 3 and tokens is not None:
+        side = math.isqrt(max(shape[1] - tokens, 0))
+        return (side, side) if side * side == shape[1] - tokens else None
+    return None

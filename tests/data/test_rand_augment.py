@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_sample_images
+
+from pit_keras.data.rand_augment import OPERATIONS, RandAugment, draws, rand_augment
+from pit_keras.data.seeds import example_seed
+
+FILL = (124, 116, 104)
+POLICY = RandAugment()
+POINT_OPERATIONS = list(OPERATIONS)[:3] + list(OPERATIONS)[4:7]
+
+
+@pytest.fixture(scope="module")
+def image():
+    return tf.constant(load_sample_images().images[0][100:196, 200:328])
+
+
+def many_draws(policy, count):
+    seeds = tf.data.Dataset.range(count).map(lambda i: draws(example_seed(0, 0, i), policy))
+    columns = zip(*seeds.as_numpy_iterator(), strict=True)
+    return (np.stack(column) for column in columns)
+
+
+def test_operations_are_drawn_alike_and_applied_half_the_time():
+    count = 6000
+
+    choices, levels, signs = many_draws(POLICY, count)
+
+    assert choices.shape == levels.shape == signs.shape == (count, 2)
+    shares = np.bincount(choices.ravel(), minlength=16) / choices.size
+    np.testing.assert_allclose(shares[:15], 0.5 / 15, atol=0.006)
+    assert abs(shares[15] - 0.5) < 0.02
+    # With replacement, and the second independent of the first.
+    both = choices[(choices < 15).all(axis=1)]
+    assert abs((both[:, 0] == both[:, 1]).mean() - 1 / 15) < 0.025
+    assert set(np.unique(signs)) == {-1.0, 1.0}
+    assert abs(signs.mean()) < 0.03
+
+
+def test_levels_are_normal_and_clipped():
+    _, levels, _ = many_draws(POLICY, 6000)
+
+    expected = np.clip(np.random.default_rng(0).normal(0.9, 0.05, 200_000), 0, 1)
+    quantiles = np.linspace(0.02, 0.98, 25)
+    np.testing.assert_allclose(
+        np.quantile(levels, quantiles), np.quantile(expected, quantiles), atol=0.004
+    )
+    assert levels.max() == 1.0
+
+
+def test_levels_do_not_depend_on_the_operation_or_the_sign():
+    choices, levels, signs = many_draws(POLICY, 6000)
+
+    for other in (choices, signs, choices[:, ::-1]):
+        assert abs(np.corrcoef(levels.ravel(), other.ravel())[0, 1]) < 0.03
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_compiled_operations_give_the_same_pixels(name, image):
+    operation = OPERATIONS[name]
+    arguments = image, tf.constant(0.87), tf.constant(-1.0), FILL
+
+    compiled = tf.function(operation, jit_compile=True)(*arguments)
+
+    difference = np.abs(compiled.numpy().astype(int) - operation(*arguments).numpy())
+    # Where the fraction is cut off, the last bit of a float decides about a level.
+    assert difference.max() <= (0 if name in POINT_OPERATIONS else 1)
+    assert difference.mean() < 0.01
+
+
+def test_an_image_depends_on_its_seed_alone(image):
+    augment = tf.function(lambda seed: rand_augment(image, seed, POLICY, FILL))
+
+    views = [augment(example_seed(0, 0, example)).numpy() for example in range(12)]
+
+    for example, view in enumerate(views):
+        assert view.shape == image.shape
+        np.testing.assert_array_equal(view, augment(example_seed(0, 0, example)))
+    assert len({view.tobytes() for view in views}) > 6
+
+
+def test_a_policy_that_never_applies_leaves_the_image(image):
+    policy = RandAugment(probability=0.0)
+
+    np.testing.assert_array_equal(rand_augment(image, example_seed(0, 0, 0), policy, FILL), image)
+
+
+def test_levels_become_the_arguments_of_the_reference():
+    flat = tf.fill((2, 2, 3), tf.constant(100, tf.uint8))
+    ramp = tf.constant(np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3))
+
+    def applied(name, image, level, sign=1.0):
+        return np.asarray(OPERATIONS[name](image, tf.constant(level), sign, FILL))
+
+    # At a level of 0.9: 4 - int(3.6) = 1 bit, a threshold of 256 - int(230.4) = 26, int(99) added.
+    assert set(np.unique(applied("PosterizeIncreasing", ramp, 0.9))) == {0, 128}
+    np.testing.assert_array_equal(
+        applied("SolarizeIncreasing", ramp, 0.9),
+        np.where(np.asarray(ramp) < 26, ramp, 255 - np.asarray(ramp)),
+    )
+    assert applied("SolarizeAdd", flat, 0.9).flat[0] == 199
+    # 1 - 0.81 and 1 + 0.81 of the brightness, never below a tenth of it.
+    assert applied("BrightnessIncreasing", flat, 0.9, -1.0).flat[0] == 19
+    assert applied("BrightnessIncreasing", flat, 0.9, 1.0).flat[0] == 181
+    assert applied("BrightnessIncreasing", flat, 1.0, -1.0).flat[0] == 10
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"magnitude": 11}, {"magnitude": -1}, {"std": -0.5}, {"probability": 1.5}]
+)
+def test_values_out_of_range_are_errors(arguments):
+    with pytest.raises(ValueError, match="RandAugment needs"):
+        RandAugment(**arguments)

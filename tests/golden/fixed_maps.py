@@ -1,0 +1,20 @@
+"""Maps that are the same wherever they are made, and the grids that they are resampled to."""
+
+import numpy as np
+
+# From grid, to grid: larger, smaller, one of each, rectangles, by whole factors and not.
+GRIDS = [
+    ((27, 27), (49, 74)),
+    ((27, 27), (11, 17)),
+    ((14, 14), (28, 7)),
+    ((31, 16), (31, 40)),
+    ((7, 5), (3, 1)),
+    ((1, 2), (4, 3)),
+]
+CHANNELS = 2
+
+
+def fixed_map(grid):
+    """A map (1, h, w, C) that needs no file."""
+    generator = np.random.Generator(np.random.PCG64(grid[0] * 100 + grid[1]))
+    return generator.standard_normal((1, *grid, CHANNELS), dtype=np.float32)

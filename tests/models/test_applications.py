@@ -1,0 +1,127 @@
+"""The networks of `keras.applications` under our names, on our images."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+import pit_keras
+from pit_keras.analysis.cost import count_macs, count_parameters
+from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from pit_keras.models import variant_of
+from pit_keras.models.applications import VARIANTS, PixelEncoding
+
+SMALLEST = "mobilenet_v3_small"
+
+# Parameters that are trained, and the published 10^9 multiply-accumulates at the published size.
+COST = {
+    "resnet101": (44_601_832, 7.57),
+    "mobilenet_v2": (3_504_872, 0.30),
+    "mobilenet_v3_small": (2_542_856, 0.06),
+    "mobilenet_v3_large": (5_483_032, 0.22),
+    "efficientnet_b0": (5_288_548, 0.39),
+    "efficientnet_b1": (7_794_184, 0.70),
+}
+
+
+@pytest.mark.parametrize("name", COST)
+def test_parameters_and_cost_are_the_published_ones(name):
+    size = variant_of(name).image_size
+    model = pit_keras.create_model(name, input_shape=(size, size, 3))
+    parameters, macs = COST[name]
+    assert count_parameters(model) == parameters
+    assert count_macs(model) / 1e9 == pytest.approx(macs, abs=0.02)
+    assert model.output_shape == (None, 1000)
+    assert model.name == name
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_network_sees_what_its_own_preprocessing_would_give(name):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3)).astype("float32")
+    normalised = (pixels / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    constructor = getattr(keras.applications, VARIANTS[name].constructor)
+    module = inspect.getmodule(inspect.unwrap(constructor))
+
+    encoded = PixelEncoding(VARIANTS[name].encoding)(normalised.astype("float32"))
+
+    np.testing.assert_allclose(encoded, module.preprocess_input(pixels.copy()), atol=1e-3)
+
+
+def test_the_logits_are_those_of_the_network_in_keras():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype("float32")
+    normalised = (pixels / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+    model = pit_keras.create_model(SMALLEST, input_shape=(64, 48, 3), classes=7)
+    reference = keras.applications.MobileNetV3Small(
+        input_shape=(64, 48, 3), weights=None, classes=7, classifier_activation=None
+    )
+    reference.set_weights(model.get_weights())
+
+    expected = np.asarray(reference(pixels))
+
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(model(normalised), expected, atol=1e-4 * scale)
+
+
+def test_without_top_and_with_an_activation():
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    settings = {"input_shape": (32, 32, 3), "classes": 5}
+    assert pit_keras.create_model(SMALLEST, include_top=False, **settings)(images).shape == (2, 576)
+    model = pit_keras.create_model(SMALLEST, classifier_activation="softmax", **settings)
+    np.testing.assert_allclose(np.asarray(model(images)).sum(-1), 1, rtol=1e-5)
+
+
+def test_mixed_precision_answers_in_float32():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = pit_keras.create_model(SMALLEST, input_shape=(32, 32, 3), classes=5)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert model.get_layer("pixel_encoding").output.dtype == "float32"
+    assert model.get_layer("conv").compute_dtype == "bfloat16"
+    assert model.output.dtype == "float32"
+
+
+def test_a_saved_model_loads_and_computes_the_same(tmp_path):
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    model = pit_keras.create_model(SMALLEST, input_shape=(32, 32, 3), classes=5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(images), model(images))
+
+
+def test_imagenet_weights_are_asked_of_keras(monkeypatch):
+    build, asked = keras.applications.MobileNetV3Small, []
+
+    def without_download(weights, **arguments):
+        asked.append(weights)
+        return build(weights=None, **arguments)
+
+    monkeypatch.setattr(keras.applications, "MobileNetV3Small", without_download)
+    pit_keras.create_model(SMALLEST, weights="imagenet")
+    pit_keras.create_model(SMALLEST)
+    pit_keras.create_model(SMALLEST, weights="imagenet", include_top=False, classes=5)
+    assert asked == ["imagenet", None, "imagenet"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"drop_rate": 0.1}, "keras.applications, which takes no drop_rate; it must be 0, got 0.1"),
+        ({"attention_drop_rate": 0.1}, "takes no attention_drop_rate"),
+        ({"drop_path_rate": 0.1}, "takes no drop_path_rate"),
+        ({"input_shape": (32, 32, 1)}, "takes RGB images; input_shape must end in 3"),
+        ({"input_shape": (31, 64, 3)}, "31 x 64 pixels is too small: .* take 32 x 32 or more"),
+        ({"weights": "imagenet", "classes": 5}, "are for 1000 classes, got 5"),
+        ({"constructor": "VGG16"}, "no argument 'constructor'"),
+        ({"weights": "noisy_student"}, "Unknown weights 'noisy_student'"),
+    ],
+)
+def test_bad_input_is_explained(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        pit_keras.create_model(SMALLEST, **arguments)
+
+
+def test_an_unknown_encoding_is_refused():
+    with pytest.raises(ValueError, match="Unknown encoding 'bgr'; known are bytes, caffe, signed"):
+        PixelEncoding("bgr")

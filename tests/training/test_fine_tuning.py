@@ -1,0 +1,159 @@
+import keras
+import pytest
+
+from pit_keras.models import create_model
+from pit_keras.training.fine_tuning import (
+    all_trainable,
+    freeze,
+    layer_depths,
+    learning_rate_scales,
+)
+
+
+def tiny(name="pit_ti_distilled"):
+    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4}
+    if name.startswith("pit"):
+        sizes["depths"] = (1, 2, 1)
+    return create_model(name, classes=3, input_shape=(24, 24, 3), **sizes)
+
+
+def staged_network():
+    """A convolutional network with BatchNormalization, its blocks spelled out layer by layer."""
+    layers = keras.layers
+    x = images = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="stem")(x)
+    for name in ("stage1_block1", "stage1_block2", "stage2_block1"):
+        shortcut = layers.Conv2D(4, 1, name=f"{name}_shortcut")(x)
+        x = layers.Conv2D(4, 3, padding="same", name=f"{name}_conv1")(x)
+        x = layers.BatchNormalization(name=f"{name}_norm1")(x)
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
+    x = layers.GlobalAveragePooling2D(name="average")(x)
+    return keras.Model(images, layers.Dense(3, name="head")(x), name="staged")
+
+
+def weighted(model, depths):
+    return {layer.name: depths[layer.name] for layer in model.layers if layer.weights}
+
+
+def test_depths_of_a_pit():
+    model = tiny()
+
+    depths = weighted(model, layer_depths(model))
+
+    assert depths == {
+        "patch_embedding": 0,
+        "position_embedding": 0,
+        "class_tokens": 0,
+        "stage1_block1": 1,
+        "pooling1": 1,
+        "stage2_block1": 2,
+        "stage2_block2": 3,
+        "pooling2": 3,
+        "stage3_block1": 4,
+        "norm": 5,
+        "head": 5,
+        "head_dist": 5,
+    }
+
+
+def test_depths_of_a_vit():
+    model = tiny("vit_ti")
+
+    depths = weighted(model, layer_depths(model))
+
+    assert [depths[f"stage1_block{block}"] for block in range(1, 13)] == list(range(1, 13))
+    assert depths["class_tokens"] == depths["position_embedding"] == depths["patch_embedding"] == 0
+    assert depths["norm"] == depths["head"] == 13
+
+
+def test_depths_of_a_network_of_plain_layers():
+    model = staged_network()
+
+    depths = weighted(model, layer_depths(model))
+
+    assert depths["stem"] == 0
+    assert {depths[f"stage1_block2_{part}"] for part in ("conv1", "norm1", "shortcut")} == {2}
+    assert depths["stage2_block1_conv1"] == 3
+    assert depths["head"] == 4
+
+
+def test_every_trainable_variable_has_its_power_of_the_decay():
+    model = tiny()
+
+    scales = learning_rate_scales(model, 0.5)
+
+    assert {id(v) for v, _ in scales} == {id(v) for v in model.trainable_variables}
+    by_layer = {variable.path.split("/")[0]: scale for variable, scale in scales}
+    assert by_layer["class_tokens"] == 0.5**5
+    assert by_layer["stage1_block1"] == by_layer["pooling1"] == 0.5**4
+    assert by_layer["stage3_block1"] == 0.5
+    assert by_layer["norm"] == by_layer["head"] == by_layer["head_dist"] == 1
+
+
+def trainable_layers(model):
+    return [layer.name for layer in model.layers if layer.trainable_variables]
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        (1, ["pooling1", "stage2_block1", "stage2_block2", "pooling2", "stage3_block1"]),
+        (2, ["pooling2", "stage3_block1"]),
+        (3, []),
+    ],
+)
+def test_frozen_stages_take_the_embedding_and_the_poolings_between_them(stages, expected):
+    model = tiny("pit_ti")
+
+    freeze(model, stages)
+
+    assert trainable_layers(model) == [*expected, "norm", "head"]
+
+
+def test_no_frozen_stages_change_nothing():
+    model = tiny("pit_ti")
+    before = trainable_layers(model)
+
+    freeze(model, 0)
+
+    assert trainable_layers(model) == before
+
+
+def test_frozen_batch_normalisation_keeps_its_statistics():
+    model = staged_network()
+
+    freeze(model, 1)
+    model(keras.random.normal((2, 8, 8, 3)), training=True)
+
+    def mean(block):
+        return model.get_layer(f"{block}_norm1").moving_mean.numpy()
+
+    assert not mean("stage1_block2").any()
+    assert mean("stage2_block1").any()
+    trained = ("stage2_block1_conv1", "stage2_block1_norm1", "stage2_block1_shortcut", "head")
+    assert sorted(trainable_layers(model)) == sorted(trained)
+
+
+def test_all_layers_are_trainable_for_a_while():
+    model = tiny("pit_ti")
+    everything = trainable_layers(model)
+    freeze(model, 2)
+    frozen = trainable_layers(model)
+
+    with all_trainable(model):
+        assert trainable_layers(model) == everything
+
+    assert trainable_layers(model) == frozen
+
+
+def test_more_stages_than_there_are():
+    with pytest.raises(ValueError, match="pit_ti has 3 stages, so 4 cannot be frozen"):
+        freeze(tiny("pit_ti"), 4)
+
+
+def test_models_without_blocks():
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
+    with pytest.raises(ValueError, match="plain has no layers stage1_block1"):
+        freeze(plain, 1)
+    with pytest.raises(ValueError, match="plain has no layers stage1_block1"):
+        layer_depths(plain)

@@ -1,0 +1,104 @@
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+
+import keras
+import pytest
+
+from pit_keras.training.config import Config
+from pit_keras.training.run_folder import RunFolder, save_model_atomically, write_atomically
+
+
+@pytest.fixture
+def process_that_holds(tmp_path):
+    """Starts another process that keeps the lock of `tmp_path`, until it is killed."""
+    script = (
+        "import sys, time; from pit_keras.training.run_folder import RunFolder\n"
+        "with RunFolder(sys.argv[1]).locked():\n"
+        "    print('locked', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "locked\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_one_process_at_a_time_and_none_after_a_kill(process_that_holds, tmp_path):
+    with (
+        pytest.raises(OSError, match=f"Another process is training in {tmp_path}"),
+        RunFolder(tmp_path).locked(),
+    ):
+        pass
+
+    process_that_holds.send_signal(signal.SIGKILL)
+    process_that_holds.wait()
+
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+def test_a_folder_with_nothing_but_a_lock_is_empty(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    with folder.locked():
+        pass
+    folder.check(Config())
+    folder.create(Config(), ("a", "b"))
+    folder.check(Config())
+
+
+def test_half_written_files_of_a_killed_process_are_removed(tmp_path):
+    (tmp_path / ".model.incomplete.keras").write_text("half")
+    with RunFolder(tmp_path).locked():
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.fixture
+def no_space():
+    """Lets no file grow beyond 1 kB, the next best thing to a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, no_space):
+    model_file, text_file = tmp_path / "model.keras", tmp_path / "config.json"
+    for file in (model_file, text_file):
+        file.write_text("before")
+    model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(30)])
+
+    with pytest.raises(OSError, match=rf"{model_file} cannot be written \(.*\)\.$"):
+        save_model_atomically(model, model_file)
+    with pytest.raises(OSError, match=rf"{text_file} cannot be written \(.*\)\.$"):
+        write_atomically(text_file, "x" * 2000)
+
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "model.keras": "before",
+        "config.json": "before",
+    }
+
+
+def test_unreadable_images_are_remembered_up_to_a_position(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_unreadable(until=100) == {}
+    folder.write_unreadable({})
+    assert not folder.unreadable.exists()
+    odd_name = 'a/\udcff, "b"\n.png'  # not UTF-8, a comma, quotes and a line break
+
+    folder.write_unreadable({odd_name: 3, "a/2.png": 17})
+
+    assert folder.read_unreadable(until=18) == {odd_name: 3, "a/2.png": 17}
+    assert folder.read_unreadable(until=17) == {odd_name: 3}
+
+
+def test_a_configuration_that_lacks_fields_is_refused(tmp_path):
+    folder = RunFolder(tmp_path)
+    pathlib.Path(folder.config).write_text('{"recipe": "vanilla"}')
+    with pytest.raises(ValueError, match=r"config\.json is not a run's configuration: it lacks "):
+        folder.read_config()
