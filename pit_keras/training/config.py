@@ -17,6 +17,7 @@ from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 DISTRIBUTE = ("none", "mirrored")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
 MIX_MODES = ("batch", "element")
+DISTILLATION = ("none", "hard", "soft")
 
 
 class FieldError(ValueError):
@@ -64,6 +65,8 @@ class DataConfig:
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)  # width / height of that crop
     flip: bool = True  # horizontal, with probability 0.5
     eval_crop: float = 0.9  # centre crop's share of the short side; DeiT's own is 0.875
+    views: int = 1  # of each drawn image, see repeated augmentation; an epoch stays as long
+    color_jitter: float = 0.0  # largest change of brightness, contrast and saturation, as a share
     rand_augment: bool = False  # two random operations of fifteen, before normalising
     rand_augment_magnitude: float = 9.0  # of 10
     rand_augment_std: float = 0.5  # of the magnitude
@@ -91,6 +94,7 @@ class OptimizerConfig:
     epsilon: float = 1e-8
     delta: float = 0.1
     wd_ratio: float = 0.1
+    clip_norm: float | None = None  # largest global norm of a step's gradients
 
 
 @dataclasses.dataclass
@@ -102,10 +106,22 @@ class TrainingConfig:
     eval_batch_size: int | None = None  # None: as in training
     seed: int = 0
     label_smoothing: float = 0.0
+    ema_decay: float = 0.0  # of the averaged weights that are evaluated too; 0: no averaging
     distribute: str = "none"  # one of DISTRIBUTE
     precision: str = "float32"  # one of PRECISION
     jit: bool = True  # whether XLA compiles the step
     keep_checkpoints: int = 2
+
+
+@dataclasses.dataclass
+class DistillationConfig:
+    """What a distilled model's second head learns from; see `pit_keras.training.teacher`."""
+
+    kind: str = "none"  # one of DISTILLATION: the teacher's class, or its probabilities
+    teacher: str | None = None  # a name of `create_model`, or a .keras file or SavedModel folder
+    teacher_weights: str | None = None  # of a teacher by name: "imagenet" or a path
+    alpha: float = 0.5  # the distillation's share of the loss
+    tau: float = 1.0  # temperature of the soft kind
 
 
 @dataclasses.dataclass
@@ -117,6 +133,7 @@ class Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+    distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
 
     def to_json(self):
         """The configuration as JSON text, the form of a run folder's `config.json`."""
@@ -236,7 +253,12 @@ def validate(config):
         FieldError: For the first value out of range; it names the field and the range.
     """
     check_types(config)
-    for path, valid, form in (*_data_rules(config.data), *_training_rules(config)):
+    rules = (
+        *_data_rules(config.data),
+        *_training_rules(config),
+        *_distillation_rules(config.distillation),
+    )
+    for path, valid, form in rules:
         if not valid:
             raise FieldError(path, f"must be {form}; got {get_field(config, path)!r}.")
 
@@ -260,6 +282,13 @@ def _data_rules(data):
         ("data.eval_crop", 0 < data.eval_crop <= 1, share),
         ("data.holdout", 0 < data.holdout < 1, share),
         ("data.std", all(value > 0 for value in data.std), "three positive numbers"),
+        ("data.views", data.views > 0, "positive"),
+        ("data.color_jitter", 0 <= data.color_jitter <= 1, share),
+        (
+            "data.color_jitter",
+            data.color_jitter == 0 or not data.rand_augment,
+            "0 with data.rand_augment, which takes its place",
+        ),
         (
             "data.rand_augment_magnitude",
             0 <= data.rand_augment_magnitude <= 10,
@@ -296,6 +325,11 @@ def _training_rules(config):
         ),
         ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
         ("optimizer.layer_decay", 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
+        (
+            "optimizer.clip_norm",
+            optimizer.clip_norm is None or 0 < optimizer.clip_norm < math.inf,
+            "positive, or None for no clipping",
+        ),
         ("training.batch_size", training.batch_size > 0, "positive"),
         (
             "training.eval_batch_size",
@@ -304,10 +338,43 @@ def _training_rules(config):
         ),
         ("training.seed", 0 <= training.seed < 2**32, "at least 0 and less than 2**32"),
         ("training.label_smoothing", 0 <= training.label_smoothing < 1, "in [0, 1)"),
+        (
+            "training.ema_decay",
+            0 <= training.ema_decay < 1,
+            "in [0, 1); 0 for no averaged weights",
+        ),
         ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
         *(
             (f"training.{name}", getattr(training, name) in values, f"one of {', '.join(values)}")
             for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION))
+        ),
+    ]
+
+
+def _distillation_rules(distillation):
+    distils = distillation.kind != "none"
+    return [
+        (
+            "distillation.kind",
+            distillation.kind in DISTILLATION,
+            f"one of {', '.join(DISTILLATION)}",
+        ),
+        (
+            "distillation.teacher",
+            (distillation.teacher is not None) == distils,
+            "a model's name or path with distillation.kind hard or soft, None with none",
+        ),
+        (
+            "distillation.teacher_weights",
+            distillation.teacher_weights is None or distillation.teacher is not None,
+            "None without distillation.teacher",
+        ),
+        ("distillation.alpha", 0 <= distillation.alpha <= 1, "a share between 0 and 1"),
+        ("distillation.tau", 0 < distillation.tau < math.inf, "positive"),
+        (
+            "distillation.tau",
+            distillation.tau == 1 or distillation.kind == "soft",
+            "1 unless distillation.kind is soft: only probabilities have a temperature",
         ),
     ]
 
