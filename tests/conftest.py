@@ -20,6 +20,8 @@ if _missing("torch", "timm"):
         "weights/test_adaptation_live.py",
         "weights/test_pytorch_live.py",
     ]
+if _missing("torch"):
+    collect_ignore += ["training/test_losses_live.py"]
 if _missing("jax") and _missing("torch"):
     collect_ignore += ["models/test_backends.py"]
 if _missing("torch", "adamp"):

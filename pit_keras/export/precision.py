@@ -3,23 +3,18 @@
 import contextlib
 import dataclasses
 
-import keras
 import tensorflow as tf
+
+from pit_keras.models.precision import with_dtype_policy
 
 
 def in_float32(trained):
     """The same `TrainedModel`, computing in float32.
 
-    A model trained in mixed precision has float32 weights and casts them to 16 bits at each use,
-    which is right for the device it was trained on and wrong for a file that is to run anywhere.
-    The result has the same weights without the casts. A model that computes in float32 already is
-    returned as it is.
+    Casts to 16 bits are right for the device that a model was trained on and wrong for a file that
+    is to run anywhere.
     """
-    if all(layer.compute_dtype == "float32" for layer in trained.model.layers):
-        return trained
-    model = keras.models.clone_model(trained.model, clone_function=_clone_in_float32)
-    model.set_weights(trained.model.get_weights())
-    return dataclasses.replace(trained, model=model)
+    return dataclasses.replace(trained, model=with_dtype_policy(trained.model, "float32"))
 
 
 @contextlib.contextmanager
@@ -35,10 +30,3 @@ def full_float32():
         yield
     finally:
         tf.config.experimental.enable_tensor_float_32_execution(before)
-
-
-def _clone_in_float32(operation):
-    config = operation.get_config()
-    if isinstance(operation, keras.layers.Layer):  # the others, such as slices, have no precision
-        config["dtype"] = "float32"
-    return operation.__class__.from_config(config)

@@ -29,6 +29,7 @@ _FIELDS = {
     "recipe": "recipe",
     "model": "model.name",
     "weights": "model.weights",
+    "teacher": "distillation.teacher",
     "dataset": "data.dataset",
     "data_dir": "data.data_dir",
     "image_size": "data.image_size",
@@ -139,6 +140,12 @@ def _define_flags(argv, values):
     flags.DEFINE_string("model", "pit_s", "A name of `pit-keras models`.", **into)
     flags.DEFINE_string(
         "weights", None, "What to start from: imagenet, none, or a weights file.", **into
+    )
+    flags.DEFINE_string(
+        "teacher",
+        None,
+        "For --recipe=distill: a model's name or a trained one's path.",
+        **into,
     )
     flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", **into)
     flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", **into)

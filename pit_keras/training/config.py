@@ -118,8 +118,8 @@ class DistillationConfig:
     """What a distilled model's second head learns from; see `pit_keras.training.teacher`."""
 
     kind: str = "none"  # one of DISTILLATION: the teacher's class, or its probabilities
-    teacher: str | None = None  # a name of `create_model`, or a .keras file or SavedModel folder
-    teacher_weights: str | None = None  # of a teacher by name: "imagenet" or a path
+    teacher: str | None = None  # a model's name, a run folder, a .keras file or a SavedModel
+    teacher_weights: str = "imagenet"  # or a path: a named teacher's; the others have their own
     alpha: float = 0.5  # the distillation's share of the loss
     tau: float = 1.0  # temperature of the soft kind
 
@@ -363,11 +363,6 @@ def _distillation_rules(distillation):
             "distillation.teacher",
             (distillation.teacher is not None) == distils,
             "a model's name or path with distillation.kind hard or soft, None with none",
-        ),
-        (
-            "distillation.teacher_weights",
-            distillation.teacher_weights is None or distillation.teacher is not None,
-            "None without distillation.teacher",
         ),
         ("distillation.alpha", 0 <= distillation.alpha <= 1, "a share between 0 and 1"),
         ("distillation.tau", 0 < distillation.tau < math.inf, "positive"),

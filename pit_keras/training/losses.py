@@ -32,3 +32,59 @@ def soft_cross_entropy(targets, logits, label_smoothing=0.0):
     # right only for targets that sum to one, which an all-zero row of padding does not.
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     return -ops.sum(targets * log_probabilities, axis=-1)  # (B, classes) -> (B,)
+
+
+def hard_distillation(teacher_logits, logits):
+    """Cross entropy of the class that the teacher gives the largest logit, unsmoothed.
+
+    "Hard-label distillation" of DeiT (Touvron et al., arXiv 2012.12877, section 4, equation 3).
+
+    Args:
+        teacher_logits, logits: `(B, classes)`.
+
+    Returns:
+        `(B,)`, float32.
+
+    Raises:
+        ValueError: if the shapes are not these.
+    """
+    _check_same_classes(teacher_logits, logits)
+    targets = ops.one_hot(ops.argmax(teacher_logits, axis=-1), logits.shape[-1])
+    return soft_cross_entropy(targets, logits)
+
+
+def soft_distillation(teacher_logits, logits, tau):
+    """Kullback-Leibler divergence of the softened distributions, student from teacher, x tau^2.
+
+    DeiT's equation 2. It is averaged over examples, as the divergence is defined and as all other
+    losses here are. DeiT's code divides by all elements, examples x classes: its value is this one
+    divided by the number of classes, a thousandth on ImageNet, so that with its alpha the
+    distillation hardly counts. To reproduce that code, give an alpha that makes up for it.
+
+    Args:
+        teacher_logits, logits: `(B, classes)`.
+        tau: temperature, positive.
+
+    Returns:
+        `(B,)`, float32.
+
+    Raises:
+        ValueError: if the shapes are not these or `tau` is not positive.
+    """
+    _check_same_classes(teacher_logits, logits)
+    if not tau > 0:
+        raise ValueError(f"The temperature tau must be positive, got {tau!r}.")
+    teacher, student = (
+        ops.log_softmax(ops.cast(values, "float32") / tau, axis=-1)
+        for values in (teacher_logits, logits)
+    )
+    return tau**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+
+
+def _check_same_classes(teacher_logits, logits):
+    shapes = tuple(teacher_logits.shape), tuple(logits.shape)
+    if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
+        raise ValueError(
+            "The teacher's logits and the student's must both be (batch, classes), "
+            "got {} and {}.".format(*shapes)
+        )

@@ -23,6 +23,8 @@ class RunFolder:
         checkpoints: `checkpoints/`, the last complete training states, and the best in `best/`.
         unreadable: `unreadable.csv`, the images that training skipped and where in the data's
             stream they first were met; only where there are any.
+        not_finite: `not_finite.csv`, the examples of a batch whose loss was not finite; only after
+            such an end.
         model: `model.keras`, the best model, what one deploys.
         results: `results.json`, written last: the mark of a finished run.
     """
@@ -37,6 +39,7 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best"
         self.unreadable = self.path / "unreadable.csv"
+        self.not_finite = self.path / "not_finite.csv"
         self.model = self.path / "model.keras"
         self.results = self.path / "results.json"
         self._lock = self.path / ".lock"
@@ -143,13 +146,19 @@ class RunFolder:
 
     def write_unreadable(self, positions):
         """Writes what `read_unreadable` reads."""
-        if not positions:
-            return
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(["position", "image"])
-        rows.writerows((position, name) for name, position in positions.items())
-        write_atomically(self.unreadable, text.getvalue())
+        if positions:
+            rows = ((position, name) for name, position in positions.items())
+            _write_rows(self.unreadable, ("position", "image"), rows)
+
+    def write_not_finite(self, names):
+        """Writes the examples of a batch, {id: name}."""
+        _write_rows(self.not_finite, ("id", "image"), names.items())
+
+
+def _write_rows(path, header, rows):
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    write_atomically(path, text.getvalue())
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ class TrainingState:
         folder: A `RunFolder`.
         model: The model that is saved in the end, built.
         optimizer: Its optimizer, built.
+        average: The `WeightAverage` of the model; None if there is none.
         keep: Number of checkpoints that are kept, beside the best one.
 
     Attributes:
@@ -21,13 +22,15 @@ class TrainingState:
         position: Examples drawn from the data set's stream, where training data carries on.
         best: Best top-1 on the validation split so far, -1 before the first evaluation.
         best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
+        best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
     """
 
-    def __init__(self, folder, model, optimizer, keep):
+    def __init__(self, folder, model, optimizer, average=None, *, keep):
         self.epoch = tf.Variable(0, dtype=tf.int64)
         self.position = tf.Variable(0, dtype=tf.int64)
         self.best = tf.Variable(-1.0, dtype=tf.float64)
         self.best_epoch = tf.Variable(0, dtype=tf.int64)
+        self.best_is_averaged = tf.Variable(False)
         self._checkpoint = tf.train.Checkpoint(
             # By index, since the paths of Keras' variables need not be unique. `variables` holds
             # the states of the random generators too.
@@ -37,6 +40,8 @@ class TrainingState:
             position=self.position,
             best=self.best,
             best_epoch=self.best_epoch,
+            best_is_averaged=self.best_is_averaged,
+            average=average.variables if average else [],
         )
         self._last = self._manager(folder.checkpoints, keep)
         self._best = self._manager(folder.best_checkpoint, 1)
@@ -44,6 +49,11 @@ class TrainingState:
     def _manager(self, folder, keep):
         _mend_index(folder)
         return tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
+
+    @property
+    def newest(self):
+        """Path of the newest checkpoint; None before the first."""
+        return self._last.latest_checkpoint
 
     def restore(self):
         """Restores the newest readable checkpoint.

@@ -2,34 +2,33 @@
 steps and gives all replicas the same dropout; Keras' callbacks are driven all the same.
 """
 
+import collections
 import contextlib
 import json
 import math
 import sys
 import time
-import warnings
 
 import keras
-import tensorflow as tf
-from keras import ops
 
 from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
 from pit_keras.data.unreadable import UnreadableImages, load_images
 from pit_keras.evaluation.classification import Evaluator
 from pit_keras.evaluation.trained_model import DAMAGED_FILE_ERRORS
-from pit_keras.models import create_model, tracing_for_xla
+from pit_keras.training.assembly import make_strategy, model_of, optimizer_of
+from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.config import validate
-from pit_keras.training.fine_tuning import all_trainable, freeze, learning_rate_scales
-from pit_keras.training.losses import soft_cross_entropy
-from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
+from pit_keras.training.fine_tuning import all_trainable, freeze
+from pit_keras.training.history import history_rows, keep_history_rows
 from pit_keras.training.run_folder import (
     RunFolder,
     explained,
     save_model_atomically,
     write_atomically,
 )
-from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate
 from pit_keras.training.state import TrainingState
+from pit_keras.training.step import compiled_step
+from pit_keras.training.teacher import load_teacher
 
 
 class Trainer:
@@ -66,11 +65,17 @@ class Trainer:
             self.model = model_of(config, source, config.model.weights if self._is_new else None)
             freeze(self.model, config.model.frozen_stages)
             self.optimizer = optimizer_of(config, self.model, self.steps)
+            decay = config.training.ema_decay
+            self.average = WeightAverage(self.model, decay) if decay else None
+            distils = config.distillation.kind != "none"
+            teacher = load_teacher(config, source) if distils else None
         # Callbacks look for `model.optimizer`. The model that is saved should not carry it, so
         # they get another model of the same layers.
         self._watched = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
         self._watched.optimizer = self.optimizer
-        self._step = compiled_step(self.model, self.optimizer, self.strategy, config.training)
+        self._step = compiled_step(
+            config, self.model, self.optimizer, self.strategy, teacher, self.average
+        )
         self._evaluator = Evaluator(self.model, self.strategy)
         if self._is_new:
             check_validation_images(source, verbose)
@@ -93,7 +98,11 @@ class Trainer:
         with self.folder.locked():
             self.folder.check(self.config)
             state = TrainingState(
-                self.folder, self.model, self.optimizer, self.config.training.keep_checkpoints
+                self.folder,
+                self.model,
+                self.optimizer,
+                self.average,
+                keep=self.config.training.keep_checkpoints,
             )
             if self.folder.finished:
                 self._mend_model(state)
@@ -142,25 +151,33 @@ class Trainer:
         batches = iter(self.strategy.experimental_distribute_dataset(self._train_batches(state)))
         for epoch in range(int(state.epoch), epochs):
             callbacks.on_epoch_begin(epoch)
-            logs, position = self._train_epoch(batches, callbacks)
-            evaluation = self._evaluate()
-            logs |= {f"val_{name}": evaluation[name] for name in ("loss", "top1", "top5")}
+            logs, position = self._train_epoch(batches, callbacks, state)
+            evaluations = self._evaluate_both()
+            logs |= _columns(evaluations)
             with explained(self.folder.path):
                 callbacks.on_epoch_end(epoch, logs)
             self.folder.write_unreadable(self.unreadable.until(position))
             state.epoch.assign(epoch + 1)
             state.position.assign(position)
-            if evaluation["top1"] > float(state.best):
-                state.best.assign(evaluation["top1"])
+            better = max(evaluations, key=lambda kind: _rank(evaluations[kind]))
+            if evaluations[better]["top1"] > float(state.best):
+                state.best.assign(evaluations[better]["top1"])
                 state.best_epoch.assign(epoch)
-                self._save_model()
+                state.best_is_averaged.assign(better == "averaged")
+                self._save_model(state)
                 state.save_best()
             state.save()
         callbacks.on_train_end()
 
-    def _save_model(self):
-        with all_trainable(self.model):
+    def _save_model(self, state):
+        """Writes `model.keras`, the raw or the averaged weights, as `state` says of the best."""
+        kind = "averaged" if bool(state.best_is_averaged) else "raw"
+        with self._weights(kind), all_trainable(self.model):
             save_model_atomically(self.model, self.folder.model)
+
+    def _weights(self, kind):
+        """Within it the model has its raw or its averaged weights."""
+        return self.average.in_place() if kind == "averaged" else contextlib.nullcontext()
 
     def _saved_weights(self):
         """The weights in `model.keras`; None if it is not there or damaged, and says so."""
@@ -185,12 +202,12 @@ class Trainer:
                 f"{self.folder.model} is lost, and so is the best epoch's checkpoint in "
                 f"{self.folder.best_checkpoint}; train in another --output_dir."
             )
-        self._save_model()
+        self._save_model(state)
         print(f"{self.folder.model} is written anew from the checkpoint of the best epoch.")
 
-    def _train_epoch(self, batches, callbacks):
+    def _train_epoch(self, batches, callbacks, state):
         """One epoch; returns its logs and the position of the data stream after it."""
-        sums = {"loss": 0.0, "top1": 0.0}
+        sums = collections.Counter()
         start = time.perf_counter()
         for step in range(self.steps):
             callbacks.on_train_batch_begin(step)
@@ -199,19 +216,42 @@ class Trainer:
             for name, value in self._step(batch["image"], batch["label"]).items():
                 sums[name] += float(value)
             if not math.isfinite(sums["loss"]):
-                raise FloatingPointError(
-                    f"The loss is not finite at step {step + 1} of {self.steps}; the last "
-                    "checkpoint is whole. A lower --config.optimizer.learning_rate may help."
-                )
+                raise self._not_finite(batch, step, state)
             logs = {name: total / (step + 1) for name, total in sums.items()}
             callbacks.on_train_batch_end(step, logs)
         seconds = time.perf_counter() - start
-        last_replica = self.strategy.experimental_local_results(batch["position"])[-1]
-        position = int(last_replica[-1])
+        position = self._of_all_replicas(batch["position"])[-1]
         logs["learning_rate"] = float(self.optimizer.learning_rate)
         logs["images_per_second"] = self.steps * self.config.training.batch_size / seconds
         logs["unreadable_images"] = len(self.unreadable.until(position))
         return logs, position
+
+    def _not_finite(self, batch, step, state):
+        """The error for a loss that is not finite; the batch's examples are listed in a file."""
+        names = {
+            int(example): self.source.describe("train", int(example))
+            for example in self._of_all_replicas(batch["id"])
+        }
+        self.folder.write_not_finite(names)
+        newest = state.newest
+        kept = (
+            f"The last good checkpoint is {newest}, after epoch {int(state.epoch)}; the same "
+            "command carries on from it"
+            if newest
+            else "No epoch was finished; the same command begins anew"
+        )
+        return FloatingPointError(
+            f"The loss is not finite at step {step + 1} of {self.steps} in epoch "
+            f"{int(state.epoch) + 1}. {kept}, to the same end unless a value changes: a lower "
+            "--config.optimizer.learning_rate in another --output_dir may help. The batch's "
+            f"{len(names)} examples are listed in {self.folder.not_finite}; the first is "
+            f"{next(iter(names.values()))}."
+        )
+
+    def _of_all_replicas(self, values):
+        """A batch's integers, (B,), as a list, in order."""
+        parts = self.strategy.experimental_local_results(values)
+        return [int(value) for part in parts for value in part.numpy()]
 
     def _train_batches(self, state):
         return train_batches(
@@ -222,6 +262,15 @@ class Trainer:
             start=int(state.position),
             unreadable=self.unreadable,
         )
+
+    def _evaluate_both(self):
+        """Evaluates the weights and, where there is one, their average: {"raw", "averaged"}."""
+        kinds = ("raw", "averaged") if self.average else ("raw",)
+        evaluations = {}
+        for kind in kinds:
+            with self._weights(kind):
+                evaluations[kind] = self._evaluate()
+        return evaluations
 
     def _evaluate(self):
         training, unreadable = self.config.training, UnreadableImages()
@@ -254,11 +303,12 @@ class Trainer:
         weights = self._saved_weights()
         if weights is None:
             self._mend_model(state)
-        else:
-            self.model.set_weights(weights)
-        evaluation = self._evaluate()
+            weights = self._saved_weights()
+        both = self._results_of_both(state)
+        self.model.set_weights(weights)
         return {
-            **evaluation,
+            **self._evaluate(),
+            **both,
             "split": "val",
             "dataset": self.config.data.dataset,
             "model": self.config.model.name,
@@ -268,6 +318,31 @@ class Trainer:
             "eval_crop": self.config.data.eval_crop,
             "unreadable_images": len(self.unreadable.until(int(state.position))),
         }
+
+    def _results_of_both(self, state):
+        """With averaging: which weights `model.keras` has, and the results of both at its epoch."""
+        if not self.average:
+            return {}
+        kind = "averaged" if bool(state.best_is_averaged) else "raw"
+        if not state.restore_best():
+            print("The best epoch's checkpoint is lost; results.json holds one of the two results.")
+            return {"weights": kind}
+        return {"weights": kind, **self._evaluate_both()}
+
+
+def _columns(evaluations):
+    """Evaluations as columns of the history: `val_top1`, ..., `val_averaged_top1`, ..."""
+    prefixes = {"raw": "val_", "averaged": "val_averaged_"}
+    return {
+        prefixes[kind] + name: evaluation[name]
+        for kind, evaluation in evaluations.items()
+        for name in ("loss", "top1", "top5")
+    }
+
+
+def _rank(evaluation):
+    """The better of two evaluations has the higher top-1, or the lower loss at the same one."""
+    return evaluation["top1"], -evaluation["loss"]
 
 
 def check_validation_images(source, verbose):
@@ -284,152 +359,3 @@ def check_validation_images(source, verbose):
     with unreadable.plain_errors():
         for number, _ in enumerate(images, 1):
             bar.update(number)
-
-
-def make_strategy(training):
-    """The distribution strategy of a configuration.
-
-    Raises:
-        ValueError: If the replicas do not divide the batch.
-    """
-    if training.distribute == "none":
-        return tf.distribute.get_strategy()
-    strategy = tf.distribute.MirroredStrategy()
-    replicas = strategy.num_replicas_in_sync
-    for batch_size in (training.batch_size, training.eval_batch_size or training.batch_size):
-        if batch_size % replicas:
-            nearest = max(1, round(batch_size / replicas)) * replicas
-            raise ValueError(
-                f"A batch of {batch_size} does not divide among {replicas} replicas; the nearest "
-                f"that does is {nearest}."
-            )
-    return strategy
-
-
-def model_of(config, source, weights=None):
-    """The model that a configuration describes, with as many classes as the data has.
-
-    Args:
-        config: A `Config`.
-        source: The data.
-        weights: What the model starts from, see `create_model`.
-    """
-    overrides = {
-        name: getattr(config.model, name)
-        for name in ("patch_size", "stride", "head_dim", "depths", "heads", "base_width")
-        if getattr(config.model, name) is not None
-    }
-    with _printed_warnings():
-        return create_model(
-            config.model.name,
-            classes=len(source.class_names),
-            input_shape=(*config.data.image_size, 3),
-            weights=weights,
-            drop_rate=config.model.drop_rate,
-            attention_drop_rate=config.model.attention_drop_rate,
-            drop_path_rate=config.model.drop_path_rate,
-            **overrides,
-        )
-
-
-@contextlib.contextmanager
-def _printed_warnings():
-    """Prints as plain sentences what is said of weights that were adapted."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in caught:
-        print(warning.message)
-
-
-def optimizer_of(config, model, steps):
-    """AdamP with warm-up and cosine, built for the model; loss scaling for float16."""
-    settings = config.optimizer
-    schedule = WarmupCosine(
-        base=scaled_learning_rate(settings.learning_rate, config.training.batch_size),
-        steps=config.training.epochs * steps,
-        warmup_steps=round(settings.warmup_epochs * steps),
-        warmup_start=settings.warmup_learning_rate,
-        minimum=settings.min_learning_rate,
-    )
-    optimizer = AdamP(
-        schedule,
-        beta_1=settings.beta_1,
-        beta_2=settings.beta_2,
-        epsilon=settings.epsilon,
-        weight_decay=settings.weight_decay,
-        delta=settings.delta,
-        wd_ratio=settings.wd_ratio,
-    )
-    optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(model.trainable_variables))
-    if settings.layer_decay < 1:
-        optimizer.scale_learning_rates(learning_rate_scales(model, settings.layer_decay))
-    if config.training.precision == "mixed_float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def compiled_step(model, optimizer, strategy, training):
-    """The training step, (images, mixed one-hot labels) of one global batch -> its metrics.
-
-    `loss` is the mean over the batch, `top1` the share of images whose largest logit is the class
-    with the largest share of the label.
-    """
-    variables = model.trainable_variables
-
-    @tf.function(jit_compile=training.jit)
-    def gradients(images, labels):
-        with tracing_for_xla(training.jit), tf.GradientTape() as tape:
-            logits = model(images, training=True)
-            losses = soft_cross_entropy(labels, logits, training.label_smoothing)
-            # Sums over replicas follow, so each replica divides by the global batch.
-            loss = ops.sum(losses) / training.batch_size
-            scaled_loss = optimizer.scale_loss(loss)
-        hits = ops.argmax(logits, axis=-1) == ops.argmax(labels, axis=-1)
-        top1 = ops.sum(ops.cast(hits, "float32")) / training.batch_size
-        return tape.gradient(scaled_loss, variables), {"loss": loss, "top1": top1}
-
-    def update(values):
-        optimizer.apply(values, variables)
-
-    if training.distribute == "none":
-        # Replicas talk to each other in the update, and a function of its own may not do that.
-        update = tf.function(update, jit_compile=training.jit)
-
-    def replica_step(images, labels):
-        values, metrics = gradients(images, labels)
-        update(values)
-        return metrics
-
-    @tf.function
-    def step(images, labels):
-        metrics = strategy.run(replica_step, args=(images, labels))
-        return tf.nest.map_structure(
-            lambda value: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None), metrics
-        )
-
-    return step
-
-
-def history_rows(path):
-    """The lines of `history.csv` that are whole rows, its header left out."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [line for line in file if line.partition(",")[0].isdigit() and line.endswith("\n")]
-
-
-def keep_history_rows(path, epochs):
-    """Removes the rows of epochs that no checkpoint holds and that will be run again.
-
-    Returns:
-        How many rows stay.
-    """
-    if not path.exists():
-        return 0
-    kept = [row for row in history_rows(path) if int(row.partition(",")[0]) < epochs]
-    with path.open(newline="") as file:
-        header = file.readline()
-    write_atomically(path, "".join([header, *kept]) if kept else "")
-    return len(kept)

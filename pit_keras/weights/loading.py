@@ -15,6 +15,10 @@ KERAS_SUFFIXES = (".keras", ".h5")
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
+class NewHeadsWarning(UserWarning):
+    """Weights were loaded without their heads, which have another number of classes."""
+
+
 def load_weights(model, weights, *, across_distillation=False):
     """Loads weights into a model of `create_model`, all or nothing.
 
@@ -42,7 +46,7 @@ def load_weights(model, weights, *, across_distillation=False):
     """
     report = _load(model, weights, across_distillation)
     if report.new_heads:
-        warnings.warn(str(report), stacklevel=3)  # at the caller of create_model
+        warnings.warn(str(report), NewHeadsWarning, stacklevel=3)  # at the caller of create_model
     return report
 
 

@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.losses import soft_cross_entropy
+from pit_keras.training.losses import (
+    hard_distillation,
+    soft_cross_entropy,
+    soft_distillation,
+)
 
 
 def reference(targets, logits, label_smoothing=0.0):
@@ -100,3 +104,45 @@ def test_runs_with_an_unknown_batch_size(batch):
 def test_bad_arguments(targets, logits, label_smoothing, message):
     with pytest.raises(ValueError, match=message):
         soft_cross_entropy(targets, logits, label_smoothing)
+
+
+def log_softmax(logits):
+    shifted = np.asarray(logits, "float64")
+    shifted = shifted - shifted.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+@pytest.fixture
+def teacher_logits():
+    return 3 * np.random.default_rng(1).normal(size=(6, 10))
+
+
+def test_hard_distillation_is_the_cross_entropy_of_the_teachers_class(batch, teacher_logits):
+    _, logits = batch
+
+    losses = hard_distillation(tf.constant(teacher_logits), tf.constant(logits, "float32"))
+
+    expected = -log_softmax(logits)[np.arange(6), teacher_logits.argmax(axis=1)]
+    assert losses.dtype == tf.float32
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tau", [0.5, 1.0, 3.0])
+def test_soft_distillation_is_the_divergence_of_each_example(batch, teacher_logits, tau):
+    _, logits = batch
+
+    losses = soft_distillation(tf.constant(teacher_logits), tf.constant(logits), tau)
+
+    teacher, student = log_softmax(teacher_logits / tau), log_softmax(logits / tau)
+    expected = tau**2 * (np.exp(teacher) * (teacher - student)).sum(axis=1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(soft_distillation(logits, logits, tau), 0, atol=1e-6)
+
+
+def test_distillation_refuses_other_classes_and_temperatures(batch):
+    _, logits = batch
+    for loss in (hard_distillation, lambda *both: soft_distillation(*both, 1.0)):
+        with pytest.raises(ValueError, match=r"got \(6, 9\) and \(6, 10\)"):
+            loss(logits[:, :9], logits)
+    with pytest.raises(ValueError, match="tau must be positive, got 0"):
+        soft_distillation(logits, logits, 0)

@@ -15,9 +15,10 @@ from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.models import create_model
 from pit_keras.training.config import Config
+from pit_keras.training.history import keep_history_rows
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.training.schedule import warmup_cosine
-from pit_keras.training.trainer import Trainer, keep_history_rows
+from pit_keras.training.trainer import Trainer
 
 
 def train(config, output_dir):

@@ -1,0 +1,33 @@
+"""A model in another precision: the same weights, computed with another dtype policy."""
+
+import keras
+
+
+def with_dtype_policy(model, policy):
+    """A functional model that computes under another dtype policy; itself if it does already.
+
+    A model trained in mixed precision has float32 weights and casts them to 16 bits at each use;
+    what changes is the casts alone. The classifier, `head` and what follows it or else the last
+    layer, stays in float32, as in every model of `create_model`.
+
+    Args:
+        model: A functional `keras.Model`.
+        policy: Name of the policy, such as "float32" or "mixed_bfloat16".
+    """
+    names = [layer.name for layer in model.layers]
+    classifier = names[names.index("head") if "head" in names else -1 :]
+    policies = {name: "float32" if name in classifier else policy for name in names}
+    # The input has no computation of its own.
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
+    if all(layer.dtype_policy.name == policies[layer.name] for layer in layers):
+        return model
+
+    def clone(operation):
+        config = operation.get_config()
+        if isinstance(operation, keras.layers.Layer):  # the others, such as slices, have none
+            config["dtype"] = policies[operation.name]
+        return operation.__class__.from_config(config)
+
+    copy = keras.models.clone_model(model, clone_function=clone)
+    copy.set_weights(model.get_weights())
+    return copy

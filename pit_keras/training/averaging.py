@@ -1,0 +1,79 @@
+"""An exponential moving average of a model's weights, as DeiT and PiT keep one (decay 0.99996)."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+
+def decay_after(updates, decay):
+    """The decay of the next update: `min(decay, (1 + updates) / (10 + updates))`.
+
+    A constant decay of 0.99996 remembers 25,000 steps, so that a run of a few thousand would mostly
+    average the weights it began with. With this warm-up, TensorFlow's `ExponentialMovingAverage`'s,
+    an average looks back over a tenth of the steps done, until `decay` is reached.
+
+    Args:
+        updates: Updates done so far, a number or a scalar tensor.
+        decay: In [0, 1).
+    """
+    updates = ops.cast(updates, "float32")
+    return ops.minimum(decay, (1.0 + updates) / (10.0 + updates))
+
+
+class WeightAverage:
+    """The moving average of all weights of a model, the statistics of BatchNormalization included.
+
+    Keras' own (`use_ema` of an optimizer) averages the trainable weights only, so a convolutional
+    network would be evaluated with averaged kernels and statistics that belong to others.
+
+    Make it under the strategy of the model.
+
+    Args:
+        model: A built model; it is not changed but by `in_place`.
+        decay: In [0, 1).
+
+    Attributes:
+        variables: The averages, in the order of `model.weights`; they begin as the weights.
+    """
+
+    def __init__(self, model, decay):
+        self._weights, self._decay = list(model.weights), decay
+        # As arrays: a Keras variable made from a TensorFlow one adopts it instead of copying it.
+        self.variables = [
+            keras.Variable(ops.convert_to_numpy(weight), dtype=weight.dtype, trainable=False)
+            for weight in self._weights
+        ]
+
+    def update(self, updates, strategy):
+        """Moves the averages towards the weights as they are now.
+
+        Call it after the optimizer's update, outside `strategy.run`: replicas share one average.
+
+        Args:
+            updates: How many updates were done before, see `decay_after`.
+            strategy: The `tf.distribute.Strategy` of the model.
+        """
+        share = 1.0 - decay_after(updates, self._decay)
+
+        def move(average, weight):
+            step = ops.cast(share, average.dtype) * (average - weight)
+            return average.assign_sub(step)
+
+        for average, weight in zip(self.variables, self._weights, strict=True):
+            strategy.extended.update(average.value, move, args=(weight.value,))
+
+    @contextlib.contextmanager
+    def in_place(self):
+        """Within it the model has the averages as its weights."""
+        kept = [ops.convert_to_numpy(weight) for weight in self._weights]
+        _assign(self._weights, self.variables)
+        try:
+            yield
+        finally:
+            _assign(self._weights, kept)
+
+
+def _assign(variables, values):
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
