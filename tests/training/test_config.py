@@ -63,6 +63,16 @@ def test_differences():
         ("data.erasing", 1.5, r"a probability in \[0, 1\]"),
         ("data.rand_augment_magnitude", 11.0, "from 0 to 10"),
         ("data.rand_augment_std", -1.0, "not negative"),
+        ("data.views", 0, "positive"),
+        ("data.color_jitter", 1.5, "a share between 0 and 1"),
+        ("training.ema_decay", 1.0, r"in \[0, 1\)"),
+        ("training.ema_decay", -0.1, r"in \[0, 1\)"),
+        ("optimizer.clip_norm", 0.0, "positive, or None"),
+        ("distillation.kind", "medium", "one of none, hard, soft"),
+        ("distillation.teacher", "pit_s", "a model's name or path with distillation.kind hard"),
+        ("distillation.alpha", 1.5, "a share between 0 and 1"),
+        ("distillation.tau", 0.0, "positive"),
+        ("distillation.tau", 2.0, "1 unless distillation.kind is soft"),
         ("optimizer.learning_rate", 0.0, "positive"),
         ("optimizer.learning_rate", float("inf"), "positive"),
         ("optimizer.warmup_epochs", 100.0, "less than the 100 epochs"),
@@ -98,3 +108,21 @@ def test_values_out_of_range_are_named(path, value, message):
     set_field(config, path, value)
     with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
         validate(config)
+
+
+def test_colour_jitter_and_rand_augment_exclude_each_other():
+    config = Config()
+    config.data.color_jitter = 0.3
+    validate(config)
+    config.data.rand_augment = True
+    with pytest.raises(ValueError, match=r"color_jitter must be 0 with data.rand_augment"):
+        validate(config)
+
+
+def test_distillation_needs_a_teacher():
+    config = Config()
+    config.distillation.kind = "soft"
+    with pytest.raises(ValueError, match=r"distillation\.teacher must be a model's name or path"):
+        validate(config)
+    config.distillation.teacher, config.distillation.tau = "resnet50", 3.0
+    validate(config)

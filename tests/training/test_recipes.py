@@ -1,6 +1,6 @@
 import pytest
 
-from pit_keras.training.config import differences, validate
+from pit_keras.training.config import differences, get_field, validate
 from pit_keras.training.recipes import RECIPES, recipe
 
 
@@ -31,6 +31,43 @@ def test_cutmix_differs_from_vanilla_by_cutmix():
     assert cutmix.data.cutmix_alpha == 1.0
 
 
+def test_deit_is_deits():
+    vanilla, deit = recipe("vanilla", "pit_s"), recipe("deit", "pit_s")
+    assert {path: get_field(deit, path) for path in differences(vanilla, deit)} == {
+        "recipe": "deit",
+        "model.drop_path_rate": 0.1,
+        "data.rand_augment": True,
+        "data.erasing": 0.25,
+        "data.mixup_alpha": 0.8,
+        "data.cutmix_alpha": 1.0,
+        "training.epochs": 300,
+        "training.label_smoothing": 0.1,
+        "training.ema_decay": 0.99996,
+    }
+    assert (deit.data.rand_augment_magnitude, deit.data.rand_augment_std) == (9, 0.5)
+    assert (deit.data.mix_mode, deit.data.color_jitter) == ("batch", 0)
+
+
+def test_pit_b_alone_sees_three_views():
+    for name in ("pit_b", "pit_b_distilled"):
+        assert recipe("deit", name).data.views == recipe("distill", name).data.views == 3
+    for name in ("pit_s", "vit_b", "pit_xs_distilled"):
+        assert recipe("deit", name).data.views == 1
+    assert recipe("cutmix", "pit_b").data.views == 1
+
+
+def test_distill_differs_from_deit_by_its_teacher():
+    deit, distill = recipe("deit", "pit_s"), recipe("distill", "pit_s")
+    assert differences(deit, distill) == ["recipe", "distillation.kind", "distillation.teacher"]
+    settings = distill.distillation
+    assert (settings.kind, settings.teacher, settings.teacher_weights) == (
+        "hard",
+        "regnety_160",
+        "imagenet",
+    )
+    assert (settings.alpha, settings.tau) == (0.5, 1.0)
+
+
 def test_finetune_starts_from_pretrained_weights_and_suits_a_small_folder():
     config = recipe("finetune", "pit_b")
     assert config.model.weights == "imagenet"
@@ -46,5 +83,5 @@ def test_pit_b_warms_up_longer():
 
 
 def test_unknown_recipe():
-    with pytest.raises(ValueError, match="'deit3'; recipes are vanilla, cutmix, finetune"):
+    with pytest.raises(ValueError, match="'deit3'; recipes are vanilla, cutmix, deit, distill,"):
         recipe("deit3", "pit_s")

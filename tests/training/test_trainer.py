@@ -1,14 +1,17 @@
 import csv
 import json
+import math
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import types
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pit_keras.data.sources import open_source
 from pit_keras.evaluation.classification import evaluate_source
@@ -479,9 +482,154 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
     assert rows(tmp_path) == rows(path)
 
 
+def diverge_after(config, epochs):
+    """Makes a trainer of `config` whose loss is not finite once so many epochs are done."""
+
+    class Diverging(Trainer):
+        def _train_batches(self, state):
+            batches = super()._train_batches(state)
+            skipped = epochs * self.steps
+            return batches.enumerate().map(
+                lambda step, batch: {
+                    **batch,
+                    "image": batch["image"] * tf.where(step < skipped, 1.0, math.nan),
+                }
+            )
+
+    return lambda folder: Diverging(config, open_source(config.data.dataset), folder, verbose=False)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(make_tiny_config, tmp_path):
-    config = make_tiny_config()
-    config.optimizer.learning_rate, config.optimizer.warmup_epochs = 1e30, 0.0
-    with pytest.raises(FloatingPointError, match="The loss is not finite at step"):
-        train(config, tmp_path)
-    assert not RunFolder(tmp_path).finished
+    config, folder = make_tiny_config(), RunFolder(tmp_path)
+    trainer = diverge_after(config, 1)(tmp_path)
+
+    with pytest.raises(FloatingPointError) as stopped:
+        trainer.run()
+
+    message = str(stopped.value)
+    assert "The loss is not finite at step 1 of 5 in epoch 2." in message
+    assert f"{folder.checkpoints / 'ckpt-1'}, after epoch 1; the same command carries on" in message
+    assert f"20 examples are listed in {folder.not_finite}" in message
+    with folder.not_finite.open(newline="") as file:
+        examples = list(csv.DictReader(file))
+    (sixth,) = trainer._train_batches(trainer_state(position=100)).take(1)
+    assert [int(row["id"]) for row in examples] == sixth["id"].numpy().tolist()
+    assert all(row["image"].startswith(config.data.dataset[7:]) for row in examples)
+    assert not folder.finished
+    train(config, tmp_path)  # carries on
+    assert folder.finished
+
+
+def trainer_state(position):
+    """What `_train_batches` reads of a state."""
+    return types.SimpleNamespace(position=position)
+
+
+def test_a_loss_that_is_not_finite_in_the_first_epoch(make_tiny_config, tmp_path):
+    with pytest.raises(FloatingPointError, match="No epoch was finished; the same command begins"):
+        diverge_after(make_tiny_config(), 0)(tmp_path).run()
+
+
+@pytest.fixture(scope="module")
+def make_distilling_config(finished, make_tiny_config):
+    """As `make_tiny_config`, of a student that averages its weights and that the run teaches."""
+
+    def make():
+        config = make_tiny_config()
+        config.model.name = "pit_ti_distilled"
+        config.distillation.kind, config.distillation.teacher = "hard", str(finished[1])
+        config.training.ema_decay = 0.99
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def distilled(make_distilling_config, tmp_path_factory):
+    config = make_distilling_config()
+    folder = tmp_path_factory.mktemp("runs") / "distilled"
+    return config, folder, *train(config, folder)
+
+
+def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(distilled):
+    config, path, _, results = distilled
+    history = rows(path)
+    tops = {
+        kind: [float(row[f"val_{column}top1"]) for row in history]
+        for kind, column in (("raw", ""), ("averaged", "averaged_"))
+    }
+    best = max(max(tops["raw"]), max(tops["averaged"]))
+    assert results["top1"] == pytest.approx(best)
+    assert results["weights"] in ("raw", "averaged")
+    assert results["top1"] == results[results["weights"]]["top1"]
+    for kind in ("raw", "averaged"):
+        assert results[kind]["top1"] == pytest.approx(tops[kind][results["best_epoch"]])
+    assert results["raw"]["loss"] != results["averaged"]["loss"]
+    again = evaluate_source(
+        load_trained_model(path), open_source(config.data.dataset), batch_size=5, progress=False
+    )
+    assert again["loss"] == pytest.approx(results["loss"], rel=1e-5)
+
+
+def test_distillation_reports_both_parts_of_its_loss(distilled):
+    for row in rows(distilled[1]):
+        parts = [float(row[name]) for name in ("class_loss", "distillation_loss")]
+        assert float(row["loss"]) == pytest.approx(sum(parts) / 2, rel=1e-5)
+
+
+def test_the_teacher_is_not_saved(distilled):
+    _, path, trainer, _ = distilled
+    size = sum(weight.numpy().nbytes for weight in trainer.model.weights)
+    folder = RunFolder(path)
+    saved = keras.models.load_model(folder.model)
+    assert [w.shape for w in saved.weights] == [w.shape for w in trainer.model.weights]
+    (newest,) = folder.checkpoints.glob("ckpt-3.data*")
+    # Weights, two moments and the average; of the teacher there is no room for a half.
+    assert newest.stat().st_size < 4.5 * size
+
+
+def test_a_distilling_run_that_was_cut_short_ends_as_it_would_have(
+    distilled, make_distilling_config, tmp_path
+):
+    _, path, trainer, results = distilled
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(path, folder.path)
+    forget_last_epoch(folder)
+
+    resumed, again = train(make_distilling_config(), folder.path)
+
+    assert rows(folder.path) == rows(path)
+    assert again == results
+    for a, b in zip(trainer.average.variables, resumed.average.variables, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_lost_model_of_averaged_weights_is_written_anew(distilled, tmp_path):
+    config, path, _, results = distilled
+    folder = RunFolder(tmp_path / "copy")
+    shutil.copytree(path, folder.path)
+    folder.model.unlink()
+    assert train(config, folder.path)[1] == results
+    weights = [
+        keras.models.load_model(p / "model.keras").get_weights() for p in (path, folder.path)
+    ]
+    for a, b in zip(*weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("name", "teacher", "message"),
+    [
+        ("pit_ti", None, "distillation needs a model whose name ends in '_distilled'"),
+        ("pit_ti_distilled", "nothing", "'nothing' is neither a model's name"),
+    ],
+)
+def test_distillation_without_a_student_or_teacher_is_told_before_a_folder_is_made(
+    name, teacher, message, make_distilling_config, tmp_path
+):
+    config = make_distilling_config()
+    config.model.name = name
+    config.distillation.teacher = teacher or config.distillation.teacher
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,182 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pit_keras.data.sources import open_source
+from pit_keras.evaluation.trained_model import load_trained_model
+from pit_keras.export.exporting import export
+from pit_keras.models import create_model
+from pit_keras.models.precision import with_dtype_policy
+from pit_keras.training.run_folder import RunFolder
+from pit_keras.training.teacher import load_teacher
+
+SIDE = 24
+NARROW = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
+
+
+def network(side=SIDE, classes=3, name="pit_ti"):
+    return create_model(name, classes=classes, input_shape=(side, side, 3), **NARROW)
+
+
+def images(side=SIDE, batch=4):
+    return np.float32(np.random.default_rng(0).normal(size=(batch, side, side, 3)))
+
+
+@pytest.fixture
+def config(make_tiny_config):
+    config = make_tiny_config()
+    config.distillation.kind = "hard"
+    return config
+
+
+@pytest.fixture
+def source(config):
+    return open_source(config.data.dataset)
+
+
+def run_folder(path, config, model, classes=("0", "1", "2")):
+    """A run folder as training leaves it, with a model that nobody trained."""
+    folder = RunFolder(path)
+    folder.create(config, classes)
+    model.save(folder.model)
+    return str(path)
+
+
+def test_a_run_folder_teaches_what_its_model_says(config, source, tmp_path):
+    model = network()
+    config.distillation.teacher = run_folder(tmp_path / "run", config, model)
+    teacher = load_teacher(config, source)
+    np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-5, atol=1e-6)
+
+
+def test_a_keras_file_alone_is_taken_by_its_number_of_classes(config, source, tmp_path):
+    model, file = network(), tmp_path / "teacher.keras"
+    model.save(file)
+    config.distillation.teacher = str(file)
+    teacher = load_teacher(config, source)
+    np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-5, atol=1e-6)
+    network(classes=4).save(file)
+    with pytest.raises(ValueError, match=r"keras was trained on other classes|class names for the"):
+        load_teacher(config, source)
+
+
+def test_a_saved_model_teaches(config, source, tmp_path):
+    model = network()
+    model.export(str(tmp_path / "saved"), verbose=False)
+    config.distillation.teacher = str(tmp_path / "saved")
+    teacher = load_teacher(config, source)
+    np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-5, atol=1e-6)
+
+
+def test_a_saved_model_with_its_own_preprocessing_is_refused(config, source, tmp_path):
+    trained = load_trained_model(run_folder(tmp_path / "run", config, network()))
+    export(trained, tmp_path / "out", formats=("saved_model",))
+    (saved,) = tmp_path.glob("out/*/saved_model.pb")
+    config.distillation.teacher = str(saved.parent)
+    with pytest.raises(ValueError, match="has its own preprocessing: give its run folder"):
+        load_teacher(config, source)
+
+
+def test_a_saved_model_of_other_classes_is_refused(config, source, tmp_path):
+    network(classes=4).export(str(tmp_path / "saved"), verbose=False)
+    config.distillation.teacher = str(tmp_path / "saved")
+    with pytest.raises(ValueError, match=r"not the logits of the data's 3 classes"):
+        load_teacher(config, source)
+
+
+def test_a_model_by_name_needs_weights_of_the_datas_classes(config, source, tmp_path):
+    file = tmp_path / "resnet.keras"
+    model = create_model("resnet50", classes=3, input_shape=(SIDE, SIDE, 3))
+    model.save(file)
+    config.distillation.teacher, config.distillation.teacher_weights = "resnet50", str(file)
+    teacher = load_teacher(config, source)
+    np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-4, atol=1e-5)
+
+    create_model("resnet50", classes=7, input_shape=(SIDE, SIDE, 3)).save(file)
+    with pytest.raises(ValueError, match=r"weights .* does not know the 3 classes"):
+        load_teacher(config, source)
+
+
+def test_statistics_of_the_teacher_stay_as_they_are(config, source, tmp_path):
+    file = tmp_path / "resnet.keras"
+    create_model("resnet50", classes=3, input_shape=(SIDE, SIDE, 3)).save(file)
+    config.distillation.teacher = str(file)
+    teacher = load_teacher(config, source)
+    first = teacher(images())
+    teacher(images() * 5)
+    np.testing.assert_array_equal(teacher(images()), first)
+
+
+def test_images_are_resized_for_a_teacher_of_another_size(config, source, tmp_path, capsys):
+    model = network(side=48)
+    config.distillation.teacher = run_folder(tmp_path / "run", config, model)
+    teacher = load_teacher(config, source)
+    assert "takes images of 48 x 48 pixels; the student's 24 x 24 are resized" in (
+        capsys.readouterr().out
+    )
+    enlarged = tf.image.resize(images(), (48, 48), method="bicubic", antialias=True)
+    np.testing.assert_allclose(teacher(images()), model(enlarged), rtol=1e-3, atol=1e-4)
+    assert teacher(images()).shape == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "weights", "message"),
+    [
+        ("pit_m", "imagenet", "'pit_m' is neither a model's name .* nor a run folder"),
+        ("nowhere.keras", "imagenet", "nowhere.keras does not exist"),
+        (
+            "nowhere.keras",
+            "w.keras",
+            "teacher_weights is 'w.keras', which is for a teacher by name",
+        ),
+        ("resnet50", "w.keras", "There is no weights file w.keras"),
+    ],
+)
+def test_what_is_no_teacher(teacher, weights, message, config, source):
+    config.distillation.teacher, config.distillation.teacher_weights = teacher, weights
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        load_teacher(config, source)
+
+
+def test_a_teacher_of_other_classes_or_normalisation_is_refused(config, source, tmp_path):
+    other = run_folder(tmp_path / "other", config, network(), classes=("0", "1", "two"))
+    config.distillation.teacher = other
+    with pytest.raises(ValueError, match="was trained on other classes: Class 2 is '2' in"):
+        load_teacher(config, source)
+
+    path = run_folder(tmp_path / "run", config, network())
+    content = json.loads(RunFolder(path).config.read_text())
+    content["data"]["mean"] = [0.5, 0.5, 0.5]
+    RunFolder(path).config.write_text(json.dumps(content))
+    config.distillation.teacher = path
+    with pytest.raises(ValueError, match=r"takes images normalised with mean \(0.5, 0.5, 0.5\)"):
+        load_teacher(config, source)
+
+
+def test_a_teacher_computes_in_the_students_precision(config, source, tmp_path):
+    model = network()
+    config.distillation.teacher = run_folder(tmp_path / "run", config, model)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        teacher = load_teacher(config, source)
+        half = teacher(images())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert half.dtype == tf.float32
+    difference = np.abs(half - model(images())).max()
+    assert 0 < difference < 0.05
+
+
+def test_another_precision_keeps_weights_and_the_classifiers_own():
+    model = network(name="pit_ti_distilled")
+    assert with_dtype_policy(model, "float32") is model
+    half = with_dtype_policy(model, "mixed_bfloat16")
+    assert half.get_layer("stage1_block1").compute_dtype == "bfloat16"
+    assert half.get_layer("head_dist").compute_dtype == "float32"
+    for a, b in zip(model.get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    again = with_dtype_policy(half, "float32")
+    np.testing.assert_array_equal(again(images()), model(images()))
