@@ -1,5 +1,10 @@
 """One step against the same computed by hand."""
 
+import json
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -134,3 +139,57 @@ def test_clipping_sees_through_the_loss_scaling_of_float16(config):
     step(*batch())
     for old, new, change in zip(before, model.trainable_variables, whole, strict=True):
         np.testing.assert_allclose(old - new.numpy(), change / 4, rtol=1e-3, atol=1e-6)
+
+
+TWO_DEVICES = """
+import json, sys
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import test_step
+from pit_keras.training.averaging import WeightAverage
+from pit_keras.training.config import Config
+from pit_keras.training.step import compiled_step
+
+config = Config()
+config.training.batch_size, config.training.jit = test_step.BATCH, False
+config.distillation.kind, config.optimizer.clip_norm = "hard", 0.5
+
+
+def trained(strategy, distribute):
+    config.training.distribute = distribute
+    with strategy.scope():
+        model = test_step.student()
+        optimizer, average = test_step.descent(model), WeightAverage(model, 0.9)
+    step = compiled_step(config, model, optimizer, strategy, test_step.teacher, average)
+    batches = tf.data.Dataset.from_tensors(test_step.batch()).unbatch().repeat(3)
+    batches = batches.batch(test_step.BATCH, drop_remainder=True)
+    metrics = [step(*batch) for batch in strategy.experimental_distribute_dataset(batches)]
+    values = [variable.numpy() for variable in [*model.weights, *average.variables]]
+    return {name: float(value) for name, value in metrics[-1].items()}, values
+
+
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+(one, ours), (mirrored, theirs) = (
+    trained(tf.distribute.get_strategy(), "none"), trained(two, "mirrored")
+)
+gaps = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(ours, theirs) if a.any()]
+print(json.dumps({"replicas": two.num_replicas_in_sync, "gap": max(gaps), "count": len(gaps),
+                  "one": one, "mirrored": mirrored}))
+"""
+
+
+def test_two_replicas_do_what_one_does():
+    """Teacher, clipping and averages included; in a process of its own, for its devices."""
+    folder = pathlib.Path(__file__).parent
+    process = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES, folder], check=True, stdout=subprocess.PIPE, text=True
+    )
+    found = json.loads(process.stdout.splitlines()[-1])
+    assert found["replicas"] == 2
+    assert found["count"] > 50
+    assert found["gap"] < 1e-5
+    assert found["mirrored"] == pytest.approx(found["one"], rel=1e-5)
