@@ -22,6 +22,7 @@ import sys
 
 import numpy as np
 from absl import app, flags
+from matplotlib.figure import Figure
 from PIL import Image
 
 FLAGS = flags.FLAGS
@@ -51,6 +52,7 @@ TEACHER = (
     "--image_size=64",
     "--config.model.base_width=16",
     "--config.optimizer.learning_rate=8e-3",
+    "--config.training.jit=false",  # XLA compiles convolutions badly for a processor
 )
 COMMON = (
     "--batch_size=64",
@@ -65,17 +67,19 @@ def main(_):
     root = pathlib.Path(__file__).parents[1]
     work_dir = pathlib.Path(FLAGS.work_dir)
     write_images(pathlib.Path(FLAGS.idx_dir), work_dir / "images")
-    teacher = work_dir / "teacher"
-    train(root, work_dir, teacher, TEACHER)
-    rows = [row("teacher (resnet50)", 0, teacher)]
-    for seed in range(FLAGS.seeds):
-        for setting in SETTINGS:
+    teacher, rows = work_dir / "teacher", []
+    for setting in SETTINGS:
+        arguments = [f"--recipe={setting}", *STUDENT]
+        if setting == "distill":
+            train(root, work_dir, teacher, TEACHER)
+            rows.append(row("teacher", 0, teacher))
+            arguments.append(f"--teacher={teacher}")
+        for seed in range(FLAGS.seeds):
             folder = work_dir / f"{setting}_{seed}"
-            arguments = [f"--recipe={setting}", f"--seed={seed}", *STUDENT]
-            arguments += [f"--teacher={teacher}"] * (setting == "distill")
-            train(root, work_dir, folder, arguments)
+            train(root, work_dir, folder, [*arguments, f"--seed={seed}"])
             rows.append(row(setting, seed, folder))
             write(rows, pathlib.Path(FLAGS.output))
+            draw(rows, pathlib.Path(FLAGS.output).with_suffix(".png"))
 
 
 def write_images(idx_dir, folder):
@@ -130,6 +134,23 @@ def write(rows, output):
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def draw(rows, output):
+    """Top-1 after each epoch, the mean over the seeds and the range between them."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for setting in SETTINGS:
+        curves = [row["top1_by_epoch"].split() for row in rows if row["setting"] == setting]
+        if curves:
+            curves = np.array(curves, float)  # (seeds, epochs)
+            epochs = np.arange(1, curves.shape[1] + 1)
+            axis.plot(epochs, curves.mean(axis=0), label=setting)
+            axis.fill_between(epochs, curves.min(axis=0), curves.max(axis=0), alpha=0.2)
+    axis.set(xlabel="epoch", ylabel="top-1 on test images", xlim=(1, None))
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(output, dpi=150)
 
 
 if __name__ == "__main__":
