@@ -18,7 +18,8 @@ NARROW = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
 
 
 def network(side=SIDE, classes=3, name="pit_ti"):
-    return create_model(name, classes=classes, input_shape=(side, side, 3), **NARROW)
+    """With dropout, which a teacher must not have."""
+    return create_model(name, classes=classes, input_shape=(side, side, 3), drop_rate=0.5, **NARROW)
 
 
 def images(side=SIDE, batch=4):

@@ -551,24 +551,25 @@ def distilled(make_distilling_config, tmp_path_factory):
     return config, folder, *train(config, folder)
 
 
-def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(distilled):
-    config, path, _, results = distilled
-    history = rows(path)
-    tops = {
-        kind: [float(row[f"val_{column}top1"]) for row in history]
-        for kind, column in (("raw", ""), ("averaged", "averaged_"))
-    }
-    best = max(max(tops["raw"]), max(tops["averaged"]))
-    assert results["top1"] == pytest.approx(best)
-    assert results["weights"] in ("raw", "averaged")
-    assert results["top1"] == results[results["weights"]]["top1"]
-    for kind in ("raw", "averaged"):
-        assert results[kind]["top1"] == pytest.approx(tops[kind][results["best_epoch"]])
-    assert results["raw"]["loss"] != results["averaged"]["loss"]
+@pytest.mark.parametrize(("rate", "better"), [(0.005, "raw"), (1.0, "averaged")])
+def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(
+    rate, better, make_tiny_config, tmp_path
+):
+    config = make_tiny_config()
+    config.training.ema_decay, config.optimizer.learning_rate = 0.99, rate
+    _, results = train(config, tmp_path)
+    best = rows(tmp_path)[results["best_epoch"]]
+    assert results["weights"] == better
+    assert results["top1"] == max(results[kind]["top1"] for kind in ("raw", "averaged"))
+    for kind, column in (("raw", "val_"), ("averaged", "val_averaged_")):
+        assert results[kind]["top1"] == pytest.approx(float(best[f"{column}top1"]))
+        assert results[kind]["loss"] == pytest.approx(float(best[f"{column}loss"]), rel=1e-5)
+    assert results["raw"]["loss"] != pytest.approx(results["averaged"]["loss"], rel=1e-3)
     again = evaluate_source(
-        load_trained_model(path), open_source(config.data.dataset), batch_size=5, progress=False
+        load_trained_model(tmp_path), open_source(config.data.dataset), batch_size=5, progress=False
     )
     assert again["loss"] == pytest.approx(results["loss"], rel=1e-5)
+    assert again["loss"] == pytest.approx(results[better]["loss"], rel=1e-5)
 
 
 def test_distillation_reports_both_parts_of_its_loss(distilled):
