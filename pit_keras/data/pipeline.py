@@ -1,8 +1,8 @@
 """From a source to the batches that training and evaluation take.
 
-Every random decision is a stateless function of (seed, epoch, example), and the order of a source
-is one of (seed, position). So the batches do not depend on the number of threads, and training
-resumed at a position receives, bit for bit, what it would have received.
+Every random decision is a stateless function of (seed, epoch, example, view), and the order of a
+source is one of (seed, position). So the batches do not depend on the number of threads, and
+training resumed at a position receives, bit for bit, what it would have received.
 """
 
 import tensorflow as tf
@@ -60,7 +60,7 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
             "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
             "or more; or set data.mixup_alpha and data.cutmix_alpha to 0."
         )
-    examples = source.train_stream(seed, start, epoch_length)
+    examples = source.train_stream(seed, start, epoch_length, config.views)
     if source.is_encoded:
         limit = epoch_length if config.skip_unreadable else None
         examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
@@ -122,7 +122,7 @@ def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
 
 def _augment(example, seed, config):
     """uint8 (H, W, 3) of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
-    seed = example_seed(seed, example["epoch"], example["id"])
+    seed = _view_seed(seed, example, config.views)
     image = random_resized_crop(
         example["image"], seed, config.image_size, config.crop_scale, config.crop_aspect
     )
@@ -143,10 +143,11 @@ def _finish_batch(batch, seed, config, classes):
     late = images.dtype == tf.uint8 and not config.mixup_alpha and config.mix_mode == "batch"
     if images.dtype == tf.uint8 and not late:
         images = normalise(images, config.mean, config.std)
+    first = {name: batch[name][0] for name in ("epoch", "id", "view")}
     images, labels = mix(
         images,
         labels,
-        example_seed(seed, batch["epoch"][0], batch["id"][0]),
+        _view_seed(seed, first, config.views),
         mixup_alpha=config.mixup_alpha,
         cutmix_alpha=config.cutmix_alpha,
         mode=config.mix_mode,
@@ -157,6 +158,11 @@ def _finish_batch(batch, seed, config, classes):
         "id": batch["id"],
         "position": batch["position"] + 1,
     }
+
+
+def _view_seed(seed, example, views):
+    """The seed of one view of an example: with a single view the example's own."""
+    return example_seed(seed, example["epoch"], example["id"] * views + example["view"])
 
 
 def _in_order(batches):
