@@ -9,6 +9,7 @@ from absl import flags
 
 from pit_keras.training.command_line import config_from_flags, parse_training_flags
 from pit_keras.training.config import Config, field_paths
+from pit_keras.training.run_folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 
@@ -72,6 +73,10 @@ def test_one_side_is_a_square():
         (["--recipe=deit3"], "value should be one of <vanilla\\|cutmix\\|finetune>"),
         (["--distribute=tpu"], "value should be one of"),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
+        (["--preview=0"], r"^--preview must be a number of batches from 1 to 20; got 0\.$"),
+        (["--preview=-2"], "^--preview must be .* got -2"),
+        (["--preview=21"], "^--preview must be .* got 21"),
+        (["--preview=all"], "^--preview must be a number of batches from 1 to 20; got 'all'"),
     ],
 )
 def test_wrong_flags_are_one_sentence(arguments, message):
@@ -130,8 +135,21 @@ def test_help_lists_flags_and_overrides_and_is_no_failure():
     assert process.returncode == 0
     assert "--output_dir\n      Run folder, made if need be. (required)" in process.stdout
     assert "--weights\n" in process.stdout
+    assert "--preview\n" in process.stdout
     for path in field_paths(Config()):
         assert f"  {path} = " in process.stdout
+
+
+def test_a_preview_is_drawn_and_a_run_may_follow(tmp_path):
+    folder = tmp_path / "new" / "run"
+    flags = ("--recipe=cutmix", "--dataset=digits", "--image_size=16", "--batch_size=4")
+    process = run_train(*flags, "--preview=2", f"--output_dir={folder}")
+    assert process.returncode == 0
+    assert process.stdout == (
+        f"The first training batches are drawn in {folder}/preview.png; no run was begun.\n"
+    )
+    assert [file.name for file in folder.iterdir()] == ["preview.png"]
+    RunFolder(folder).check(config_of(*flags))
 
 
 def test_a_bare_call_is_one_sentence():
