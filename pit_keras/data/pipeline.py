@@ -8,6 +8,7 @@ training resumed at a position receives, bit for bit, what it would have receive
 import tensorflow as tf
 
 from pit_keras.data.augmentation import random_flip, random_resized_crop
+from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.erasing import random_erasing
 from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
@@ -34,9 +35,9 @@ def steps_per_epoch(source, batch_size):
 def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
     """Endless augmented training batches.
 
-    Each image is cropped, resized, flipped and goes through RandAugment in 8 bits. Then it is
-    normalised, erased in part, and mixed with the rest of its batch. Where nothing but CutMix
-    follows, normalising comes last, so that only the finished batch is float.
+    Each image is cropped, resized, flipped and goes through RandAugment or colour jitter in 8 bits.
+    Then it is normalised, erased in part, and mixed with the rest of its batch. Where nothing but
+    CutMix follows, normalising comes last, so that only the finished batch is float.
 
     Args:
         source: a `sources.Source`.
@@ -131,6 +132,7 @@ def _augment(example, seed, config):
     if config.rand_augment:
         policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
         image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])
+    image = color_jitter(image, seed, config.color_jitter)
     if config.erasing:
         image = random_erasing(normalise(image, config.mean, config.std), seed, config.erasing)
     return image

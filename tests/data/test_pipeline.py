@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from pit_keras.data.augmentation import random_resized_crop
+from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
 from pit_keras.data.seeds import example_seed
@@ -345,7 +346,7 @@ def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
 
 def everything(config):
     """Every augmentation at once, often enough to be seen."""
-    config.rand_augment, config.erasing = True, 0.5
+    config.rand_augment, config.color_jitter, config.erasing = True, 0.3, 0.5
     config.mixup_alpha, config.cutmix_alpha = 0.8, 1.0
     return config
 
@@ -396,6 +397,22 @@ def test_rand_augment_changes_most_images_and_not_all(config):
     share = (plain["image"] != changed["image"]).any(axis=(1, 2, 3)).mean()
 
     assert 0.55 < share < 0.8  # three of four draw an operation; some change nothing
+
+
+def test_color_jitter_changes_the_levels_before_normalising(image_folder, config):
+    source = open_source(f"folder:{image_folder}")
+    config.cutmix_alpha = 0.0
+    (plain,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
+    config.color_jitter = 0.4
+    (changed,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
+
+    plain, levels = (
+        np.round(255 * (batch["image"] * config.std + config.mean)) for batch in (plain, changed)
+    )
+    for image, jittered, example in zip(plain, levels, changed["id"], strict=True):
+        expected = color_jitter(image.astype(np.uint8), example_seed(0, 0, example), 0.4)
+        np.testing.assert_array_equal(jittered, expected)
+        assert (jittered != image).any()
 
 
 def test_mixup_blends_normalised_images_by_their_labels(config):
