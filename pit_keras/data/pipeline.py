@@ -32,6 +32,26 @@ def steps_per_epoch(source, batch_size):
     return size // batch_size
 
 
+def check_train_batches(source, config, batch_size):
+    """Checks what `train_batches` is given, before long work.
+
+    Raises:
+        ValueError: a batch or an image's views are more than an epoch holds, or a batch of a single
+            image should be mixed.
+    """
+    epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
+        raise ValueError(
+            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
+            "or more; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
+        )
+    if not 1 <= config.views <= epoch_length:
+        raise ValueError(
+            f"--config.data.views must be between 1 and the {epoch_length} images of an epoch, got "
+            f"{config.views}."
+        )
+
+
 def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
     """Endless augmented training batches.
 
@@ -54,13 +74,12 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
             "label": float32 (B, classes), one-hot, or mixed;
             "id": int64 (B,);
             "position": int64 (B,), examples drawn since training began, this one included.
+
+    Raises:
+        ValueError: see `check_train_batches`.
     """
+    check_train_batches(source, config, batch_size)
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
-    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
-        raise ValueError(
-            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
-            "or more; or set data.mixup_alpha and data.cutmix_alpha to 0."
-        )
     examples = source.train_stream(seed, start, epoch_length, config.views)
     if source.is_encoded:
         limit = epoch_length if config.skip_unreadable else None

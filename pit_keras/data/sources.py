@@ -69,17 +69,15 @@ class Source(abc.ABC):
                 epoch may be given less often.
 
         Raises:
-            ValueError: an epoch cannot have that length or so many views.
+            ValueError: the training split has fewer examples than an epoch is to give, or a number
+                is too small.
         """
         size = self.sizes["train"]
         length = size if length is None else length
         if not 1 <= length <= size:
             raise ValueError(f"An epoch of {self.name} draws 1 to {size} examples, not {length}.")
-        if not 1 <= views <= length:
-            raise ValueError(
-                f"An epoch of {length} examples gives 1 to {length} views of an image "
-                f"(data.views), not {views}."
-            )
+        if views < 1:
+            raise ValueError(f"Each drawn example is given 1 time or more, not {views} times.")
         if start < 0:
             raise ValueError(f"A training stream starts at position 0 or later, not at {start}.")
         draws = -(-length // views)  # of an epoch

@@ -123,6 +123,23 @@ def test_labels_are_the_shares_of_what_is_shown(alphas, mode, count):
         np.testing.assert_allclose(shown, mixed_numbers(mixed_labels), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["batch", "element"])
+def test_the_middle_image_of_an_odd_batch_is_mixed_with_itself(mode):
+    images, labels = tf.random.stateless_uniform((5, 6, 7, 3), (1, 2)), tf.eye(5)
+    for example in range(6):
+        mixed, mixed_labels = mix(
+            images,
+            labels,
+            example_seed(0, 0, example),
+            mixup_alpha=0.8,
+            cutmix_alpha=1.0,
+            mode=mode,
+        )
+
+        np.testing.assert_allclose(mixed[2], images[2], rtol=1e-6)
+        np.testing.assert_allclose(mixed_labels[2], labels[2], rtol=1e-6)
+
+
 def test_mixup_weighs_all_pixels_alike():
     images = tf.random.stateless_uniform((4, 6, 7, 3), (1, 2))
     labels = tf.eye(4)

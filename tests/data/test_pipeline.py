@@ -198,8 +198,16 @@ def test_a_batch_must_fit_the_training_split(config, batch_size):
 def test_a_single_image_cannot_be_mixed(config, name):
     config.mixup_alpha = config.cutmix_alpha = 0.0
     setattr(config, name, 1.0)
-    with pytest.raises(ValueError, match="must be 2 or more"):
+    with pytest.raises(ValueError, match=r"--batch_size must be 2 or more; or set --config\.data"):
         train_batches(open_source("digits"), config, batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize("views", [0, 1433])
+def test_an_epoch_must_hold_the_views_of_an_image(config, views):
+    config.views = views
+    message = f"--config.data.views must be between 1 and the 1432 images .* got {views}"
+    with pytest.raises(ValueError, match=message):
+        train_batches(open_source("digits"), config, batch_size=8, seed=0)
 
 
 def test_a_negative_alpha_is_an_error(config):

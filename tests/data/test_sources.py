@@ -81,7 +81,7 @@ def test_the_seed_decides_the_order(source):
     assert first != other
 
 
-@pytest.mark.parametrize(("length", "views"), [(16, 3), (12, 4), (7, 7), (9, 2)])
+@pytest.mark.parametrize(("length", "views"), [(16, 3), (12, 4), (7, 7), (5, 8)])
 def test_an_epoch_gives_each_drawn_example_so_many_views_in_succession(source, length, views):
     whole = collect(source.train_stream(2, length=length, views=views), 3 * length)
 
@@ -139,8 +139,8 @@ def test_impossible_streams_are_errors(source):
     for length in (0, size + 1):
         with pytest.raises(ValueError, match=f"1 to {size} examples"):
             source.train_stream(0, length=length)
-    for views in (-1, 0, 17):
-        with pytest.raises(ValueError, match=rf"1 to 16 views .*\(data\.views\), not {views}\.$"):
+    for views in (-1, 0):
+        with pytest.raises(ValueError, match=f"1 time or more, not {views} times"):
             source.train_stream(0, length=16, views=views)
     with pytest.raises(ValueError, match="position 0 or later, not at -1"):
         source.train_stream(0, start=-1)

@@ -108,6 +108,24 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
         (["--seed=4294967296"], "^--seed must be at least 0"),
         (["--dataset=folder:"], "^--dataset must be digits, folder:PATH or"),
+        (
+            ["--config.data.mixup_alpha=-0.1"],
+            r"^--config.data.mixup_alpha must be not negative \(0 for no MixUp\); got -0.1\.$",
+        ),
+        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got nan"),
+        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got inf"),
+        (
+            ["--config.data.erasing=1.5"],
+            r"^--config.data.erasing must be a probability in \[0, 1\]; got 1.5",
+        ),
+        (["--config.data.color_jitter=1.5"], "^--config.data.color_jitter must be a share"),
+        (
+            ["--config.data.color_jitter=0.3", "--config.data.rand_augment"],
+            "^--config.data.color_jitter must be 0 with data.rand_augment",
+        ),
+        (["--config.data.views=0"], "^--config.data.views must be positive; got 0"),
+        (["--config.data.mix_mode=elem"], "^--config.data.mix_mode must be one of batch, element"),
+        (["--config.training.label_smoothing=1"], r"^--config.training.label_smoothing must be in"),
         (["--weights="], "^--weights must be imagenet or the path of a weights file; got ''"),
         (
             ["--epochs=3"],
@@ -158,6 +176,17 @@ def test_a_bare_call_is_one_sentence():
     assert process.stderr.endswith(
         "error: --dataset and --output_dir must be given; --help lists all flags.\n"
     )
+
+
+def test_what_cannot_be_mixed_is_one_sentence_and_begins_no_run(tmp_path):
+    folder = tmp_path / "run"
+    process = run_train(
+        "--recipe=cutmix", "--dataset=digits", "--batch_size=1", f"--output_dir={folder}"
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix mix the images")
+    assert "Traceback" not in process.stderr
+    assert not folder.exists()
 
 
 def test_an_interrupt_before_training_leaves_no_traceback():
