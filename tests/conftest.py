@@ -15,6 +15,7 @@ def _missing(*packages):
 collect_ignore = []
 if _missing("torch", "timm"):
     collect_ignore += [
+        "data/test_mixing_live.py",
         "models/test_convolutional_live.py",
         "models/test_parity_live.py",
         "weights/test_adaptation_live.py",

@@ -3,7 +3,8 @@
     python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH --output_dir=runs/x
 
 Every value of a recipe is a flag too, --config.optimizer.learning_rate=1e-3; a run's config.json
-lists them all. pit_keras/training/recipes.py says what accuracy to expect.
+lists them all. pit_keras/training/recipes.py says what accuracy to expect. --preview=2 draws two
+batches of training images and stops.
 """
 
 import os
@@ -30,12 +31,19 @@ def main(arguments):
         config = command_line.config_from_flags(FLAGS)
         # Imported here, since a wrong flag should not wait for them.
         from pit_keras.analysis.plots import draw_history
+        from pit_keras.analysis.preview import draw_preview
+        from pit_keras.data.pipeline import check_train_batches
         from pit_keras.data.sources import open_source
         from pit_keras.data.unreadable import UnreadableImageError
         from pit_keras.training.trainer import Trainer
 
         data = config.data
         source = open_source(data.dataset, data_dir=data.data_dir, holdout=data.holdout)
+        check_train_batches(source, data, config.training.batch_size)
+        if FLAGS.preview:
+            picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir)
+            print(f"The first training batches are drawn in {picture}; no run was begun.")
+            return
         trainer = Trainer(config, source, FLAGS.output_dir)
         was_finished = trainer.folder.finished
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""Pictures: predictions under images, and the curves of a run."""
+"""Pictures: predictions under images, batches of training images, and the curves of a run."""
 
 import csv
 import math
@@ -12,6 +12,9 @@ COLUMNS = 6
 DPI = 150
 MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
 MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
+BATCH_COLUMNS = 8
+MOST_BATCH_IMAGES = 16
+MOST_LETTERS = 26  # of a line above an image
 
 
 def check_picture(output, images):
@@ -52,6 +55,70 @@ def draw_predictions(paths, predictions, output):
         name, probability = best[0]
         axis.set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
     figure.savefig(output, dpi=DPI)
+
+
+def draw_batches(batches, class_names, output, *, batch_size, mean, std):
+    """Draws batches as a model sees them, each a block of images under their labels.
+
+    Args:
+        batches: Pairs of arrays: images, float (n, H, W, 3), normalised, of which at most
+            `MOST_BATCH_IMAGES` are drawn; and labels, float (n, classes), which may be mixed.
+        class_names: One for each class.
+        output: The picture to write; its ending decides the format.
+        batch_size: Images of a batch, of which `batches` may hold the first ones only.
+        mean, std: Three numbers each, what the images were normalised with.
+
+    Raises:
+        ValueError: If the format is unknown to matplotlib, or there are so many batches (about 80)
+            that the picture is too high for it.
+    """
+    shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
+    rows = math.ceil(shown / BATCH_COLUMNS)
+    columns = math.ceil(shown / rows)
+    size = 2 * max(columns, 2), (2.4 * rows + 0.4) * len(batches)  # a title needs two columns
+    figure = Figure(figsize=size, layout="constrained")
+    blocks = figure.subfigures(len(batches), squeeze=False).flat
+    for number, (block, (images, labels)) in enumerate(zip(blocks, batches, strict=True), 1):
+        images = np.clip(images[:shown] * np.asarray(std) + np.asarray(mean), 0, 1)
+        block.suptitle(batch_title(number, shown, batch_size))
+        axes = block.subplots(rows, columns, squeeze=False)
+        for axis in axes.flat:
+            axis.axis("off")
+        for axis, image, label in zip(axes.flat, images, labels, strict=False):
+            axis.imshow(image)
+            axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
+    figure.savefig(output, dpi=DPI)
+
+
+def batch_title(number, shown, batch_size):
+    """What stands above a batch: its number, counted from 1, and whether all of it is shown."""
+    if shown == batch_size:
+        return f"Batch {number}"
+    return f"Batch {number}: the first {shown} of its {batch_size} images"
+
+
+def label_in_words(label, class_names, most=3):
+    """A label's largest shares: `cat`, or `cat: 0.62 | dog: 0.38`, in lines if they are long.
+
+    Args:
+        label: Shares of the classes, (classes,); those that round to 0.00 are left out.
+        class_names: One for each class; of long ones the beginning is given.
+        most: How many shares are given.
+    """
+    largest = [k for k in np.argsort(-label, kind="stable")[:most] if label[k] >= 0.005]
+    if len(largest) == 1:
+        return shortened(class_names[largest[0]], MOST_LETTERS)
+    shares = [(class_names[k], f": {label[k]:.2f}") for k in largest]
+    line = " | ".join(name + share for name, share in shares)
+    if len(line) <= MOST_LETTERS:
+        return line
+    return "\n".join(shortened(name, MOST_LETTERS - 6) + share for name, share in shares)
+
+
+def shortened(text, length):
+    """A text of at most `length` letters, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
 def draw_history(history, output):

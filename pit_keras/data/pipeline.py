@@ -1,13 +1,14 @@
 """From a source to the batches that training and evaluation take.
 
-Every random decision is a stateless function of (seed, epoch, example), and the order of a source
-is one of (seed, position). So the batches do not depend on the number of threads, and training
-resumed at a position receives, bit for bit, what it would have received.
+Every random decision is a stateless function of (seed, epoch, example, view), and the order of a
+source is one of (seed, position). So the batches do not depend on the number of threads, and
+training resumed at a position receives, bit for bit, what it would have received.
 """
 
 import tensorflow as tf
 
 from pit_keras.data.augmentation import random_flip, random_resized_crop
+from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.erasing import random_erasing
 from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
@@ -31,12 +32,32 @@ def steps_per_epoch(source, batch_size):
     return size // batch_size
 
 
+def check_train_batches(source, config, batch_size):
+    """Checks what `train_batches` is given, before long work.
+
+    Raises:
+        ValueError: a batch or an image's views are more than an epoch holds, or a batch of a single
+            image should be mixed.
+    """
+    epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
+        raise ValueError(
+            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
+            "or more; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
+        )
+    if not 1 <= config.views <= epoch_length:
+        raise ValueError(
+            f"--config.data.views must be between 1 and the {epoch_length} images of an epoch, got "
+            f"{config.views}."
+        )
+
+
 def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
     """Endless augmented training batches.
 
-    Each image is cropped, resized, flipped and goes through RandAugment in 8 bits. Then it is
-    normalised, erased in part, and mixed with the rest of its batch. Where nothing but CutMix
-    follows, normalising comes last, so that only the finished batch is float.
+    Each image is cropped, resized, flipped and goes through RandAugment or colour jitter in 8 bits.
+    Then it is normalised, erased in part, and mixed with the rest of its batch. Where nothing but
+    CutMix follows, normalising comes last, so that only the finished batch is float.
 
     Args:
         source: a `sources.Source`.
@@ -53,14 +74,13 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
             "label": float32 (B, classes), one-hot, or mixed;
             "id": int64 (B,);
             "position": int64 (B,), examples drawn since training began, this one included.
+
+    Raises:
+        ValueError: see `check_train_batches`.
     """
+    check_train_batches(source, config, batch_size)
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
-    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
-        raise ValueError(
-            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
-            "or more; or set data.mixup_alpha and data.cutmix_alpha to 0."
-        )
-    examples = source.train_stream(seed, start, epoch_length)
+    examples = source.train_stream(seed, start, epoch_length, config.views)
     if source.is_encoded:
         limit = epoch_length if config.skip_unreadable else None
         examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
@@ -122,7 +142,7 @@ def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
 
 def _augment(example, seed, config):
     """uint8 (H, W, 3) of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
-    seed = example_seed(seed, example["epoch"], example["id"])
+    seed = _view_seed(seed, example, config.views)
     image = random_resized_crop(
         example["image"], seed, config.image_size, config.crop_scale, config.crop_aspect
     )
@@ -131,6 +151,7 @@ def _augment(example, seed, config):
     if config.rand_augment:
         policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
         image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])
+    image = color_jitter(image, seed, config.color_jitter)
     if config.erasing:
         image = random_erasing(normalise(image, config.mean, config.std), seed, config.erasing)
     return image
@@ -143,10 +164,11 @@ def _finish_batch(batch, seed, config, classes):
     late = images.dtype == tf.uint8 and not config.mixup_alpha and config.mix_mode == "batch"
     if images.dtype == tf.uint8 and not late:
         images = normalise(images, config.mean, config.std)
+    first = {name: batch[name][0] for name in ("epoch", "id", "view")}
     images, labels = mix(
         images,
         labels,
-        example_seed(seed, batch["epoch"][0], batch["id"][0]),
+        _view_seed(seed, first, config.views),
         mixup_alpha=config.mixup_alpha,
         cutmix_alpha=config.cutmix_alpha,
         mode=config.mix_mode,
@@ -157,6 +179,11 @@ def _finish_batch(batch, seed, config, classes):
         "id": batch["id"],
         "position": batch["position"] + 1,
     }
+
+
+def _view_seed(seed, example, views):
+    """The seed of one view of an example: with a single view the example's own."""
+    return example_seed(seed, example["epoch"], example["id"] * views + example["view"])
 
 
 def _in_order(batches):

@@ -39,8 +39,11 @@ class RecordSplit:
         """The id of each file's first record: records are numbered in the order of the files."""
         return (0, *itertools.accumulate(self.lengths))[:-1]
 
-    def records(self, file_order=None):
-        """The (id, serialised example) pairs, files interleaved in the order of `file_order`."""
+    def records(self, file_order=None, sample=None):
+        """The (id, serialised example) pairs, files interleaved in the order of `file_order`.
+
+        `sample`: a pair (count, seed), to give only so many, of which the seed (2,) decides.
+        """
         files, first_ids = tf.constant(self.files), tf.constant(self.first_ids, tf.int64)
         if file_order is not None:
             files, first_ids = tf.gather(files, file_order), tf.gather(first_ids, file_order)
@@ -52,13 +55,25 @@ class RecordSplit:
         )
         if len(self.ranks) < sum(self.lengths):
             records = records.filter(lambda record_id, _: self._holds(record_id))
+        if sample is not None:
+            records = records.filter(lambda record_id, _: self._is_sampled(record_id, *sample))
         return records
 
     def _holds(self, record_id):
-        rank = tf.random.experimental.index_shuffle(
-            record_id, tf.constant(SPLIT_SEED, tf.int64), max_index=sum(self.lengths) - 1
-        )
+        rank = self._rank(record_id)
         return (self.ranks.start <= rank) & (rank < self.ranks.stop)
+
+    def _is_sampled(self, record_id, count, seed):
+        number = self._rank(record_id) - self.ranks.start
+        return _shuffled(number, seed, len(self.ranks)) < count
+
+    def _rank(self, record_id):
+        return _shuffled(record_id, tf.constant(SPLIT_SEED, tf.int64), sum(self.lengths))
+
+
+def _shuffled(index, seed, size):
+    """Where a permutation of `range(size)` takes an index."""
+    return tf.random.experimental.index_shuffle(index, seed, max_index=size - 1)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,13 +105,15 @@ class RecordSource(Source):
     def scan(self, split):
         return self.splits[split].records().map(self._parse)
 
-    def _train_stream(self, seed, start, length):
+    def _train_stream(self, seed, start, length, is_sample):
         """Enters its first epoch by reading over the records before `start`, undecoded."""
         first_epoch, first_record = divmod(start, length)
 
         def epoch_stream(epoch):
             skipped = tf.where(epoch == first_epoch, tf.constant(first_record, tf.int64), 0)
-            order = self._shuffled_records(seed, epoch).take(length).enumerate().skip(skipped)
+            sampled = length if is_sample else None
+            order = self._shuffled_records(seed, epoch, sampled)
+            order = order.take(length).enumerate().skip(skipped)
             return order.map(
                 lambda k, record: {
                     **self._parse(*record),
@@ -107,7 +124,11 @@ class RecordSource(Source):
 
         return tf.data.Dataset.counter(first_epoch).flat_map(epoch_stream)
 
-    def _shuffled_records(self, seed, epoch):
+    def _shuffled_records(self, seed, epoch, sampled):
+        """All records of an epoch, or so many, drawn evenly.
+
+        The first records to leave the buffer are not: they are of those that entered it first.
+        """
         split = self.splits["train"]
         epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
         files = tf.range(len(split.files))
@@ -118,7 +139,8 @@ class RecordSource(Source):
         buffer_seed = tf.random.stateless_uniform(
             (), epoch_seed, minval=None, maxval=None, dtype=tf.int64
         )
-        return split.records(file_order).shuffle(
+        sample = None if sampled is None else (sampled, epoch_seed)
+        return split.records(file_order, sample).shuffle(
             SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False
         )
 

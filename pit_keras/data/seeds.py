@@ -26,6 +26,7 @@ class Purpose(enum.IntEnum):
     ERASE_NOISE = 8
     MIX_CHOICE = 9
     MIXUP_SHARE = 10
+    COLOR_JITTER = 11
 
 
 def example_seed(seed, epoch, example_id):

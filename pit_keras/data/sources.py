@@ -49,29 +49,59 @@ class Source(abc.ABC):
         within its split (for a TFDS data set, within the stored split that it is part of).
         """
 
-    def train_stream(self, seed, start=0, length=None):
+    def train_stream(self, seed, start=0, length=None, views=1):
         """An endless stream over shuffled epochs of the training split.
 
-        Elements are those of `scan` with two more int64 scalars, "epoch" and "position", the
-        number of examples drawn since training began. The stream from `start` is the tail of the
-        stream from 0.
+        Elements are those of `scan` with three more int64 scalars: "epoch"; "position", the number
+        of elements given since training began; and "view". The stream from `start` is the tail of
+        the stream from 0.
+
+        With several views, an epoch draws a part of the examples only, and gives each of them so
+        many times in succession, to be augmented each time anew: repeated augmentation (Hoffer et
+        al., CVPR 2020), as DeiT's RASampler does it on one device.
 
         Args:
             seed: integer; with the epoch it decides the order.
             start: the position of the first element.
-            length: how many examples an epoch draws; default all. Each epoch has another order, so
-                none is left out for good.
+            length: how many elements an epoch gives; default as many as there are examples. Each
+                epoch has another order, so none is left out for good.
+            views: how often a drawn example is given, numbered from 0 by "view". The last one of an
+                epoch may be given less often.
+
+        Raises:
+            ValueError: the training split has fewer examples than an epoch is to give, or a number
+                is too small.
         """
         size = self.sizes["train"]
         length = size if length is None else length
         if not 1 <= length <= size:
             raise ValueError(f"An epoch of {self.name} draws 1 to {size} examples, not {length}.")
+        if views < 1:
+            raise ValueError(f"Each drawn example is given 1 time or more, not {views} times.")
         if start < 0:
             raise ValueError(f"A training stream starts at position 0 or later, not at {start}.")
-        return self._train_stream(seed, start, length)
+        draws = -(-length // views)  # of an epoch
+        epoch, begun = divmod(start, length)
+        stream = self._train_stream(seed, epoch * draws + begun // views, draws, views > 1)
+        if views == 1:
+            return stream.map(lambda draw: {**draw, "view": tf.constant(0, tf.int64)})
+
+        def copies_of(draw):
+            left = length - draw["position"] % draws * views  # of the epoch
+            return tf.data.Dataset.from_tensors(draw).repeat(tf.minimum(left, views))
+
+        def numbered(position, copy):
+            return {**copy, "position": position, "view": position % length % views}
+
+        copies = stream.flat_map(copies_of).skip(begun % views)
+        return tf.data.Dataset.zip(tf.data.Dataset.counter(start), copies).map(numbered)
 
     @abc.abstractmethod
-    def _train_stream(self, seed, start, length): ...
+    def _train_stream(self, seed, start, length, is_sample):
+        """`train_stream` with one view and without "view".
+
+        `is_sample`: an epoch leaves out many examples, so each must be as likely to be drawn.
+        """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,7 +138,7 @@ class ArraySource(Source):
             lambda index: self._example(split, index)
         )
 
-    def _train_stream(self, seed, start, length):
+    def _train_stream(self, seed, start, length, is_sample):
         last = self.sizes["train"] - 1
 
         def draw(position):

@@ -31,7 +31,7 @@ class UnreadableImages:
         positions: what was unreadable, {name: position in the training stream where it was first
             met}; unlike the order of finding it does not depend on how far the pipeline ran ahead.
         names: the same names, a tuple.
-        counts: how many were skipped in each epoch, {epoch: count}.
+        counts: how many were skipped in each epoch, {epoch: count}; each view of an image counts.
         error: the `UnreadableImageError` that ended the pipeline, or None.
     """
 
@@ -73,8 +73,8 @@ class UnreadableImages:
                 logger.warning("Skipping %s: it cannot be read as a JPEG or PNG image.", name)
         if 2 * self.counts[epoch] > epoch_length:
             self.fail(
-                f"More than half of the {epoch_length} images of epoch {epoch} cannot be read, "
-                f"among them {self.names[0]}."
+                f"More than half of the {epoch_length} images drawn in epoch {epoch} cannot be "
+                f"read, among them {self.names[0]}."
             )
 
     def fail(self, message):
@@ -91,8 +91,8 @@ def load_images(dataset, source, split, report, epoch_length=None):
         source: loads and names them.
         split: the split that the elements belong to.
         report: the `UnreadableImages` that learns of broken ones.
-        epoch_length: skip broken images, unless more than half of the so many in an epoch are; if
-            None, fail at the first.
+        epoch_length: skip broken images, unless more than half of the so many drawn in an epoch
+            are; if None, fail at the first.
 
     Returns:
         A dataset whose "image" is uint8 (H, W, 3). Iterating over it raises `tf.errors.OpError`

@@ -40,6 +40,7 @@ _FIELDS = {
     "precision": "training.precision",
 }
 _REQUIRED = ("dataset", "output_dir")
+_MOST_PREVIEWED = 20
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 
@@ -62,6 +63,8 @@ def parse_training_flags(argv, values=flags.FLAGS):
         rest = values(argv)
     except flags.IllegalFlagValueError as error:
         raise flags.Error(_in_own_words(str(error))) from None
+    if values.preview is not None and not 1 <= values.preview <= _MOST_PREVIEWED:
+        raise flags.Error(_preview_error(values.preview))
     missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
     if missing:
         raise flags.Error(f"{' and '.join(missing)} must be given; --help lists all flags.")
@@ -86,7 +89,7 @@ def help_text(description):
     values = flags.FlagValues()
     _define_flags(["train.py"], values)
     lines = [description.strip(), "", "Flags:"]
-    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS)]
+    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS, "preview")]
     lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
     defaults = Config()
     lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]
@@ -104,10 +107,16 @@ def _flag_help(name, flag):
 def _in_own_words(message):
     """The parsers' message on an ill-typed value is theirs; the field knows what it should be."""
     match = re.match(r"flag --(\S+?)=(.*?): ", message, flags=re.DOTALL)
+    if match and match[1] == "preview":
+        return _preview_error(match[2])
     path = match and _FIELDS.get(match[1], match[1].removeprefix("config."))
     if path not in field_paths(Config()) or form_of(path) == "str":
         return message
     return f"--{match[1]} must be {form_of(path)}; got {match[2]!r}."
+
+
+def _preview_error(value):
+    return f"--preview must be a number of batches from 1 to {_MOST_PREVIEWED}; got {value!r}."
 
 
 def _check_overrides(argv):
@@ -156,6 +165,13 @@ def _define_flags(argv, values):
     flags.DEFINE_integer("seed", None, "Seed of every random decision.", **into)
     flags.DEFINE_enum("distribute", None, DISTRIBUTE, "Devices to train on.", **into)
     flags.DEFINE_enum("precision", None, PRECISION, "Precision of the activations.", **into)
+    flags.DEFINE_integer(
+        "preview",
+        None,
+        "Draw so many training batches as the model will see them, mixed and with their labels, to "
+        "preview.png in the run folder, and stop.",
+        **into,
+    )
     # The library defines the overrides that it finds in argv.
     config_flags.DEFINE_config_dataclass(
         "config", Config(), "Any value of the recipe.", sys_argv=argv, **into

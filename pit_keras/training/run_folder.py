@@ -20,6 +20,7 @@ class RunFolder:
         history: `history.csv`, one row an epoch.
         curves: `history.png`, the same as a plot.
         logs: `logs/`, for TensorBoard.
+        preview: `preview.png`, training images; it may be there before a run is.
         checkpoints: `checkpoints/`, the last complete training states, and the best in `best/`.
         unreadable: `unreadable.csv`, the images that training skipped and where in the data's
             stream they first were met; only where there are any.
@@ -36,6 +37,7 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.curves = self.path / "history.png"
         self.logs = self.path / "logs"
+        self.preview = self.path / "preview.png"
         self.checkpoints = self.path / "checkpoints"
         self.best_checkpoint = self.checkpoints / "best"
         self.unreadable = self.path / "unreadable.csv"
@@ -64,7 +66,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
-            if self.path.exists() and set(self.path.iterdir()) - {self._lock}:
+            if self.path.exists() and set(self.path.iterdir()) - {self._lock, self.preview}:
                 raise ValueError(
                     f"{self.path} holds files but no run (there is no config.json); choose an "
                     "empty or new --output_dir."
@@ -98,7 +100,7 @@ class RunFolder:
         Raises:
             OSError: If the folder cannot be written to.
         """
-        self._make()
+        self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
         write_atomically(self.config, config.to_json())
 
@@ -112,7 +114,7 @@ class RunFolder:
         Raises:
             OSError: If another process has the lock, or the folder cannot be written to.
         """
-        self._make()
+        self.make()
         lock = filelock.FileLock(self._lock)
         try:
             lock.acquire(timeout=0)
@@ -130,7 +132,12 @@ class RunFolder:
         finally:
             lock.release()
 
-    def _make(self):
+    def make(self):
+        """Makes the folder if need be.
+
+        Raises:
+            OSError: If that cannot be done.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.plots import DPI, check_picture, draw_history, draw_predictions
+from pit_keras.analysis.plots import (
+    DPI,
+    batch_title,
+    check_picture,
+    draw_batches,
+    draw_history,
+    draw_predictions,
+    label_in_words,
+)
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 
@@ -106,6 +114,93 @@ def test_an_unknown_ending_is_an_error_and_nothing_is_written(photos, tmp_path):
             draw_history(tmp_path / "history.csv", tmp_path / name)
         assert not (tmp_path / name).exists()
     check_picture("out.png", 1)
+
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.4)
+
+
+def colour_of(number):
+    return 5 * number, 255 - 5 * number, 120
+
+
+def flat_batch(numbers, classes=4):
+    """Normalised images of one colour each, and one-hot labels."""
+    levels = np.array([colour_of(number) for number in numbers]) / 255
+    normalised = ((levels - MEAN) / STD).astype(np.float32)[:, None, None]  # (n, 1, 1, 3)
+    return np.tile(normalised, (1, 6, 8, 1)), np.eye(classes, dtype=np.float32)[numbers % classes]
+
+
+def draw(output, *batches, names="abcd", batch_size=None):
+    batch_size = batch_size or len(batches[0][0])
+    draw_batches(batches, names, output, batch_size=batch_size, mean=MEAN, std=STD)
+    return pixels(output)
+
+
+@pytest.mark.parametrize(
+    ("images", "batches", "rows", "columns"),
+    [(1, 1, 1, 1), (2, 3, 1, 2), (8, 2, 1, 8), (9, 1, 2, 5), (20, 1, 2, 8)],
+)
+def test_batches_are_blocks_of_what_the_model_sees(tmp_path, images, batches, rows, columns):
+    numbers = np.arange(images * batches).reshape(batches, images)
+    picture = draw(tmp_path / "out.png", *map(flat_batch, numbers))
+
+    height, width = round(DPI * (2.4 * rows + 0.4)), DPI * 2 * max(columns, 2)
+    assert picture.shape == (height * batches, width, 3)
+    places = []
+    for number in numbers[:, :16].flat:
+        shown = np.nonzero(np.abs(picture - colour_of(number)).max(axis=-1) <= 1)
+        row, column = (axis.mean() for axis in shown)
+        places.append((row // height, row % height // (height / rows), column // (width / columns)))
+    assert places == [
+        (batch, image // columns, image % columns)
+        for batch in range(batches)
+        for image in range(min(images, 16))
+    ]
+    for number in numbers[:, 16:].flat:
+        assert (np.abs(picture - colour_of(number)).max(axis=-1) > 1).all()
+
+
+def test_values_beyond_white_and_black_are_cut_off_in_silence(tmp_path, caplog):
+    images = np.stack([np.full((6, 8, 3), value, np.float32) for value in (9, -9)])
+    picture = draw(tmp_path / "out.png", (images, np.eye(4, dtype=np.float32)[:2]))
+    assert (picture == 0).all(axis=-1).mean() > 0.2
+    assert (np.ptp(picture, axis=-1) == 0).all()
+    assert not caplog.records
+
+
+def test_a_title_says_which_batch_and_how_many_images_are_left_out(tmp_path):
+    assert batch_title(3, 12, 12) == "Batch 3"
+    assert batch_title(1, 16, 512) == "Batch 1: the first 16 of its 512 images"
+    batch = flat_batch(np.arange(2))
+    whole, more = draw(tmp_path / "a.png", batch), draw(tmp_path / "b.png", batch, batch_size=17)
+    assert (whole != more).any()
+
+
+def test_a_label_is_drawn_and_is_no_formula(tmp_path):
+    images, labels = flat_batch(np.arange(2))
+    first = draw(tmp_path / "out.png", (images, labels))
+    mixed = 0.7 * labels + 0.3 * labels[::-1]
+    assert (first != draw(tmp_path / "out.png", (images, mixed))).any()
+    assert (first != draw(tmp_path / "out.png", (images, labels), names="xbcd")).any()
+    draw(tmp_path / "out.png", (images, mixed), names=["$x^{$", "b", "c", "d"])
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ([0, 1, 0, 0], "dog"),
+        ([0.38, 0.62, 0, 0], "dog: 0.62 | cat: 0.38"),
+        ([0.5, 0.5, 0, 0], "cat: 0.50 | dog: 0.50"),
+        ([0.004, 0.996, 0, 0], "dog"),
+        ([0.3, 0.7, 0, 0.0], "dog: 0.70 | cat: 0.30"),
+        ([0.25, 0, 0.75, 0], "a rather long name…: 0.75\ncat: 0.25"),
+        ([0, 0, 1, 0], "a rather long name with a…"),
+        ([0.1, 0.2, 0.3, 0.4], "owl: 0.40\na rather long name…: 0.30\ndog: 0.20"),
+    ],
+)
+def test_labels_in_words(label, words):
+    names = ("cat", "dog", "a rather long name\nwith a line break", "owl")
+    assert label_in_words(np.array(label, np.float32), names) == words
 
 
 def test_a_history_becomes_two_plots_of_two_curves(tmp_path):

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.data.augmentation import random_resized_crop
+from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
+from pit_keras.data.seeds import example_seed
 from pit_keras.data.sources import open_source
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
 
@@ -56,6 +59,15 @@ def test_resumed_training_receives_the_same_batches(source, config):
         assert_identical(take(rest, 9 - done), whole[done:])
 
 
+def test_training_on_views_resumes_in_the_middle_of_an_image(source, config):
+    config.views = 3
+    whole = take(train_batches(source, config, batch_size=7, seed=4), 9)
+    for done in (1, 2, 3, 8):
+        start = int(whole[done - 1]["position"][-1])
+        rest = train_batches(source, config, batch_size=7, seed=4, start=start)
+        assert_identical(take(rest, 9 - done), whole[done:])
+
+
 def test_batches_do_not_depend_on_the_number_of_threads(source, config):
     def with_threads(count):
         options = tf.data.Options()
@@ -86,6 +98,45 @@ def test_an_example_is_augmented_differently_in_each_epoch(config):
     assert len(views) == 3
     assert (views[0] != views[1]).any()
     assert (views[1] != views[2]).any()
+
+
+def test_the_views_of_an_image_are_augmented_differently(source, config):
+    config.views, config.cutmix_alpha = 3, 0.0
+    config.erasing = 1.0  # some images are of one colour
+    batches = take(train_batches(source, config, batch_size=6, seed=0), 6)
+    assert len({image.tobytes() for batch in batches for image in batch["image"]}) == 36
+
+
+def test_a_single_view_is_augmented_by_the_seed_of_its_example(config):
+    """Written out, since runs that were begun must be carried on with what they were begun with."""
+    source = open_source("digits")
+    config.flip, config.cutmix_alpha = False, 0.0
+    batches = take(train_batches(source, config, batch_size=4, seed=9, start=1437), 2)
+    for batch in batches:
+        for image, example in zip(batch["image"], batch["id"], strict=True):
+            crop = random_resized_crop(
+                source.images["train"][example],
+                example_seed(9, 1, example),
+                config.image_size,
+                config.crop_scale,
+                config.crop_aspect,
+            )
+            np.testing.assert_array_equal(image, normalise(crop, config.mean, config.std))
+
+
+def test_batches_that_begin_with_views_of_one_image_are_mixed_differently(image_folder, config):
+    source = open_source(f"folder:{image_folder}")
+    config.views = 4
+    mixed = take(train_batches(source, config, batch_size=2, seed=0), 10)
+    config.cutmix_alpha = 0.0
+    plain = take(train_batches(source, config, batch_size=2, seed=0), 10)
+    boxes = [
+        (one["image"] != other["image"]).any(axis=(0, 3))
+        for one, other in zip(mixed, plain, strict=True)
+    ]
+    for first, second in zip(range(0, 10, 2), range(1, 10, 2), strict=True):
+        assert mixed[first]["id"][0] == mixed[second]["id"][0]
+        assert (boxes[first] != boxes[second]).any()
 
 
 def test_without_augmentation_the_images_are_those_of_the_source(config):
@@ -147,8 +198,16 @@ def test_a_batch_must_fit_the_training_split(config, batch_size):
 def test_a_single_image_cannot_be_mixed(config, name):
     config.mixup_alpha = config.cutmix_alpha = 0.0
     setattr(config, name, 1.0)
-    with pytest.raises(ValueError, match="must be 2 or more"):
+    with pytest.raises(ValueError, match=r"--batch_size must be 2 or more; or set --config\.data"):
         train_batches(open_source("digits"), config, batch_size=1, seed=0)
+
+
+@pytest.mark.parametrize("views", [0, 1433])
+def test_an_epoch_must_hold_the_views_of_an_image(config, views):
+    config.views = views
+    message = f"--config.data.views must be between 1 and the 1432 images .* got {views}"
+    with pytest.raises(ValueError, match=message):
+        train_batches(open_source("digits"), config, batch_size=8, seed=0)
 
 
 def test_a_negative_alpha_is_an_error(config):
@@ -209,6 +268,22 @@ def test_unreadable_images_are_skipped_named_and_counted(make_folder, config, ca
     assert report.error is None
 
 
+def test_each_view_of_an_unreadable_image_is_skipped(make_folder, config, caplog):
+    root = make_folder()
+    source = open_source(f"folder:{root}", holdout=0.2)
+    size = source.sizes["train"]
+    drawn = [int(e["id"]) for e in source.train_stream(0, views=3).take(2 * size)]
+    broken = source.describe("train", drawn[4])  # the second image of the first epoch
+    os.remove(broken)
+    report, config.cutmix_alpha, config.views = UnreadableImages(), 0.0, 3
+    batches = take(train_batches(source, config, batch_size=1, seed=0, unreadable=report), size)
+    ids = [int(batch["id"][0]) for batch in batches]
+    assert ids == [example for example in drawn if example != drawn[4]][:size]
+    assert report.positions == {broken: 3}
+    assert report.counts[0] == 3
+    assert sum("Skipping" in record.getMessage() for record in caplog.records) == 1
+
+
 def test_unreadable_images_end_training_when_asked(make_folder, config):
     root = make_folder()
     break_file(root / "china" / "03.jpg")
@@ -236,8 +311,9 @@ def test_unreadable_images_always_end_evaluation(make_folder, config):
         take(batches, 3)
 
 
-def test_training_on_mostly_unreadable_images_ends(make_folder, config):
-    root = make_folder()
+@pytest.mark.parametrize("views", [1, 3])
+def test_training_on_mostly_unreadable_images_ends(make_folder, config, views):
+    root, config.views = make_folder(), views
     for file in (root / "china").iterdir():
         break_file(file)
     for file in sorted((root / "flower").iterdir())[:3]:
@@ -249,8 +325,9 @@ def test_training_on_mostly_unreadable_images_ends(make_folder, config):
         take(batches, 20)
 
 
-def test_nothing_but_unreadable_images_ends_too(make_folder, config):
-    root = make_folder()
+@pytest.mark.parametrize("views", [1, 3])
+def test_nothing_but_unreadable_images_ends_too(make_folder, config, views):
+    root, config.views = make_folder(), views
     for file in root.rglob("*.*"):
         break_file(file)
     source = open_source(f"folder:{root}", holdout=0.1)
@@ -277,7 +354,7 @@ def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
 
 def everything(config):
     """Every augmentation at once, often enough to be seen."""
-    config.rand_augment, config.erasing = True, 0.5
+    config.rand_augment, config.color_jitter, config.erasing = True, 0.3, 0.5
     config.mixup_alpha, config.cutmix_alpha = 0.8, 1.0
     return config
 
@@ -328,6 +405,22 @@ def test_rand_augment_changes_most_images_and_not_all(config):
     share = (plain["image"] != changed["image"]).any(axis=(1, 2, 3)).mean()
 
     assert 0.55 < share < 0.8  # three of four draw an operation; some change nothing
+
+
+def test_color_jitter_changes_the_levels_before_normalising(image_folder, config):
+    source = open_source(f"folder:{image_folder}")
+    config.cutmix_alpha = 0.0
+    (plain,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
+    config.color_jitter = 0.4
+    (changed,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
+
+    plain, levels = (
+        np.round(255 * (batch["image"] * config.std + config.mean)) for batch in (plain, changed)
+    )
+    for image, jittered, example in zip(plain, levels, changed["id"], strict=True):
+        expected = color_jitter(image.astype(np.uint8), example_seed(0, 0, example), 0.4)
+        np.testing.assert_array_equal(jittered, expected)
+        assert (jittered != image).any()
 
 
 def test_mixup_blends_normalised_images_by_their_labels(config):

@@ -86,6 +86,22 @@ def test_the_records_of_one_file_are_shuffled(squares):
     assert from_first_file != sorted(from_first_file)
 
 
+@pytest.mark.parametrize("holdout", [None, 0.2])
+def test_an_epoch_of_views_draws_from_all_records_alike(unsplit_squares, holdout, monkeypatch):
+    """Also where the buffer holds few records, and so the first of each file leave it first."""
+    monkeypatch.setattr("pit_keras.data.records.SHUFFLE_BUFFER", 2)
+    source = open_source("squares", data_dir=unsplit_squares, holdout=holdout)
+    size, epochs = source.sizes["train"], 120
+    stream = source.train_stream(0, views=4).take(epochs * size)
+
+    drawn = np.bincount([int(element["id"]) for element in stream], minlength=40) / 4
+
+    expected = np.zeros(40)
+    expected[[int(element["id"]) for element in source.scan("train")]] = epochs / 4
+    np.testing.assert_allclose(drawn, expected, atol=17)  # 3.6 standard deviations
+    assert (drawn[expected == 0] == 0).all()
+
+
 def test_records_of_many_files_are_interleaved_in_the_given_order(tmp_path):
     files = [str(tmp_path / f"{number:02d}") for number in range(40)]
     for file in files:

@@ -1,7 +1,9 @@
+import collections
 import itertools
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 from pit_keras.data.sources import open_source
@@ -79,6 +81,53 @@ def test_the_seed_decides_the_order(source):
     assert first != other
 
 
+@pytest.mark.parametrize(("length", "views"), [(16, 3), (12, 4), (7, 7), (5, 8)])
+def test_an_epoch_gives_each_drawn_example_so_many_views_in_succession(source, length, views):
+    whole = collect(source.train_stream(2, length=length, views=views), 3 * length)
+
+    assert whole["position"] == list(range(3 * length))
+    assert whole["epoch"] == [position // length for position in range(3 * length)]
+    assert whole["view"] == [position % length % views for position in range(3 * length)]
+    assert {view.dtype for view in whole["view"]} == {np.dtype(np.int64)}
+    last = length % views
+    for start in range(0, 3 * length, length):
+        ids = whole["id"][start : start + length]
+        # Dictionaries keep their order: the one that is cut short is the last.
+        counts = list(collections.Counter(ids).values())
+        assert counts == [views] * (length // views) + [last] * (last > 0)
+        assert ids == [ids[i - i % views] for i in range(length)]
+    assert whole["id"][:length] != whole["id"][length : 2 * length]
+
+
+def test_views_share_the_image_and_the_label_of_their_example(source):
+    scanned = collect(source.scan("train"))
+    contents = zip(scanned["label"], scanned["image"], strict=True)
+    by_id = dict(zip(scanned["id"], contents, strict=True))
+    for element in source.train_stream(0, views=3).take(20).as_numpy_iterator():
+        label, image = by_id[element["id"]]
+        assert element["label"] == label
+        np.testing.assert_array_equal(element["image"], image)
+
+
+@pytest.mark.parametrize("start", [1, 2, 3, 15, 16, 17, 20, 35])
+def test_the_stream_of_views_from_a_position_is_the_tail_of_the_whole(source, start):
+    whole = collect(source.train_stream(5, length=16, views=3), 48)
+    tail = collect(source.train_stream(5, start=start, length=16, views=3), 48 - start)
+    for key in ("id", "label", "epoch", "position", "view"):
+        assert tail[key] == whole[key][start:]
+
+
+def test_a_single_view_is_the_order_of_the_epochs_permutation():
+    """Written out, since runs that were begun must be carried on with what they were begun with."""
+    stream = open_source("digits").train_stream(3, start=90, length=100).take(200)
+    for element in stream.as_numpy_iterator():
+        epoch, index = divmod(int(element["position"]), 100)
+        expected = tf.random.experimental.index_shuffle(
+            index, tf.constant([3, epoch], tf.int64), max_index=1436
+        )
+        assert (element["id"], element["view"]) == (int(expected), 0)
+
+
 def test_the_order_far_into_training_is_at_hand():
     stream = collect(open_source("digits").train_stream(0, start=10**12, length=1000), 2000)
     assert stream["epoch"] == [10**9] * 1000 + [10**9 + 1] * 1000
@@ -90,6 +139,9 @@ def test_impossible_streams_are_errors(source):
     for length in (0, size + 1):
         with pytest.raises(ValueError, match=f"1 to {size} examples"):
             source.train_stream(0, length=length)
+    for views in (-1, 0):
+        with pytest.raises(ValueError, match=f"1 time or more, not {views} times"):
+            source.train_stream(0, length=16, views=views)
     with pytest.raises(ValueError, match="position 0 or later, not at -1"):
         source.train_stream(0, start=-1)
 

@@ -21,7 +21,8 @@ def test_more_than_half_of_an_epoch_is_too_much():
     report = UnreadableImages()
     for number in range(5):
         report.skip(f"{number}.jpg", 3, epoch_length=10)
-    with pytest.raises(UnreadableImageError, match=r"half of the 10 images of epoch 3 .* 0\.jpg"):
+    message = r"half of the 10 images drawn in epoch 3 .* 0\.jpg"
+    with pytest.raises(UnreadableImageError, match=message):
         report.skip("5.jpg", 3, epoch_length=10)
 
 

@@ -9,6 +9,7 @@ from absl import flags
 
 from pit_keras.training.command_line import config_from_flags, parse_training_flags
 from pit_keras.training.config import Config, field_paths
+from pit_keras.training.run_folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 
@@ -72,6 +73,10 @@ def test_one_side_is_a_square():
         (["--recipe=deit3"], "value should be one of <vanilla\\|cutmix\\|finetune>"),
         (["--distribute=tpu"], "value should be one of"),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
+        (["--preview=0"], r"^--preview must be a number of batches from 1 to 20; got 0\.$"),
+        (["--preview=-2"], "^--preview must be .* got -2"),
+        (["--preview=21"], "^--preview must be .* got 21"),
+        (["--preview=all"], "^--preview must be a number of batches from 1 to 20; got 'all'"),
     ],
 )
 def test_wrong_flags_are_one_sentence(arguments, message):
@@ -103,6 +108,24 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
         (["--seed=4294967296"], "^--seed must be at least 0"),
         (["--dataset=folder:"], "^--dataset must be digits, folder:PATH or"),
+        (
+            ["--config.data.mixup_alpha=-0.1"],
+            r"^--config.data.mixup_alpha must be not negative \(0 for no MixUp\); got -0.1\.$",
+        ),
+        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got nan"),
+        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got inf"),
+        (
+            ["--config.data.erasing=1.5"],
+            r"^--config.data.erasing must be a probability in \[0, 1\]; got 1.5",
+        ),
+        (["--config.data.color_jitter=1.5"], "^--config.data.color_jitter must be a share"),
+        (
+            ["--config.data.color_jitter=0.3", "--config.data.rand_augment"],
+            "^--config.data.color_jitter must be 0 with data.rand_augment",
+        ),
+        (["--config.data.views=0"], "^--config.data.views must be positive; got 0"),
+        (["--config.data.mix_mode=elem"], "^--config.data.mix_mode must be one of batch, element"),
+        (["--config.training.label_smoothing=1"], r"^--config.training.label_smoothing must be in"),
         (["--weights="], "^--weights must be imagenet or the path of a weights file; got ''"),
         (
             ["--epochs=3"],
@@ -130,8 +153,21 @@ def test_help_lists_flags_and_overrides_and_is_no_failure():
     assert process.returncode == 0
     assert "--output_dir\n      Run folder, made if need be. (required)" in process.stdout
     assert "--weights\n" in process.stdout
+    assert "--preview\n" in process.stdout
     for path in field_paths(Config()):
         assert f"  {path} = " in process.stdout
+
+
+def test_a_preview_is_drawn_and_a_run_may_follow(tmp_path):
+    folder = tmp_path / "new" / "run"
+    flags = ("--recipe=cutmix", "--dataset=digits", "--image_size=16", "--batch_size=4")
+    process = run_train(*flags, "--preview=2", f"--output_dir={folder}")
+    assert process.returncode == 0
+    assert process.stdout == (
+        f"The first training batches are drawn in {folder}/preview.png; no run was begun.\n"
+    )
+    assert [file.name for file in folder.iterdir()] == ["preview.png"]
+    RunFolder(folder).check(config_of(*flags))
 
 
 def test_a_bare_call_is_one_sentence():
@@ -140,6 +176,17 @@ def test_a_bare_call_is_one_sentence():
     assert process.stderr.endswith(
         "error: --dataset and --output_dir must be given; --help lists all flags.\n"
     )
+
+
+def test_what_cannot_be_mixed_is_one_sentence_and_begins_no_run(tmp_path):
+    folder = tmp_path / "run"
+    process = run_train(
+        "--recipe=cutmix", "--dataset=digits", "--batch_size=1", f"--output_dir={folder}"
+    )
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix mix the images")
+    assert "Traceback" not in process.stderr
+    assert not folder.exists()
 
 
 def test_an_interrupt_before_training_leaves_no_traceback():

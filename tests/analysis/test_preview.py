@@ -1,0 +1,88 @@
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pit_keras.analysis.preview import draw_preview, first_batches
+from pit_keras.data.pipeline import train_batches
+from pit_keras.data.sources import open_source
+from pit_keras.data.unreadable import UnreadableImageError
+from pit_keras.training.recipes import recipe
+from pit_keras.training.run_folder import RunFolder
+
+
+@pytest.fixture
+def config():
+    config = recipe("cutmix", "pit_ti")
+    config.data.dataset, config.data.image_size = "digits", (16, 24)
+    config.training.batch_size, config.training.seed = 20, 3
+    return config
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_source("digits")
+
+
+def contents(folder):
+    return {file.relative_to(folder): file.read_bytes() for file in folder.rglob("*.*")}
+
+
+def test_the_first_batches_are_those_of_the_run(config, source):
+    expected = train_batches(source, config.data, batch_size=20, seed=3).as_numpy_iterator()
+
+    batches = first_batches(config, source, 3)
+
+    assert len(batches) == 3
+    for (images, labels), batch in zip(batches, itertools.islice(expected, 3), strict=True):
+        np.testing.assert_array_equal(images, batch["image"][:16])
+        np.testing.assert_array_equal(labels, batch["label"][:16])
+
+
+def test_a_preview_is_the_only_trace_and_can_be_repeated(config, source, tmp_path):
+    folder = tmp_path / "run"
+    for count in (1, 2):
+        path = draw_preview(config, source, count, folder)
+        assert list(folder.iterdir()) == [path] == [RunFolder(folder).preview]
+        with Image.open(path) as picture:
+            assert picture.size == (2400, 780 * count)
+    RunFolder(folder).check(config)
+
+
+def test_a_run_in_the_folder_is_left_as_it_is(config, source, tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.create(config, source.class_names)
+    folder.results.write_text("{}")
+    before = contents(tmp_path)
+
+    path = draw_preview(config, source, 1, tmp_path)
+
+    assert contents(tmp_path) == {**before, path.relative_to(tmp_path): path.read_bytes()}
+    folder.check(config)
+
+
+def test_where_a_run_is_refused_so_is_its_preview(config, source, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.create(config, source.class_names)
+    config.data.flip = False
+    with pytest.raises(ValueError, match=r"holds another run: data\.flip is True there"):
+        draw_preview(config, source, 1, folder.path)
+    with pytest.raises(ValueError, match="holds files but no run"):
+        draw_preview(config, source, 1, tmp_path)
+    assert not list(tmp_path.rglob("preview*"))
+
+
+def test_what_cannot_be_trained_on_is_one_sentence_and_makes_no_folder(config, tmp_path):
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "data" / name / f"{number}.png").write_text("no image")
+    source = open_source(f"folder:{tmp_path}/data", holdout=0.25)
+    config.training.batch_size = 2
+    with pytest.raises(UnreadableImageError, match=r"^More than half .*\.png\.$"):
+        draw_preview(config, source, 1, tmp_path / "run")
+    config.training.batch_size = 7
+    with pytest.raises(ValueError, match=r"--batch_size"):
+        draw_preview(config, source, 1, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,212 @@
+"""Unusual and broken files, through the paths that images really take."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from pit_keras.data.pipeline import evaluation_batches, train_batches
+from pit_keras.data.preprocessing import load_image, preprocess_evaluation
+from pit_keras.data.sources import open_source
+from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
+from pit_keras.evaluation.trained_model import TrainedModel, predict
+
+SIDEWAYS = 6  # EXIF's orientation "rotate by 90 degrees to the right"
+
+
+def write_readable(folder, photograph):
+    """Writes unusual files that are read; the name says what they are."""
+    picture = Image.fromarray(photograph[:61, :83])
+    frames = [picture, picture.rotate(180)]
+    palette = picture.convert("P", palette=Image.Palette.ADAPTIVE)
+    exif = Image.Exif()
+    exif[0x0112] = SIDEWAYS
+    picture.convert("L").save(folder / "grey.jpg")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    picture.save(folder / "progressive.jpg", progressive=True)
+    picture.save(folder / "sideways.jpg", exif=exif)
+    picture.save(folder / "a_png.jpg", format="PNG")
+    palette.save(folder / "a_still_gif.jpg", format="GIF")
+    picture.save(folder / "a_jpeg.png", format="JPEG")
+    palette.save(folder / "palette.png")
+    palette.save(folder / "transparent_palette.png", transparency=bytes(range(256)))
+    picture.convert("LA").save(folder / "grey_and_alpha.png")
+    picture.convert("1").save(folder / "black_and_white.png")
+    frames[0].save(folder / "animated.png", save_all=True, append_images=frames[1:])
+    picture.resize((1, 1)).save(folder / "one_pixel.png")
+    picture.resize((500, 1)).save(folder / "one_row.png")
+    picture.resize((1, 500)).save(folder / "one_column.jpg")
+
+
+def write_unreadable(folder, photograph):
+    picture = Image.fromarray(photograph[:61, :83])
+    frames = [picture, picture.rotate(180)]
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not an image")
+    frames[0].save(
+        folder / "an_animated_gif.jpg", format="GIF", save_all=True, append_images=frames[1:]
+    )
+    for ending, file_format in (("bmp", "BMP"), ("webp", "WEBP"), ("tiff", "TIFF")):
+        picture.save(folder / f"a_{ending}.jpg", format=file_format)
+    for name in ("short.jpg", "short.png"):
+        picture.save(folder / name)
+        os.truncate(folder / name, (folder / name).stat().st_size * 3 // 4)
+
+
+@pytest.fixture(scope="module")
+def readable(tmp_path_factory, photographs):
+    """A folder whose classes "odd" and "same" hold the same unusual files."""
+    root = tmp_path_factory.mktemp("readable")
+    for split, name in itertools.product(("train", "val"), ("odd", "same")):
+        (root / split / name).mkdir(parents=True)
+        write_readable(root / split / name, photographs[0])
+    return root
+
+
+@pytest.fixture
+def unreadable(tmp_path, photographs):
+    """A folder of which a third cannot be read."""
+    for split, name in itertools.product(("train", "val"), ("good", "odd")):
+        (tmp_path / split / name).mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(photographs[0]).resize((40, 30)).save(
+                tmp_path / split / name / f"{number}.png"
+            )
+    write_unreadable(tmp_path / "train" / "odd", photographs[0])
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_unusual_files_have_the_pixels_of_pillow(readable):
+    """Also the sideways photograph: neither turns it."""
+    for path in sorted((readable / "train" / "odd").iterdir()):
+        with Image.open(path) as picture:
+            expected = np.asarray(picture.convert("RGB"))
+        np.testing.assert_array_equal(load_image(path), expected, err_msg=path.name)
+
+
+def test_of_16_bits_the_high_ones_are_kept_and_not_the_brightest_cut_off(tmp_path, config):
+    levels = np.linspace(0, 65535, 40 * 50).astype(np.uint16).reshape(40, 50)
+    Image.fromarray(levels).save(tmp_path / "deep.png")
+    image = load_image(tmp_path / "deep.png")
+    np.testing.assert_array_equal(image, np.repeat((levels >> 8)[..., None], 3, axis=-1))
+
+
+def test_unusual_files_are_trained_on_and_evaluated(readable, config):
+    source = open_source(f"folder:{readable}")
+    size, report = source.sizes["train"], UnreadableImages()
+    batches = train_batches(source, config, batch_size=size // 2, seed=0, unreadable=report)
+    ids = []
+    for batch in itertools.islice(batches.as_numpy_iterator(), 2):
+        assert np.isfinite(batch["image"]).all()
+        ids += batch["id"].tolist()
+    assert sorted(ids) == list(range(size))
+    assert not report.positions
+    for batch in evaluation_batches(source, "val", config, batch_size=5).as_numpy_iterator():
+        for image, example in zip(batch["image"], batch["id"], strict=True):
+            pixels = load_image(source.describe("val", int(example)))
+            np.testing.assert_array_equal(image, preprocess_evaluation(pixels, config))
+
+
+def test_unusual_files_are_predicted(readable, config):
+    model = keras.Sequential(
+        [
+            keras.Input((24, 24, 3)),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2, kernel_initializer="ones"),
+        ]
+    )
+    paths = sorted((readable / "val" / "odd").iterdir())
+    predictions = predict(TrainedModel(model, ("odd", "same"), config), paths)
+    np.testing.assert_allclose([[share for _, share in best] for best in predictions], 0.5)
+    assert len(predictions) == len(paths)
+
+
+def test_unreadable_files_are_named_and_skipped_in_training(unreadable, config):
+    source = open_source(f"folder:{unreadable}")
+    bad = {str(path) for path in (unreadable / "train" / "odd").iterdir() if path.stem > "9"}
+    report = UnreadableImages()
+    batches = train_batches(source, config, batch_size=4, seed=0, unreadable=report)
+    seen = {
+        source.describe("train", int(example))
+        for batch in itertools.islice(batches.as_numpy_iterator(), 5)
+        for example in batch["id"]
+    }
+    assert set(report.positions) == bad
+    assert len(bad) == 8
+    assert not seen & bad
+
+
+def test_unreadable_files_are_one_sentence_elsewhere(unreadable, config):
+    for path in sorted((unreadable / "train" / "odd").iterdir()):
+        if path.stem <= "9":
+            continue
+        message = rf"^{path} cannot be read as a JPEG or PNG image\.$"
+        with pytest.raises(ValueError, match=message):
+            load_image(path)
+        target = unreadable / "val" / "odd" / path.name
+        path.rename(target)
+        source, report = open_source(f"folder:{unreadable}"), UnreadableImages()
+        batches = evaluation_batches(source, "val", config, batch_size=4, unreadable=report)
+        message = rf"^{target} cannot be read as a JPEG or PNG image\.$"
+        with pytest.raises(UnreadableImageError, match=message), report.plain_errors():
+            list(batches)
+        target.unlink()
+
+
+def test_files_of_other_endings_are_not_listed(readable, photographs, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for ending in ("png", "JPG", "gif", "bmp", "webp", "tiff"):
+            file_format = {"JPG": "JPEG"}.get(ending)
+            Image.fromarray(photographs[0][:9, :9]).save(
+                tmp_path / name / f"image.{ending}", format=file_format
+            )
+    source = open_source(f"folder:{tmp_path}", holdout=None)
+    listed = [os.path.basename(source.describe("train", i)) for i in range(source.sizes["train"])]
+    assert listed == ["image.JPG", "image.png"] * 2
+    for ending in ("png", "JPG"):
+        (tmp_path / "b" / f"image.{ending}").unlink()
+    with pytest.raises(ValueError, match=r"No PNG or JPEG images in .* for class 'b'"):
+        open_source(f"folder:{tmp_path}", holdout=None)
+
+
+HUGE = """
+import itertools, resource, sys
+import tensorflow as tf
+from pit_keras.data.pipeline import evaluation_batches, train_batches
+from pit_keras.data.sources import open_source
+from pit_keras.training.config import DataConfig
+
+source, config = open_source(f"folder:{sys.argv[1]}"), DataConfig()
+options = tf.data.Options()
+options.threading.private_threadpool_size = 2  # images that are read at the same time
+for batches in (
+    train_batches(source, config, batch_size=2, seed=0).take(1),
+    evaluation_batches(source, "val", config, batch_size=2),
+):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for batch in batches.with_options(options):
+        print(*(float(tf.math.reduce_std(image, axis=(0, 1))[0]) for image in batch["image"]))
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+def test_two_images_of_a_hundred_megapixels_take_two_gigabytes_at_most(tmp_path):
+    """Decoded each has 0.3 GB; as float32 it would have 1.2."""
+    for split, name in itertools.product(("train", "val"), ("a", "b")):
+        (tmp_path / split / name).mkdir(parents=True)
+        Image.new("L", (10_000, 10_000), 90).save(tmp_path / split / name / "huge.png")
+    process = subprocess.run(
+        [sys.executable, "-c", HUGE, tmp_path], check=True, capture_output=True, text=True
+    )
+    train_spread, train_growth, val_spread, val_growth = process.stdout.splitlines()
+    for spread in (train_spread, val_spread):
+        np.testing.assert_allclose([float(value) for value in spread.split()], 0, atol=1e-4)
+    assert 0 < float(train_growth) < 2
+    assert float(val_growth) < 2
