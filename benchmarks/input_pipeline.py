@@ -1,28 +1,30 @@
 """The training pipeline here against timm's in a PyTorch DataLoader, and where its time goes.
 
     pip install -e .[train] torch torchvision timm
-    python benchmarks/input_pipeline.py --photographs=FOLDER --output=benchmarks/results/input_pipeline.csv
+    python benchmarks/input_pipeline.py --photographs=FOLDER \\
+        --output=benchmarks/results/input_pipeline.csv
 
 Both read the same JPEGs of 500 x 375 (quality 95, colours at half resolution), cut from the
-photographs of a folder (default: scikit-learn's two), and give batches of 224 x 224 float images with
-mixed labels. They do the same:
+photographs of a folder (default: scikit-learn's two), and give batches of 224 x 224 float images
+with mixed labels. They do the same:
 
     cutmix   decode, random resized crop (bicubic), flip, normalise, batch, CutMix
-    deit     decode, random resized crop (bicubic), flip, RandAugment rand-m9-mstd0.5-inc1, normalise,
-             random erasing 0.25 (noise), batch, MixUp 0.8 or CutMix 1.0
+    deit     decode, random resized crop (bicubic), flip, RandAugment rand-m9-mstd0.5-inc1,
+             normalise, random erasing 0.25 (noise), batch, MixUp 0.8 or CutMix 1.0
 
 Here that is `train_batches` with a folder source and a `DataConfig`. There it is timm's
 `create_transform`, `ImageDataset` and `Mixup` and a DataLoader with two workers; mixing runs in the
 main process, as timm does it without its GPU prefetcher. Where today's Pillow refuses what
 timm draws (posterising to no bits), that image is augmented again.
 
-Both run in this process, in turn (A B A B ...). Each turn starts with batches that are not timed, so
-that what was prepared during the other's turn is used up, and then times a number of batches. Two
-ratios are given, timm's over ours, higher is better: of the time on the wall, and of the processor
-time of all processes and threads, on which other jobs on the machine have less influence.
+Both run in this process, in turn (A B A B ...). Each turn starts with batches that are not timed,
+so that what was prepared during the other's turn is used up, and then times a number of batches.
+Two ratios are given, medians over medians, higher is better for us: of images per second, and of
+the processor time of all processes and threads, on which other jobs have less influence.
 
 The second CSV (OUTPUT_stages.csv) takes our pipeline apart: processor time of an image after each
-stage of `deit`, and what the stage adds.
+stage of `deit`, and what the stage adds. Reading the file and making batches, normalised, is part
+of the first.
 """
 
 import csv
