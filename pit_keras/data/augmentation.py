@@ -1,31 +1,12 @@
-"""Random resized crop and flip, of one image at a time, as pure functions of (image, seed)."""
+"""What random resized crop and flip draw for one image, as pure functions of its seed."""
 
 import math
 
 import tensorflow as tf
 
-from pit_keras.data.preprocessing import resize
 from pit_keras.data.seeds import Purpose, seed_for
 
 CROP_TRIES = 10
-
-
-def random_resized_crop(image, seed, image_size, scale, aspect):
-    """Cuts a random box out of `image`, see `crop_box`, and resizes it to `image_size`.
-
-    Args:
-        image: uint8 (H, W, 3).
-        seed: integer (2,), see `seeds.example_seed`.
-        image_size: (height, width) of the result.
-        scale: lowest and highest share of the image's area.
-        aspect: lowest and highest width / height of the box.
-
-    Returns:
-        float32 (*image_size, 3), whole levels in 0..255 (see `preprocessing.resize`).
-    """
-    size = tf.shape(image)
-    top, left, height, width = tf.unstack(crop_box(size[0], size[1], seed, scale, aspect))
-    return resize(image[top : top + height, left : left + width], image_size)
 
 
 def crop_box(image_height, image_width, seed, scale, aspect):
@@ -55,10 +36,9 @@ def crop_box(image_height, image_width, seed, scale, aspect):
     return tf.cast(chosen, tf.int32)
 
 
-def random_flip(image, seed):
-    """Mirrors the image (H, W, C) left to right with probability one half."""
-    mirrored = tf.random.stateless_uniform((), seed_for(seed, Purpose.FLIP)) < 0.5
-    return tf.cond(mirrored, lambda: tf.reverse(image, axis=[1]), lambda: image)
+def is_mirrored(seed):
+    """Whether an image is mirrored left to right: a boolean scalar, true for one half of them."""
+    return tf.random.stateless_uniform((), seed_for(seed, Purpose.FLIP)) < 0.5
 
 
 def _between(uniform, low, high):

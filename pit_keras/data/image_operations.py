@@ -5,6 +5,7 @@ and histograms equal Pillow's `ImageOps` exactly; blends and warps follow its ar
 differ by a level where a float is rounded otherwise.
 """
 
+import functools
 import math
 
 import tensorflow as tf
@@ -12,6 +13,11 @@ import tensorflow as tf
 # Pillow's weights of red, green and blue in a grey level, in 1/65536 (ITU-R 601-2).
 _LUMA = (19595, 38470, 7471)
 _WINDOW = 4  # taps of the bicubic kernel along one axis
+# The fraction of a sample is cut off. Where an image is flat, the weighted sum may be a little less
+# than the level that it should be.
+_ROUNDING = 2.0**-10
+
+_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
 
 
 def invert(image):
@@ -48,16 +54,15 @@ def autocontrast(image):
 
 def equalize(image):
     """Flattens the histogram of each channel."""
-    levels = tf.cast(tf.reshape(image, (-1, 3)), tf.int32) + 256 * tf.range(3)
-    counts = tf.math.bincount(tf.reshape(levels, (-1,)), minlength=768, maxlength=768)
-    counts = tf.reshape(counts, (3, 256))
-    brightest = tf.argmax(tf.range(1, 257) * tf.cast(counts > 0, tf.int32), axis=1)
-    last = tf.gather(counts, brightest, batch_dims=1)
-    step = (tf.reduce_sum(counts, axis=1) - last) // 255  # (3,)
-    below = tf.cumsum(counts, axis=1, exclusive=True)
-    flattened = (step[:, None] // 2 + below) // tf.maximum(step, 1)[:, None]
-    table = tf.where(step[:, None] > 0, tf.minimum(flattened, 255), tf.range(256))
-    return _look_up(image, tf.transpose(table))  # (3, 256) -> (256, 3)
+    # Compiled in parts: XLA is slow at counting, and would compute the table for each pixel.
+    levels = _channel_levels(image)
+    counts = tf.raw_ops.DenseBincount(
+        input=tf.reshape(levels, (-1,)),
+        size=3 * 256,
+        weights=tf.constant([], tf.int32),
+        binary_output=False,
+    )
+    return _entries(_flattening(counts), levels)
 
 
 def adjust_color(image, factor):
@@ -84,28 +89,37 @@ def adjust_sharpness(image, factor):
 def shear_x(image, factor, fill):
     """Shifts each row by `factor` times its distance from the top edge, bicubic."""
     rows = tf.range(tf.shape(image)[0], dtype=tf.float32) + 0.5
-    return _shift_rows(image, factor * rows, fill)
+    return _shift(image, factor * rows, 1, fill)
 
 
 def shear_y(image, factor, fill):
     """Shifts each column by `factor` times its distance from the left edge, bicubic."""
-    return _swap_axes(shear_x(_swap_axes(image), factor, fill))
+    columns = tf.range(tf.shape(image)[1], dtype=tf.float32) + 0.5
+    return _shift(image, factor * columns, 0, fill)
 
 
 def translate_x(image, share, fill):
     """Shifts all rows by a share of the width, to the left if it is positive, bicubic."""
     height, width = tf.unstack(tf.shape(image)[:2])
-    return _shift_rows(image, tf.fill([height], share * tf.cast(width, tf.float32)), fill)
+    return _shift(image, tf.fill([height], share * tf.cast(width, tf.float32)), 1, fill)
 
 
 def translate_y(image, share, fill):
     """Shifts all columns by a share of the height, upwards if it is positive, bicubic."""
-    return _swap_axes(translate_x(_swap_axes(image), share, fill))
+    height, width = tf.unstack(tf.shape(image)[:2])
+    return _shift(image, tf.fill([width], share * tf.cast(height, tf.float32)), 0, fill)
 
 
 def rotate(image, degrees, fill):
     """Turns the image around its centre, counter-clockwise if positive, bicubic."""
-    height, width = tf.unstack(tf.shape(image)[:2])
+    # Compiled in two parts: positions computed within the second would be rounded in several ways.
+    x, y = _turned(tf.shape(image)[0], tf.shape(image)[1], degrees)
+    return _sample(image, x, y, fill)
+
+
+@_compiled
+def _turned(height, width, degrees):
+    """Where the pixels of a turned image come from: x and y, float32 (H, W)."""
     angle = degrees * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     # Positions relative to the centre: of the result's pixels, then of where they come from.
@@ -113,7 +127,31 @@ def rotate(image, degrees, fill):
     row = tf.range(height, dtype=tf.float32)[:, None] - (tf.cast(height, tf.float32) - 1) / 2
     x = column * cosine - row * sine + (tf.cast(width, tf.float32) - 1) / 2
     y = column * sine + row * cosine + (tf.cast(height, tf.float32) - 1) / 2
-    return _sample(image, x, y, fill)
+    return x, y
+
+
+@_compiled
+def _channel_levels(image):
+    """Levels of the three channels told apart, (H, W, 3) in 0..767."""
+    return tf.cast(image, tf.int32) + 256 * tf.range(3)
+
+
+@_compiled
+def _flattening(counts):
+    """What equalising makes of each of `_channel_levels`: counts (768,) -> uint8 (768,)."""
+    counts = tf.reshape(counts, (3, 256))
+    brightest = tf.argmax(tf.range(1, 257) * tf.cast(counts > 0, tf.int32), axis=1)
+    last = tf.gather(counts, brightest, batch_dims=1)
+    step = (tf.reduce_sum(counts, axis=1) - last) // 255  # (3,)
+    below = tf.cumsum(counts, axis=1, exclusive=True)
+    flattened = (step[:, None] // 2 + below) // tf.maximum(step, 1)[:, None]
+    table = tf.where(step[:, None] > 0, tf.minimum(flattened, 255), tf.range(256))
+    return tf.reshape(tf.cast(table, tf.uint8), (-1,))
+
+
+@_compiled
+def _entries(table, levels):
+    return tf.gather(table, levels)
 
 
 def _look_up(image, table):
@@ -150,56 +188,58 @@ def _smooth(image):
     return tf.cond(large_enough, lambda: smoothed, lambda: levels)
 
 
-def _swap_axes(image):
-    return tf.transpose(image, (1, 0, 2))
-
-
 def _cubic_weights(fraction):
-    """Weights of the four neighbours of a position (...,) -> (..., 4).
+    """Weights of the four neighbours of a position, a list of four of the same shape.
 
     Pillow warps with Keys' kernel of a = -1, while it resizes with a = -0.5.
     """
-    d = fraction[..., None]
-    powers = tf.concat([tf.ones_like(d), d, d * d, d * d * d], axis=-1)
-    taps = tf.constant([[0, -1, 2, -1], [1, 0, -2, 1], [0, 1, 1, -1], [0, 0, -1, 1]], tf.float32)
-    return tf.linalg.matmul(powers, taps, transpose_b=True)
+    d = fraction
+    return [((2 - d) * d - 1) * d, (d - 2) * d * d + 1, ((1 - d) * d + 1) * d, (d - 1) * d * d]
 
 
-def _shift_rows(image, offsets, fill):
-    """Bicubic samples of each row at its pixels' positions plus an offset; offsets (H,)."""
-    width = tf.shape(image)[1]
+def _shift(image, offsets, axis, fill):
+    """Bicubic samples of lines along an axis, 0 or 1, at their pixels' positions plus an offset.
+
+    `offsets` has one for each line: (H,) if the lines are rows (axis 1), else (W,).
+    """
+    width, length = tf.shape(image)[1], tf.shape(image)[axis]
     whole = tf.floor(offsets)
-    weights = _cubic_weights(offsets - whole)  # (H, 4)
-    columns = tf.range(-1, width + _WINDOW - 2) + tf.cast(whole, tf.int32)[:, None]  # (H, W + 3)
-    taps = tf.gather(image, tf.clip_by_value(columns, 0, width - 1), batch_dims=1)
-    taps = tf.cast(taps, tf.float32)  # (H, W + 3, 3)
-    sampled = tf.add_n(
-        [taps[:, tap : tap + width] * weights[:, tap, None, None] for tap in range(_WINDOW)]
-    )
-    centres = tf.range(width, dtype=tf.float32) + 0.5 + offsets[:, None]
-    inside = (centres >= 0) & (centres < tf.cast(width, tf.float32))
-    return tf.where(inside[..., None], _to_levels(sampled), tf.constant(fill, tf.uint8))
+    weights = tf.stack(_cubic_weights(offsets - whole), axis=-1)[:, None]  # (lines, 1, 4)
+    centres = tf.range(length, dtype=tf.float32) + 0.5 + offsets[:, None]  # (lines, length)
+    inside = (centres >= 0) & (centres < tf.cast(length, tf.float32))
+    first = tf.range(length) + tf.cast(whole, tf.int32)[:, None] - 1
+    place = tf.clip_by_value(first[..., None] + tf.range(_WINDOW), 0, length - 1)
+    line = tf.range(tf.shape(offsets)[0])[:, None, None]
+    if axis == 0:
+        index = tf.transpose(place * width + line, (1, 0, 2))
+        weights, inside = tf.transpose(weights, (1, 0, 2)), tf.transpose(inside)
+    else:
+        index = line * width + place
+    taps = tf.cast(tf.gather(tf.reshape(image, (-1, 3)), index), tf.float32)  # (H, W, 4, 3)
+    sampled = tf.reduce_sum(taps * weights[..., None], axis=2)
+    return tf.where(inside[..., None], _to_levels(sampled + _ROUNDING), tf.constant(fill, tf.uint8))
 
 
+@_compiled
 def _sample(image, x, y, fill):
     """Bicubic samples at positions (H, W) in pixels, 0 being the first pixel's centre."""
     height, width = tf.unstack(tf.shape(image)[:2])
+    limits = tf.cast(tf.stack([width, height]), tf.float32) - 0.5
+    inside = (x >= -0.5) & (y >= -0.5) & (x < limits[0]) & (y < limits[1])
+    x, y = tf.clip_by_value(x, -0.5, limits[0]), tf.clip_by_value(y, -0.5, limits[1])
     left, top = tf.floor(x), tf.floor(y)
-    # Four neighbours in a row lie side by side, so that one gather fetches them together. A window
-    # begins at every column from -2 on, beyond the edges with the edge's pixels.
-    edges = [image[:, :1]] * 2, [image[:, -1:]] * 2
-    padded = tf.concat([*edges[0], image, *edges[1]], axis=1)  # (H, W + 4, 3)
-    starts = width + 1
-    windows = tf.concat([padded[:, tap : tap + starts] for tap in range(_WINDOW)], axis=-1)
-    windows = tf.reshape(windows, (-1, 3 * _WINDOW))  # (H * (W + 1), 4 * 3)
-    start = tf.clip_by_value(tf.cast(left, tf.int32) + 1, 0, width)[..., None]
-    row = tf.cast(top, tf.int32)[..., None] + tf.range(-1, _WINDOW - 1)  # (H, W, 4)
-    indices = tf.clip_by_value(row, 0, height - 1) * starts + start
-    taps = tf.reshape(tf.gather(windows, indices), (-1, _WINDOW, _WINDOW, 3))
-    across, down = (tf.reshape(_cubic_weights(part), (-1, _WINDOW)) for part in (x - left, y - top))
-    weights = down[:, :, None, None] * across[:, None, :, None]  # (H * W, 4, 4, 1)
-    sampled = tf.reduce_sum(tf.cast(taps, tf.float32) * weights, axis=(1, 2))
-    sampled = _to_levels(tf.reshape(sampled, tf.shape(image)))
-    limits = tf.cast(tf.stack([width, height]), tf.float32)
-    inside = (x >= -0.5) & (y >= -0.5) & (x < limits[0] - 0.5) & (y < limits[1] - 0.5)
-    return tf.where(inside[..., None], sampled, tf.constant(fill, tf.uint8))
+    # Two more pixels on all sides, so that every neighbour exists.
+    rows = tf.concat([image[:1]] * 2 + [image] + [image[-1:]] * 2, axis=0)
+    rows = tf.concat([rows[:, :1]] * 2 + [rows] + [rows[:, -1:]] * 2, axis=1)
+    pixels = tf.reshape(rows, (-1, 3))
+    corner = (tf.cast(top, tf.int32) + 1) * (width + 4) + tf.cast(left, tf.int32) + 1
+    across, down = _cubic_weights(x - left), _cubic_weights(y - top)
+    sampled = tf.zeros(tf.shape(image))
+    for row in range(_WINDOW):
+        taps = [
+            tf.cast(tf.gather(pixels, corner + row * (width + 4) + column), tf.float32)
+            * across[column][..., None]
+            for column in range(_WINDOW)
+        ]
+        sampled += tf.add_n(taps) * down[row][..., None]
+    return tf.where(inside[..., None], _to_levels(sampled + _ROUNDING), tf.constant(fill, tf.uint8))

@@ -6,6 +6,8 @@ own label. Images of any type that the function names, with static height and wi
 before or after mixing; here the loss does it.
 """
 
+import functools
+
 import tensorflow as tf
 
 from pit_keras.data.seeds import Purpose, seed_for
@@ -59,8 +61,13 @@ def mixup(images, labels, seed, alpha):
     if alpha <= 0:
         raise ValueError(f"MixUp needs a positive alpha, got {alpha}.")
     kept = tf.cast(_beta(seed_for(seed, Purpose.MIXUP_SHARE), alpha), tf.float32)
-    images = kept * images + (1 - kept) * tf.reverse(images, axis=[0])
+    images = _blended(images, kept)
     return images, kept * labels + (1 - kept) * tf.reverse(labels, axis=[0])
+
+
+@functools.partial(tf.function, jit_compile=True)  # one pass over the images instead of four
+def _blended(images, kept):
+    return kept * images + (1 - kept) * tf.reverse(images, axis=[0])
 
 
 def cutmix(images, labels, seed, alpha):

@@ -5,11 +5,14 @@ source is one of (seed, position). So the batches do not depend on the number of
 training resumed at a position receives, bit for bit, what it would have received.
 """
 
+import functools
+
 import tensorflow as tf
 
-from pit_keras.data.augmentation import random_flip, random_resized_crop
+from pit_keras.data.augmentation import crop_box, is_mirrored
 from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.erasing import random_erasing
+from pit_keras.data.fast_resize import fast_resize
 from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
 from pit_keras.data.rand_augment import RandAugment, rand_augment
@@ -81,11 +84,20 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
     check_train_batches(source, config, batch_size)
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
     examples = source.train_stream(seed, start, epoch_length, config.views)
+
+    def choose_box(example, height, width):
+        box_seed = _view_seed(seed, example, config.views)
+        return crop_box(height, width, box_seed, config.crop_scale, config.crop_aspect)
+
     if source.is_encoded:
         limit = epoch_length if config.skip_unreadable else None
-        examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
+        report = unreadable or UnreadableImages()
+        examples = load_images(examples, source, "train", report, limit, choose_box)
 
     def augment(example):
+        if not source.is_encoded:
+            crop = source.load(example["image"], functools.partial(choose_box, example))
+            example = {**example, "image": crop}
         return {**example, "image": _augment(example, seed, config)}
 
     def finish(batch):
@@ -141,13 +153,10 @@ def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
 
 
 def _augment(example, seed, config):
-    """uint8 (H, W, 3) of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
+    """Crops uint8 of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
     seed = _view_seed(seed, example, config.views)
-    image = random_resized_crop(
-        example["image"], seed, config.image_size, config.crop_scale, config.crop_aspect
-    )
-    image = tf.cast(image, tf.uint8)
-    image = random_flip(image, seed) if config.flip else image
+    mirrored = is_mirrored(seed) if config.flip else tf.constant(False)
+    image = fast_resize(example["image"], config.image_size, mirrored)
     if config.rand_augment:
         policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
         image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])

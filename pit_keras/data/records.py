@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pit_keras.data.preprocessing import decode
+from pit_keras.data.preprocessing import decode, decode_box
 from pit_keras.data.sources import Source
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
@@ -93,8 +93,8 @@ class RecordSource(Source):
     def sizes(self):
         return {name: len(split.ranks) for name, split in self.splits.items()}
 
-    def load(self, image):
-        return decode(image)
+    def load(self, image, choose_box=None):
+        return decode_box(image, choose_box) if choose_box else decode(image)
 
     def describe(self, split, example_id):
         stored = self.splits[split]

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from pit_keras.data.folders import list_folder
-from pit_keras.data.preprocessing import decode
+from pit_keras.data.preprocessing import cut, decode, decode_box
 
 DIGITS_HELD_OUT = 360  # the last 20%, by other writers than most of the rest
 
@@ -34,8 +34,11 @@ class Source(abc.ABC):
     is_encoded: bool
 
     @abc.abstractmethod
-    def load(self, image):
-        """Turns the "image" of an element into its pixels, uint8 (H, W, 3)."""
+    def load(self, image, choose_box=None):
+        """Turns the "image" of an element into its pixels, uint8 (H, W, 3).
+
+        With `choose_box` (see `preprocessing.decode_box`) only those of a box are loaded.
+        """
 
     @abc.abstractmethod
     def describe(self, split, example_id):
@@ -125,8 +128,11 @@ class ArraySource(Source):
     def is_encoded(self):
         return self.images["train"].dtype == tf.string
 
-    def load(self, image):
-        return decode(tf.io.read_file(image)) if self.is_encoded else image
+    def load(self, image, choose_box=None):
+        if self.is_encoded:
+            contents = tf.io.read_file(image)
+            return decode_box(contents, choose_box) if choose_box else decode(contents)
+        return cut(image, choose_box) if choose_box else image
 
     def describe(self, split, example_id):
         if self.is_encoded:

@@ -7,6 +7,7 @@ filtered out; only for those does Python run.
 
 import collections
 import contextlib
+import functools
 import logging
 import threading
 
@@ -83,7 +84,7 @@ class UnreadableImages:
         raise self.error
 
 
-def load_images(dataset, source, split, report, epoch_length=None):
+def load_images(dataset, source, split, report, epoch_length=None, choose_box=None):
     """Replaces the "image" of each element by its pixels, in the same order.
 
     Args:
@@ -93,6 +94,8 @@ def load_images(dataset, source, split, report, epoch_length=None):
         report: the `UnreadableImages` that learns of broken ones.
         epoch_length: skip broken images, unless more than half of the so many drawn in an epoch
             are; if None, fail at the first.
+        choose_box: load only this box of each image; function of the element and the image's height
+            and width, see `preprocessing.decode_box`.
 
     Returns:
         A dataset whose "image" is uint8 (H, W, 3). Iterating over it raises `tf.errors.OpError`
@@ -134,17 +137,19 @@ def load_images(dataset, source, split, report, epoch_length=None):
         return tf.cond(is_known & ~is_broken, lambda: True, leave_out)
 
     def load(element):
-        return {**element, "image": _load_or_empty(source, element["image"])}
+        box = choose_box and functools.partial(choose_box, element)
+        return {**element, "image": _load_or_empty(source, element["image"], box)}
 
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).filter(is_usable)
 
 
-def _load_or_empty(source, image):
+def _load_or_empty(source, image, choose_box):
     """The pixels of `image`, or an empty image (0, 0, 3) if it cannot be loaded.
 
     `Dataset.ignore_errors` is TensorFlow's one way to go on after an error. Around a data set of a
     single image it keeps order and parallelism, and costs about 5% of the pipeline's time.
     """
-    loaded = tf.data.Dataset.from_tensors(image).map(source.load).ignore_errors()
+    loaded = tf.data.Dataset.from_tensors(image).map(lambda i: source.load(i, choose_box))
+    loaded = loaded.ignore_errors()
     empty = tf.data.Dataset.from_tensors(tf.zeros((0, 0, 3), tf.uint8))
     return loaded.concatenate(empty).take(1).get_single_element()

@@ -8,6 +8,7 @@ from PIL import Image
 
 from pit_keras.data.preprocessing import (
     decode,
+    decode_box,
     evaluation_geometry,
     load_image,
     normalise,
@@ -55,6 +56,67 @@ def test_decode_refuses_what_is_cut_short(photographs, file_format):
     contents = encode(Image.fromarray(photographs[0][:61, :83]), file_format)
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(contents[: len(contents) // 2])
+
+
+KINDS = [
+    ("JPEG", "RGB", {"subsampling": "4:2:0"}),
+    ("JPEG", "RGB", {"subsampling": "4:2:2"}),
+    ("JPEG", "RGB", {"subsampling": "4:4:4"}),
+    ("JPEG", "RGB", {"progressive": True}),
+    ("JPEG", "L", {}),
+    ("JPEG", "CMYK", {}),
+    ("PNG", "RGB", {}),
+    ("PNG", "P", {}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_decoded_box_has_the_pixels_of_the_whole_image(photographs, kind):
+    file_format, mode, options = kind
+    photograph = Image.fromarray(photographs[0][100:191, 200:333]).convert(mode)
+    contents = encode(photograph, file_format, **options)
+    whole = decode(contents).numpy()
+
+    @tf.function(input_signature=[tf.TensorSpec((4,), tf.int32)])
+    def decoded(box):
+        return decode_box(contents, lambda height, width: box)
+
+    rng = np.random.default_rng(0)
+    corners = [(0, 0, 91, 133), (0, 0, 1, 1), (90, 132, 1, 1), (16, 16, 32, 32)]
+    for _ in range(40):
+        height, width = rng.integers(1, 92), rng.integers(1, 134)
+        corners.append((rng.integers(92 - height), rng.integers(134 - width), height, width))
+    for top, left, height, width in corners:
+        np.testing.assert_array_equal(
+            decoded((top, left, height, width)), whole[top : top + height, left : left + width]
+        )
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_box_is_chosen_by_the_size_of_the_image(photographs, file_format):
+    contents = encode(Image.fromarray(photographs[0][:61, :83]), file_format)
+
+    box = decode_box(contents, lambda height, width: tf.stack([height - 5, width - 7, 2, 3]))
+
+    np.testing.assert_array_equal(box, decode(contents)[56:58, 76:79])
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("size", [0, 1, 40, -2, -300])
+def test_a_box_of_what_is_cut_short_is_refused(photographs, file_format, size):
+    contents = encode(Image.fromarray(photographs[0][:161, :183]), file_format)[:size]
+
+    # The box lies in the part that is there.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_box(contents, lambda height, width: tf.constant([0, 0, 1, 1]))
+
+
+def test_bytes_behind_a_jpeg_do_not_matter(photographs):
+    contents = encode(Image.fromarray(photographs[0][:61, :83]), "JPEG") + b"more"
+
+    box = decode_box(contents, lambda height, width: tf.constant([3, 4, 20, 30]))
+
+    np.testing.assert_array_equal(box, decode(contents)[3:23, 4:34])
 
 
 @pytest.mark.parametrize("size", [(224, 298), (97, 61), (500, 800)])
