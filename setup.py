@@ -22,7 +22,7 @@ TRAIN = [
 ]
 EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
-DEV = ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]
+DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6"]
 
 setup(
     name="pit_keras",

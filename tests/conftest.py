@@ -6,6 +6,10 @@ import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Two test processes share the processor anyway, and programs of XLA's that use its pool of threads
+# have been seen to wait for themselves: a run of these tests once did not end, the likeliest place
+# being an input pipeline that XLA compiles.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
 
 
 def _missing(*packages):

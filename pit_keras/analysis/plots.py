@@ -124,6 +124,8 @@ def shortened(text, length):
 def draw_history(history, output):
     """Draws a run's `history.csv`: loss and top-1, training and validation, over the epochs.
 
+    With averaged weights their validation is a third curve.
+
     Args:
         history: Path of the CSV.
         output: The picture to write.
@@ -139,7 +141,10 @@ def draw_history(history, output):
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, name in zip(axes, ("loss", "top1"), strict=True):
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+        curves = {name: "training", f"val_{name}": "validation"}
+        if f"val_averaged_{name}" in rows[0]:
+            curves[f"val_averaged_{name}"] = "validation, averaged weights"
+        for key, label in curves.items():
             axis.plot(epochs, [float(row[key]) for row in rows], label=label)
         axis.set(xlabel="epoch", ylabel={"loss": "cross-entropy", "top1": "top-1"}[name])
         axis.grid(alpha=0.3)

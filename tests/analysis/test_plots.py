@@ -203,18 +203,22 @@ def test_labels_in_words(label, words):
     assert label_in_words(np.array(label, np.float32), names) == words
 
 
-def test_a_history_becomes_two_plots_of_two_curves(tmp_path):
+@pytest.mark.parametrize("averaged", [False, True])
+def test_a_history_becomes_two_plots_of_its_curves(averaged, tmp_path):
+    columns, more = (",val_averaged_loss,val_averaged_top1", ",1.0,0.8") if averaged else ("", "")
     rows = ["0,2.3,0.1,2.2,0.2", "1,1.5,0.4,1.6,0.5", "2,0.9,0.7,1.2,0.6"]
-    (tmp_path / "history.csv").write_text(HISTORY + "\n".join(rows) + "\n")
+    text = "".join(f"{row}{more}\n" for row in rows)
+    (tmp_path / "history.csv").write_text(f"{HISTORY.strip()}{columns}\n{text}")
     output = tmp_path / "curves.png"
     draw_history(tmp_path / "history.csv", output)
     picture = pixels(output)
     assert picture.shape == (round(DPI * 3.4), DPI * 9, 3)
-    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][:2]
+    cycle = matplotlib.rcParams["axes.prop_cycle"].by_key()["color"][:3]
     for half in np.split(picture, 2, axis=1):
-        for colour in cycle:  # training and validation
+        for curve, colour in enumerate(cycle):  # training, validation, averaged
             levels = 255 * np.array(matplotlib.colors.to_rgb(colour))
-            assert (np.abs(half - levels).max(axis=-1) <= 2).sum() > 300
+            is_drawn = (np.abs(half - levels).max(axis=-1) <= 2).sum() > 300
+            assert is_drawn == (averaged or curve < 2)
 
 
 def test_each_column_of_a_history_changes_the_picture(tmp_path):
