@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.data.augmentation import random_resized_crop
+from pit_keras.data.augmentation import crop_box
 from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
-from pit_keras.data.preprocessing import normalise, preprocess_evaluation
+from pit_keras.data.preprocessing import normalise, preprocess_evaluation, resize
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.sources import open_source
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
@@ -100,28 +100,45 @@ def test_an_example_is_augmented_differently_in_each_epoch(config):
     assert (views[1] != views[2]).any()
 
 
-def test_the_views_of_an_image_are_augmented_differently(source, config):
-    config.views, config.cutmix_alpha = 3, 0.0
-    config.erasing = 1.0  # some images are of one colour
-    batches = take(train_batches(source, config, batch_size=6, seed=0), 6)
-    assert len({image.tobytes() for batch in batches for image in batch["image"]}) == 36
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+@pytest.mark.parametrize("changed", ["crop", "flip", "rand_augment", "color_jitter", "erasing"])
+def test_the_views_of_an_image_differ_in_each_augmentation(image_folder, config, dataset, changed):
+    source = open_source(dataset if dataset == "digits" else f"folder:{image_folder}")
+    config.views, config.cutmix_alpha, config.flip = 3, 0.0, changed == "flip"
+    if changed != "crop":
+        config.crop_scale = config.crop_aspect = (1.0, 1.0)
+    config.rand_augment = changed == "rand_augment"
+    config.color_jitter, config.erasing = (
+        0.4 * (changed == "color_jitter"),
+        1.0 * (changed == "erasing"),
+    )
+    views = [
+        image
+        for batch in take(train_batches(source, config, batch_size=6, seed=0), 3)
+        for image in batch["image"]
+    ]
+    equal = [
+        (one == other).all()
+        for first in range(0, 18, 3)
+        for one, other in itertools.combinations(views[first : first + 3], 2)
+    ]
+    # Half of the views are mirrored, so half of the pairs are equal; and a quarter draws no
+    # operation of RandAugment.
+    assert np.mean(equal) <= {"flip": 0.8, "rand_augment": 0.3}.get(changed, 0)
 
 
-def test_a_single_view_is_augmented_by_the_seed_of_its_example(config):
+def test_a_single_view_is_cropped_by_the_seed_of_its_example(config):
     """Written out, since runs that were begun must be carried on with what they were begun with."""
     source = open_source("digits")
     config.flip, config.cutmix_alpha = False, 0.0
-    batches = take(train_batches(source, config, batch_size=4, seed=9, start=1437), 2)
-    for batch in batches:
-        for image, example in zip(batch["image"], batch["id"], strict=True):
-            crop = random_resized_crop(
-                source.images["train"][example],
-                example_seed(9, 1, example),
-                config.image_size,
-                config.crop_scale,
-                config.crop_aspect,
-            )
-            np.testing.assert_array_equal(image, normalise(crop, config.mean, config.std))
+    for batch in take(train_batches(source, config, batch_size=4, seed=9, start=1437), 2):
+        levels = 255 * (batch["image"] * config.std + config.mean)
+        for image, example in zip(levels, batch["id"], strict=True):
+            box = crop_box(8, 8, example_seed(9, 1, example), config.crop_scale, config.crop_aspect)
+            top, left, height, width = box.numpy()
+            scan = source.images["train"][example]
+            crop = resize(scan[top : top + height, left : left + width], config.image_size)
+            np.testing.assert_allclose(image, crop, atol=1.01)  # a level, for other roundings
 
 
 def test_batches_that_begin_with_views_of_one_image_are_mixed_differently(image_folder, config):
