@@ -32,14 +32,12 @@ def main(arguments):
         # Imported here, since a wrong flag should not wait for them.
         from pit_keras.analysis.plots import draw_history
         from pit_keras.analysis.preview import draw_preview
-        from pit_keras.data.pipeline import check_train_batches
         from pit_keras.data.sources import open_source
         from pit_keras.data.unreadable import UnreadableImageError
         from pit_keras.training.trainer import Trainer
 
         data = config.data
         source = open_source(data.dataset, data_dir=data.data_dir, holdout=data.holdout)
-        check_train_batches(source, data, config.training.batch_size)
         if FLAGS.preview:
             picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir)
             print(f"The first training batches are drawn in {picture}; no run was begun.")

@@ -11,7 +11,12 @@ import time
 
 import keras
 
-from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from pit_keras.data.pipeline import (
+    check_train_batches,
+    evaluation_batches,
+    steps_per_epoch,
+    train_batches,
+)
 from pit_keras.data.unreadable import UnreadableImages, load_images
 from pit_keras.evaluation.classification import Evaluator
 from pit_keras.evaluation.trained_model import DAMAGED_FILE_ERRORS
@@ -53,6 +58,7 @@ class Trainer:
         self.config, self.source, self.verbose = config, source, verbose
         self.folder = RunFolder(output_dir)
         self.folder.check(config)
+        check_train_batches(source, config.data, config.training.batch_size)
         self.steps = steps_per_epoch(source, config.training.batch_size)
         self.unreadable = UnreadableImages()
 
