@@ -31,8 +31,9 @@ def fast_resize(image, size, mirrored=False):
         exact value lies half-way between two.
     """
     shape = tf.shape(image)[:2]
-    branches = [functools.partial(_resize, image, shape, size, mirrored, taps) for taps in _TAPS]
-    branches.append(functools.partial(_resize_any, image, size, mirrored))
+    mirrored = tf.convert_to_tensor(mirrored)
+    steps = [_resizing(tuple(size), taps) for taps in _TAPS] + [_falling_back(tuple(size))]
+    branches = [functools.partial(step, image, mirrored) for step in steps]
     limits = tf.constant([_largest(size, taps) for taps in _TAPS])  # (taps, 2)
     too_small = tf.reduce_any(limits < shape, axis=1)
     return tf.switch_case(tf.reduce_sum(tf.cast(too_small, tf.int32)), branches)
@@ -43,24 +44,40 @@ def _largest(size, taps):
     return [side * taps // 4 for side in size]
 
 
-def _resize(image, shape, size, mirrored, taps):
-    height, width = _largest(size, taps)
-    rows = tf.reshape(image, tf.stack([shape[0], 3 * shape[1]]))  # (H, W, 3) -> (H, W * 3)
-    rows = tf.pad(rows, [[0, height - shape[0]], [0, 3 * (width - shape[1])]])
-    rows = tf.ensure_shape(rows, (height, 3 * width))
-    weights, down, across = _compiled(tuple(size), taps)
-    row, row_weight, column, column_weight = weights(shape, mirrored)
-    return across(down(rows, row, row_weight), column, column_weight)
-
-
-def _resize_any(image, size, mirrored):
-    resized = tf.cast(resize(image, size), tf.uint8)
-    return tf.ensure_shape(
-        tf.cond(mirrored, lambda: tf.reverse(resized, axis=[1]), lambda: resized), (*size, 3)
-    )
+# Traced once for each size, and not again by every pipeline.
+_traced = functools.partial(
+    tf.function,
+    input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.bool)],
+)
 
 
 @functools.cache
+def _resizing(size, taps):
+    height, width = _largest(size, taps)
+    weights, down, across = _compiled(size, taps)
+
+    @_traced
+    def resized(image, mirrored):
+        shape = tf.shape(image)[:2]
+        rows = tf.reshape(image, tf.stack([shape[0], 3 * shape[1]]))  # (H, W, 3) -> (H, W * 3)
+        rows = tf.pad(rows, [[0, height - shape[0]], [0, 3 * (width - shape[1])]])
+        rows = tf.ensure_shape(rows, (height, 3 * width))
+        row, row_weight, column, column_weight = weights(shape, mirrored)
+        return across(down(rows, row, row_weight), column, column_weight)
+
+    return resized
+
+
+@functools.cache
+def _falling_back(size):
+    @_traced
+    def resized(image, mirrored):
+        straight = tf.cast(resize(image, size), tf.uint8)
+        return tf.cond(mirrored, lambda: tf.reverse(straight, axis=[1]), lambda: straight)
+
+    return resized
+
+
 def _compiled(size, taps):
     """The three steps for one number of neighbours: their weights, then each axis in turn."""
 
