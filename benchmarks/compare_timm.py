@@ -8,7 +8,6 @@ speed drifts slows both alike. The CSV holds medians and their ratio, timm's eag
 higher is better. A training step is forward, cross-entropy, backward and AdamW on both sides.
 """
 
-import csv
 import os
 import pathlib
 import statistics
@@ -24,6 +23,7 @@ import tensorflow as tf
 import timm
 import torch
 from absl import app, flags
+from csv_rows import write_rows
 
 import pit_keras
 from pit_keras.models import tracing_for_xla
@@ -49,7 +49,7 @@ def main(_):
     ]
     batch = FLAGS.train_batch_size
     rows.append(compare(f"training step, batch {batch}", *training(ours, theirs, batch)))
-    write(rows, pathlib.Path(FLAGS.output))
+    write_rows(rows, pathlib.Path(FLAGS.output))
 
 
 def images_of(batch):
@@ -130,15 +130,6 @@ def compare(name, ours, theirs):
     }
     print(*(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)
     return row
-
-
-def write(rows, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"Written to {path}")
 
 
 if __name__ == "__main__":

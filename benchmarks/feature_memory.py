@@ -8,7 +8,6 @@ memory, calls the extractor eagerly three times and notes the peak. `extraction_
 difference, `process_mib` the peak itself, TensorFlow and the weights included.
 """
 
-import csv
 import json
 import os
 import pathlib
@@ -17,6 +16,7 @@ import subprocess
 import sys
 
 from absl import app, flags
+from csv_rows import write_rows
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("width", 600, "Width of the image in pixels.", lower_bound=16)
@@ -43,7 +43,7 @@ def main(_):
     for row in MODELS:
         rows.append(in_fresh_process(row))
         print(*(f"{key}={value}" for key, value in rows[-1].items()), sep="  ", flush=True)
-    write(rows, pathlib.Path(FLAGS.output))
+    write_rows(rows, pathlib.Path(FLAGS.output))
 
 
 def in_fresh_process(row):
@@ -85,15 +85,6 @@ def measured(name, overrides):
 def resident_bytes():
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def write(rows, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"Written to {path}")
 
 
 if __name__ == "__main__":

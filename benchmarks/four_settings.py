@@ -22,6 +22,7 @@ import sys
 
 import numpy as np
 from absl import app, flags
+from csv_rows import write_rows
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -82,7 +83,7 @@ def main(_):
             folder = work_dir / f"{setting}_{seed}"
             train(root, few, folder, [*arguments, f"--epochs={FLAGS.epochs}", f"--seed={seed}"])
             rows.append(row(setting, seed, folder))
-            write(rows, pathlib.Path(FLAGS.output))
+            write_rows(rows, pathlib.Path(FLAGS.output))
             draw(rows, pathlib.Path(FLAGS.output).with_suffix(".png"))
 
 
@@ -131,14 +132,6 @@ def row(setting, seed, folder):
         "images": results["images"],
         "top1_by_epoch": " ".join(f"{float(epoch['val_top1']):.4f}" for epoch in history),
     }
-
-
-def write(rows, output):
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with output.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def draw(rows, output):

@@ -27,7 +27,6 @@ stage of `deit`, and what the stage adds. Reading the file and making batches, n
 of the first.
 """
 
-import csv
 import multiprocessing
 import os
 import pathlib
@@ -39,6 +38,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 from absl import app, flags
+from csv_rows import write_rows
 from PIL import Image
 
 FLAGS = flags.FLAGS
@@ -78,8 +78,8 @@ def main(_):
             next(batches)
         rows = [compare(name, folder, theirs[name], kilobytes) for name in RECIPES]
         output = pathlib.Path(FLAGS.output)
-        write(rows, output)
-        write(stages(folder), output.with_name(f"{output.stem}_stages.csv"))
+        write_rows(rows, output)
+        write_rows(stages(folder), output.with_name(f"{output.stem}_stages.csv"))
 
 
 def write_jpegs(folder):
@@ -231,15 +231,6 @@ def stages(folder):
         )
         before = milliseconds
     return rows
-
-
-def write(rows, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"Written to {path}")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ cache. The CSV holds the quickest call of each, the one that the rest of the mac
 least, and the ratios to both ways of reading: lower is better.
 """
 
-import csv
 import os
 import pathlib
 import tempfile
@@ -22,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import safetensors.numpy
 from absl import app, flags
+from csv_rows import write_rows
 
 import pit_keras
 from pit_keras.weights import cache
@@ -59,7 +59,9 @@ def main(_):
         }
         for what, seconds in times.items()
     ]
-    write(rows, pathlib.Path(FLAGS.output))
+    for row in rows:
+        print(*(f"{key}={value}" for key, value in row.items()), sep="  ")
+    write_rows(rows, pathlib.Path(FLAGS.output))
 
 
 def timed(calls):
@@ -71,17 +73,6 @@ def timed(calls):
             call()
             times[what].append(time.perf_counter() - start)
     return {what: min(seconds[1:]) for what, seconds in times.items()}
-
-
-def write(rows, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(*(f"{key}={value}" for key, value in row.items()), sep="  ")
-    print(f"Written to {path}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,10 @@ def test_one_side_is_a_square():
         ),
         (["--dataset="], "--dataset must be given; --help lists all flags"),
         (["--dataset=", "--output_dir="], "--dataset and --output_dir must be given"),
-        (["--recipe=deit3"], "value should be one of <vanilla\\|cutmix\\|deit\\|distill\\|finetune>"),
+        (
+            ["--recipe=deit3"],
+            "value should be one of <vanilla\\|cutmix\\|deit\\|distill\\|finetune>",
+        ),
         (["--distribute=tpu"], "value should be one of"),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
         (["--preview=0"], r"^--preview must be a number of batches from 1 to 20; got 0\.$"),
