@@ -56,7 +56,7 @@ def main(arguments):
         draw_history(trainer.folder.history, trainer.folder.curves)
     print(
         f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images, "
-        f"after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
+        f"{results.get('weights', 'raw')} weights after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
         f"{results['best_epoch']}: history.csv counts from 0)."
     )
     print(f"Everything is in {FLAGS.output_dir}.")

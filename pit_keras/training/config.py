@@ -364,7 +364,17 @@ def _distillation_rules(distillation):
             (distillation.teacher is not None) == distils,
             "a model's name or path with distillation.kind hard or soft, None with none",
         ),
+        (
+            "distillation.teacher_weights",
+            distils or distillation.teacher_weights == "imagenet",
+            "imagenet where there is no teacher",
+        ),
         ("distillation.alpha", 0 <= distillation.alpha <= 1, "a share between 0 and 1"),
+        (
+            "distillation.alpha",
+            distils or distillation.alpha == 0.5,
+            "0.5 where there is no teacher",
+        ),
         ("distillation.tau", 0 < distillation.tau < math.inf, "positive"),
         (
             "distillation.tau",

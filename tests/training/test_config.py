@@ -71,6 +71,8 @@ def test_differences():
         ("distillation.kind", "medium", "one of none, hard, soft"),
         ("distillation.teacher", "pit_s", "a model's name or path with distillation.kind hard"),
         ("distillation.alpha", 1.5, "a share between 0 and 1"),
+        ("distillation.alpha", 0.3, "0.5 where there is no teacher"),
+        ("distillation.teacher_weights", "a.keras", "imagenet where there is no teacher"),
         ("distillation.tau", 0.0, "positive"),
         ("distillation.tau", 2.0, "1 unless distillation.kind is soft"),
         ("optimizer.learning_rate", 0.0, "positive"),
