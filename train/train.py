@@ -56,9 +56,11 @@ def main(arguments):
         draw_history(trainer.folder.history, trainer.folder.curves)
     print(
         f"Top-1 {results['top1']:.4f}, top-5 {results['top5']:.4f} on {results['images']} images, "
-        f"{results.get('weights', 'raw')} weights after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
+        f"after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
         f"{results['best_epoch']}: history.csv counts from 0)."
     )
+    if "weights" in results:
+        print(f"model.keras has the {results['weights']} weights of that epoch, the better ones.")
     print(f"Everything is in {FLAGS.output_dir}.")
 
 
