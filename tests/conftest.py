@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pathlib
+import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -10,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # have been seen to wait for themselves: a run of these tests once did not end, the likeliest place
 # being an input pipeline that XLA compiles.
 os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+# Tests interrupt programs that they start, which inherit it if a shell has these tests ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _missing(*packages):
