@@ -90,7 +90,10 @@ def _trained_model(path, config, source):
     try:
         check_classes(trained.class_names, source)
     except ValueError as error:
-        raise ValueError(f"The teacher {path} was trained on other classes: {error}") from None
+        difference = str(error).partition("; give its names")[0].rstrip(".")
+        raise ValueError(
+            f"The teacher {path} was trained on other classes: {difference}; train one on these."
+        ) from None
     for field in ("mean", "std"):
         theirs, ours = getattr(trained.data, field), getattr(config.data, field)
         if theirs != ours:

@@ -170,11 +170,17 @@ def _read_pickle(path):
 
 def _check_archive(path):
     """PyTorch does not look at the checksums that its archives carry."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not match.")
+    damaged = None
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive too can raise nearly anything
+        raise ValueError(f"{path} is damaged: what is in it cannot be read.") from error
+    if damaged:
+        raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not match.")
 
 
 def _unwrapped(content, name="the checkpoint"):
