@@ -8,6 +8,7 @@ batches of training images and stops.
 """
 
 import os
+import shlex
 import signal
 import sys
 
@@ -29,28 +30,51 @@ def main(arguments):
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         config = command_line.config_from_flags(FLAGS)
-        # Imported here, since a wrong flag should not wait for them.
-        from pit_keras.analysis.plots import draw_history
-        from pit_keras.analysis.preview import draw_preview
-        from pit_keras.data.sources import open_source
-        from pit_keras.data.unreadable import UnreadableImageError
-        from pit_keras.training.trainer import Trainer
+    # Imported here, since a wrong flag should not wait for it.
+    from pit_keras.training.workers import WorkerLostError
 
-        data = config.data
-        source = open_source(data.dataset, data_dir=data.data_dir, holdout=data.holdout)
-        if FLAGS.preview:
-            picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir)
-            print(f"The first training batches are drawn in {picture}; no run was begun.")
-            return
-        trainer = Trainer(config, source, FLAGS.output_dir)
-        was_finished = trainer.folder.finished
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with exit_with_one_sentence(UnreadableImageError, OSError, FloatingPointError):
+    with exit_with_one_sentence(ValueError, OSError, ImportError, WorkerLostError):
+        trainer = prepare(config)
+    if trainer is not None:
+        train(trainer)
+
+
+def prepare(config):
+    """What is to be trained; None if only a preview was asked for."""
+    from pit_keras.analysis.preview import draw_preview
+    from pit_keras.data.sources import open_source
+    from pit_keras.training.trainer import Trainer
+    from pit_keras.training.workers import join_workers
+
+    data = config.data
+    # Others have to be joined before TensorFlow does anything.
+    workers = join_workers(config.training.distribute, FLAGS.workers, FLAGS.worker)
+    source = open_source(
+        data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
+    )
+    if FLAGS.preview:
+        picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir)
+        print(f"The first training batches are drawn in {picture}; no run was begun.")
+        return None
+    profile = command_line.profiled_steps(FLAGS)
+    return Trainer(config, source, FLAGS.output_dir, workers=workers, profile=profile)
+
+
+def train(trainer):
+    """Trains, draws the curves and tells the results."""
+    from pit_keras.analysis.plots import draw_history
+    from pit_keras.data.unreadable import UnreadableImageError
+    from pit_keras.training.interruption import TrainingInterrupted
+    from pit_keras.training.workers import WorkerLostError
+
+    was_finished = trainer.folder.finished
+    with exit_with_one_sentence(UnreadableImageError, OSError, FloatingPointError, WorkerLostError):
         try:
             results = trainer.run()
-        except KeyboardInterrupt:
-            sys.exit("Interrupted; the same command carries the run on.")
-    if was_finished:
+        except TrainingInterrupted as interrupted:
+            print(f"{interrupted} To carry it on:\n    {shlex.join(['python', *sys.argv])}")
+            return
+    if was_finished or not trainer.workers.is_chief:
         return
     with exit_with_one_sentence():
         draw_history(trainer.folder.history, trainer.folder.curves)

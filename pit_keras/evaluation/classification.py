@@ -59,12 +59,12 @@ class Evaluator:
 
         self._counts = counts
 
-    def __call__(self, batches, progress=False):
+    def __call__(self, batches, after_batch=None):
         """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
 
         Args:
-            batches: A finite `tf.data.Dataset` of `image`, `label` and `weight`.
-            progress: Whether to show a progress bar.
+            batches: Finitely many of `image`, `label` and `weight`, on the strategy's replicas.
+            after_batch: Called with the number of batches done, after each.
 
         Returns:
             `{"top1", "top5", "loss", "images"}`: fractions, the mean, and the number of images.
@@ -72,13 +72,12 @@ class Evaluator:
         Raises:
             ValueError: If there are no images.
         """
-        steps = int(batches.cardinality())
-        bar = keras.utils.Progbar(steps if steps > 0 else None, verbose=int(progress))
         totals = {"top1": 0.0, "top5": 0.0, "loss": 0.0, "images": 0.0}
-        for step, batch in enumerate(self._strategy.experimental_distribute_dataset(batches), 1):
+        for done, batch in enumerate(batches, 1):
             for name, value in self._counts(batch).items():
                 totals[name] += float(value)
-            bar.update(step)
+            if after_batch:
+                after_batch(done)
         images = totals.pop("images")
         if not images:
             raise ValueError("There are no images to evaluate.")
@@ -112,8 +111,9 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
         batches = evaluation_batches(
             source, part, data, batch_size=batch_size, unreadable=unreadable
         )
+        bar = keras.utils.Progbar(-(-source.sizes[part] // batch_size), verbose=int(progress))
         with unreadable.plain_errors():
-            parts.append(evaluator(batches, progress))
+            parts.append(evaluator(batches, bar.update))
     return {
         **_together(parts),
         "dataset": source.name,

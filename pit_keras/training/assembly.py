@@ -1,4 +1,4 @@
-"""What a configuration describes, built: strategy, model and optimizer."""
+"""What a configuration describes, built: model, optimizer, and whether XLA compiles them."""
 
 import contextlib
 import warnings
@@ -7,29 +7,23 @@ import keras
 import tensorflow as tf
 
 from pit_keras.models import create_model
+from pit_keras.models.layers import TransformerBlock
 from pit_keras.training.fine_tuning import learning_rate_scales
 from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate
 
 
-def make_strategy(training):
-    """The distribution strategy of a configuration.
+def uses_xla(jit, model):
+    """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
 
-    Raises:
-        ValueError: If the replicas do not divide the batch.
+    On a processor XLA's step is the faster one for transformers, and several times the slower one
+    for convolutional networks (`benchmarks/results/training_step.csv`). On a graphics card "auto"
+    compiles everything; that has not been measured.
     """
-    if training.distribute == "none":
-        return tf.distribute.get_strategy()
-    strategy = tf.distribute.MirroredStrategy()
-    replicas = strategy.num_replicas_in_sync
-    for batch_size in (training.batch_size, training.eval_batch_size or training.batch_size):
-        if batch_size % replicas:
-            nearest = max(1, round(batch_size / replicas)) * replicas
-            raise ValueError(
-                f"A batch of {batch_size} does not divide among {replicas} replicas; the nearest "
-                f"that does is {nearest}."
-            )
-    return strategy
+    if jit != "auto":
+        return jit == "on"
+    has_blocks = any(isinstance(layer, TransformerBlock) for layer in model.layers)
+    return has_blocks or bool(tf.config.list_logical_devices("GPU"))
 
 
 def model_of(config, source, weights=None):
@@ -72,7 +66,7 @@ def optimizer_of(config, model, steps):
     """AdamP with warm-up and cosine, built for the model; loss scaling for float16."""
     settings = config.optimizer
     schedule = WarmupCosine(
-        base=scaled_learning_rate(settings.learning_rate, config.training.batch_size),
+        base=scaled_learning_rate(settings.learning_rate, config.training.images_of_update),
         steps=config.training.epochs * steps,
         warmup_steps=round(settings.warmup_epochs * steps),
         warmup_start=settings.warmup_learning_rate,

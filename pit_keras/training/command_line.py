@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from pit_keras.training.config import (
     DISTRIBUTE,
+    JIT,
     PRECISION,
     Config,
     FieldError,
@@ -38,7 +39,13 @@ _FIELDS = {
     "seed": "training.seed",
     "distribute": "training.distribute",
     "precision": "training.precision",
+    "jit": "training.jit",
+    "accumulate": "training.accumulate",
+    "checkpoint_every_steps": "training.checkpoint_every_steps",
+    "checkpoint_every_minutes": "training.checkpoint_every_minutes",
 }
+# Flags that say where and how a run is done, not what it is: they are not part of its Config.
+_CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview")
 _REQUIRED = ("dataset", "output_dir")
 _MOST_PREVIEWED = 20
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
@@ -65,6 +72,7 @@ def parse_training_flags(argv, values=flags.FLAGS):
         raise flags.Error(_in_own_words(str(error))) from None
     if values.preview is not None and not 1 <= values.preview <= _MOST_PREVIEWED:
         raise flags.Error(_preview_error(values.preview))
+    profiled_steps(values)
     missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
     if missing:
         raise flags.Error(f"{' and '.join(missing)} must be given; --help lists all flags.")
@@ -89,7 +97,7 @@ def help_text(description):
     values = flags.FlagValues()
     _define_flags(["train.py"], values)
     lines = [description.strip(), "", "Flags:"]
-    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS, "preview")]
+    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES)]
     lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
     defaults = Config()
     lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]
@@ -109,10 +117,30 @@ def _in_own_words(message):
     match = re.match(r"flag --(\S+?)=(.*?): ", message, flags=re.DOTALL)
     if match and match[1] == "preview":
         return _preview_error(match[2])
+    if match and match[1] == "worker":
+        return f"--worker must be this worker's number in --workers, from 0; got {match[2]!r}."
     path = match and _FIELDS.get(match[1], match[1].removeprefix("config."))
     if path not in field_paths(Config()) or form_of(path) == "str":
         return message
     return f"--{match[1]} must be {form_of(path)}; got {match[2]!r}."
+
+
+def profiled_steps(values):
+    """The steps that --profile=START:STOP names, (start, stop); None without it.
+
+    Raises:
+        absl.flags.Error: If it is not of this form.
+    """
+    text = values.profile
+    if text is None:
+        return None
+    start, _, stop = text.partition(":")
+    if not (start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise flags.Error(
+            "--profile must be START:STOP, two step numbers of which the first is smaller, such as "
+            f"--profile=10:15; got {text!r}."
+        )
+    return int(start), int(stop)
 
 
 def _preview_error(value):
@@ -160,21 +188,58 @@ def _define_flags(argv, values):
     flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", **into)
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.", **into)
     flags.DEFINE_list("image_size", None, "Side in pixels, or height,width.", **into)
-    flags.DEFINE_integer("batch_size", None, "Images of one step, over all devices.", **into)
+    flags.DEFINE_integer(
+        "batch_size", None, "Images that pass the model at once, over all devices.", **into
+    )
     flags.DEFINE_integer("epochs", None, "Length of the training.", **into)
     flags.DEFINE_integer("seed", None, "Seed of every random decision.", **into)
     flags.DEFINE_enum("distribute", None, DISTRIBUTE, "Devices to train on.", **into)
     flags.DEFINE_enum("precision", None, PRECISION, "Precision of the activations.", **into)
+    _define_training_flags(into)
+    _define_circumstances(into)
+    # The library defines the overrides that it finds in argv.
+    config_flags.DEFINE_config_dataclass(
+        "config", Config(), "Any value of the recipe.", sys_argv=argv, **into
+    )
+
+
+def _define_training_flags(into):
+    flags.DEFINE_enum("jit", None, JIT, "Whether XLA compiles the step; auto: as measured.", **into)
+    flags.DEFINE_integer(
+        "accumulate", None, "Batches whose gradients are summed for one update.", **into
+    )
+    flags.DEFINE_integer(
+        "checkpoint_every_steps", None, "Save each time so many updates are done, too.", **into
+    )
+    flags.DEFINE_float(
+        "checkpoint_every_minutes", None, "Save when so many minutes have passed, too.", **into
+    )
+
+
+def _define_circumstances(into):
+    flags.DEFINE_list(
+        "workers",
+        None,
+        "For --distribute=multi_worker: HOST:PORT of every worker; else TF_CONFIG tells.",
+        **into,
+    )
+    flags.DEFINE_integer("worker", None, "This worker's number in --workers, from 0.", **into)
+    flags.DEFINE_string(
+        "manual_dir",
+        None,
+        "Where files lie that were downloaded by hand, to prepare a TFDS data set such as "
+        "imagenet2012 from.",
+        **into,
+    )
+    flags.DEFINE_string(
+        "profile", None, "START:STOP, steps of the run to profile for TensorBoard.", **into
+    )
     flags.DEFINE_integer(
         "preview",
         None,
         "Draw so many training batches as the model will see them, mixed and with their labels, to "
         "preview.png in the run folder, and stop.",
         **into,
-    )
-    # The library defines the overrides that it finds in argv.
-    config_flags.DEFINE_config_dataclass(
-        "config", Config(), "Any value of the recipe.", sys_argv=argv, **into
     )
 
 

@@ -14,10 +14,18 @@ import typing
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-DISTRIBUTE = ("none", "mirrored")
+DISTRIBUTE = ("none", "mirrored", "multi_worker")
+JIT = ("auto", "on", "off")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
 MIX_MODES = ("batch", "element")
 DISTILLATION = ("none", "hard", "soft")
+# Fields that decide nothing of a run's result.
+WITHOUT_EFFECT_ON_THE_RESULT = (
+    "training.keep_checkpoints",
+    "training.checkpoint_every_steps",
+    "training.checkpoint_every_minutes",
+    "training.log_every_steps",
+)
 
 
 class FieldError(ValueError):
@@ -102,15 +110,26 @@ class TrainingConfig:
     """How long, on what, and what is kept."""
 
     epochs: int = 100
-    batch_size: int = 512  # images of one step, over all replicas
+    batch_size: int = 512  # images that pass the model at once, over all replicas
+    accumulate: int = 1  # batches whose gradients are summed for one update
     eval_batch_size: int | None = None  # None: as in training
     seed: int = 0
     label_smoothing: float = 0.0
     ema_decay: float = 0.0  # of the averaged weights that are evaluated too; 0: no averaging
     distribute: str = "none"  # one of DISTRIBUTE
     precision: str = "float32"  # one of PRECISION
-    jit: bool = True  # whether XLA compiles the step
+    jit: str = "auto"  # one of JIT: whether XLA compiles the step
+    recompute_blocks: bool = False  # gradient checkpointing: less memory, one more forward pass
+    # What follows decides nothing of the result, and may change when a run is carried on.
     keep_checkpoints: int = 2
+    checkpoint_every_steps: int | None = None  # updates; beside those at the end of an epoch
+    checkpoint_every_minutes: float | None = 10.0
+    log_every_steps: int = 50  # updates between the lines of log.jsonl and TensorBoard's points
+
+    @property
+    def images_of_update(self):
+        """Images that one update learns from, over all replicas."""
+        return self.batch_size * self.accumulate
 
 
 @dataclasses.dataclass
@@ -193,6 +212,11 @@ def differences(config, other):
     return [
         path for path in field_paths(config) if get_field(config, path) != get_field(other, path)
     ]
+
+
+def effective_differences(config, other):
+    """`differences`, but for those that decide nothing of a run's result."""
+    return [path for path in differences(config, other) if path not in WITHOUT_EFFECT_ON_THE_RESULT]
 
 
 def check_types(config):
@@ -331,6 +355,7 @@ def _training_rules(config):
             "positive, or None for no clipping",
         ),
         ("training.batch_size", training.batch_size > 0, "positive"),
+        ("training.accumulate", training.accumulate > 0, "positive"),
         (
             "training.eval_batch_size",
             training.eval_batch_size is None or training.eval_batch_size > 0,
@@ -343,10 +368,24 @@ def _training_rules(config):
             0 <= training.ema_decay < 1,
             "in [0, 1); 0 for no averaged weights",
         ),
-        ("training.keep_checkpoints", training.keep_checkpoints > 0, "positive"),
+        (
+            "training.keep_checkpoints",
+            training.keep_checkpoints > 1,
+            "2 or more, so that one is whole while another is written",
+        ),
+        *(
+            (f"training.{name}", value is None or 0 < value < math.inf, "positive, or None")
+            for name in ("checkpoint_every_steps", "checkpoint_every_minutes")
+            for value in (getattr(training, name),)
+        ),
+        ("training.log_every_steps", training.log_every_steps > 0, "positive"),
         *(
             (f"training.{name}", getattr(training, name) in values, f"one of {', '.join(values)}")
-            for name, values in (("distribute", DISTRIBUTE), ("precision", PRECISION))
+            for name, values in (
+                ("distribute", DISTRIBUTE),
+                ("precision", PRECISION),
+                ("jit", JIT),
+            )
         ),
     ]
 

@@ -1,4 +1,12 @@
-"""The rows of a run's `history.csv`, which Keras' `CSVLogger` writes."""
+"""The rows of a run's `history.csv`, one for each epoch.
+
+They hold no measured times, so that a run has the same history byte for byte however often it was
+interrupted; times are in `log.jsonl`.
+"""
+
+import csv
+import io
+import os
 
 from pit_keras.training.run_folder import write_atomically
 
@@ -24,3 +32,17 @@ def keep_history_rows(path, epochs):
         header = file.readline()
     write_atomically(path, "".join([header, *kept]) if kept else "")
     return len(kept)
+
+
+def append_history_row(path, row):
+    """Adds a row, {column: value}, and the header if it is the first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, row, lineterminator="\n")
+    is_first = not path.exists() or not path.stat().st_size
+    if is_first:
+        writer.writeheader()
+    writer.writerow(row)
+    with path.open("a", newline="") as file:
+        file.write(text.getvalue())
+        file.flush()
+        os.fsync(file.fileno())

@@ -8,7 +8,7 @@ import pathlib
 
 import filelock
 
-from pit_keras.training.config import Config, differences, get_field
+from pit_keras.training.config import Config, effective_differences, get_field
 
 
 class RunFolder:
@@ -21,7 +21,8 @@ class RunFolder:
         curves: `history.png`, the same as a plot.
         logs: `logs/`, for TensorBoard.
         preview: `preview.png`, training images; it may be there before a run is.
-        checkpoints: `checkpoints/`, the last complete training states, and the best in `best/`.
+        log: `log.jsonl`, what happened and when, a JSON object a line.
+        checkpoints: `checkpoints/`, the last complete training states and the best.
         unreadable: `unreadable.csv`, the images that training skipped and where in the data's
             stream they first were met; only where there are any.
         not_finite: `not_finite.csv`, the examples of a batch whose loss was not finite; only after
@@ -37,9 +38,9 @@ class RunFolder:
         self.history = self.path / "history.csv"
         self.curves = self.path / "history.png"
         self.logs = self.path / "logs"
+        self.log = self.path / "log.jsonl"
         self.preview = self.path / "preview.png"
         self.checkpoints = self.path / "checkpoints"
-        self.best_checkpoint = self.checkpoints / "best"
         self.unreadable = self.path / "unreadable.csv"
         self.not_finite = self.path / "not_finite.csv"
         self.model = self.path / "model.keras"
@@ -54,7 +55,7 @@ class RunFolder:
     @property
     def begun(self):
         """Whether a training state is there to carry on from."""
-        return any(self.checkpoints.glob("ckpt-*.index"))
+        return any(self.checkpoints.glob("step-*.npz"))
 
     def check(self, config):
         """Checks that a run of this configuration may use the folder; changes nothing.
@@ -73,7 +74,7 @@ class RunFolder:
                 )
             return
         stored = self.read_config()
-        different = differences(stored, config)
+        different = effective_differences(stored, config)
         if different:
             values = "; ".join(
                 f"{path} is {get_field(stored, path)!r} there and {get_field(config, path)!r} here"
@@ -126,7 +127,7 @@ class RunFolder:
         except OSError as error:
             raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
         try:
-            for leftover in self.path.glob(".*.incomplete.*"):  # of a process that was killed
+            for leftover in self.path.rglob(".*.incomplete.*"):  # of a process that was killed
                 leftover.unlink()
             yield
         finally:
@@ -143,16 +144,8 @@ class RunFolder:
         except OSError as error:
             raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
 
-    def read_unreadable(self, until):
-        """The images that were skipped up to a position of the data's stream, {name: position}."""
-        if not self.unreadable.exists():
-            return {}
-        with self.unreadable.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            positions = {row["image"]: int(row["position"]) for row in csv.DictReader(file)}
-        return {name: position for name, position in positions.items() if position < until}
-
     def write_unreadable(self, positions):
-        """Writes what `read_unreadable` reads."""
+        """Writes the images that were skipped, {name: position in the data's stream}."""
         if positions:
             rows = ((position, name) for name, position in positions.items())
             _write_rows(self.unreadable, ("position", "image"), rows)
@@ -184,12 +177,10 @@ def write_atomically(path, text):
         OSError: If it cannot be written; nothing of it stays.
     """
     with (
-        _replacing(path) as temporary,
+        replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def save_model_atomically(model, path):
@@ -198,18 +189,36 @@ def save_model_atomically(model, path):
     Raises:
         OSError: If it cannot be written; nothing of it stays.
     """
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         model.save(temporary)
 
 
 @contextlib.contextmanager
-def _replacing(path):
-    """Gives a temporary path, which takes the place of `path` when all went well."""
+def replacing(path):
+    """Gives a temporary path, which takes the place of `path` when all went well.
+
+    What was written there is on the disk before it has its name, so that not even a power failure
+    leaves half of it.
+
+    Raises:
+        OSError: If it cannot be written; nothing of it stays.
+    """
     temporary = path.with_name(f".{path.stem}.incomplete{path.suffix}")
     try:
         with explained(path):
             yield temporary
+            _sync(temporary)
             os.replace(temporary, path)
+            with contextlib.suppress(OSError):  # not every system has folders that can be synced
+                _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

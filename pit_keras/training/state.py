@@ -1,123 +1,140 @@
-"""What a run must remember to carry on: weights, optimizer and position, in checkpoints."""
+"""What a run must remember to go on as if it had never stopped."""
 
-import re
+import dataclasses
+import json
 
-import tensorflow as tf
+import numpy as np
+from keras import ops
 
-from pit_keras.training.run_folder import write_atomically
+from pit_keras.training.config import Config, effective_differences
 
 
-class TrainingState:
-    """All of a run's state, in checkpoints that are written atomically and carry checksums.
-
-    Args:
-        folder: A `RunFolder`.
-        model: The model that is saved in the end, built.
-        optimizer: Its optimizer, built.
-        average: The `WeightAverage` of the model; None if there is none.
-        keep: Number of checkpoints that are kept, beside the best one.
+@dataclasses.dataclass
+class Progress:
+    """How far a run has come: what its checkpoints hold beside the arrays. All is plain JSON.
 
     Attributes:
-        epoch: Epochs done.
-        position: Examples drawn from the data set's stream, where training data carries on.
+        epoch: Epochs done, evaluation included.
+        step: Updates done of the next epoch.
+        positions: For each worker, where its training data carries on in the data's stream.
+        epoch_positions: The same at the beginning of the epoch.
+        sums: The metrics of the epoch so far, summed over its updates, {name: sum}.
+        unreadable: Images that were skipped, {name: position in the stream}.
         best: Best top-1 on the validation split so far, -1 before the first evaluation.
         best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
         best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
+        replicas: On how many the run was last trained; None before it was.
     """
 
-    def __init__(self, folder, model, optimizer, average=None, *, keep):
-        self.epoch = tf.Variable(0, dtype=tf.int64)
-        self.position = tf.Variable(0, dtype=tf.int64)
-        self.best = tf.Variable(-1.0, dtype=tf.float64)
-        self.best_epoch = tf.Variable(0, dtype=tf.int64)
-        self.best_is_averaged = tf.Variable(False)
-        self._checkpoint = tf.train.Checkpoint(
-            # By index, since the paths of Keras' variables need not be unique. `variables` holds
-            # the states of the random generators too.
-            model=list(model.variables),
-            optimizer=list(optimizer.variables),
-            epoch=self.epoch,
-            position=self.position,
-            best=self.best,
-            best_epoch=self.best_epoch,
-            best_is_averaged=self.best_is_averaged,
-            average=average.variables if average else [],
+    epoch: int = 0
+    step: int = 0
+    positions: list[int] = dataclasses.field(default_factory=lambda: [0])
+    epoch_positions: list[int] = dataclasses.field(default_factory=lambda: [0])
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
+    best: float = -1.0
+    best_epoch: int = 0
+    best_is_averaged: bool = False
+    replicas: int | None = None
+
+    def for_workers(self, workers):
+        """The same for the `Workers` there are now, of which there may be more or fewer.
+
+        Where their number has changed, all go on where the farthest was: no example is met twice,
+        and those between, of which there are only any where images were unreadable, not at all.
+        """
+        positions, begun, count = self.positions, self.epoch_positions, workers.count
+        if len(positions) != count:
+            positions, begun = count * [max(positions)], count * [max(begun)]
+        if workers.is_chief and self.replicas not in (None, workers.replicas):
+            print(
+                f"The run was on {self.replicas} replicas and goes on with {workers.replicas}: "
+                "mixing and dropout are others than if it had stayed there."
+            )
+        return dataclasses.replace(
+            self, positions=positions, epoch_positions=begun, replicas=workers.replicas
         )
-        self._last = self._manager(folder.checkpoints, keep)
-        self._best = self._manager(folder.best_checkpoint, 1)
 
-    def _manager(self, folder, keep):
-        _mend_index(folder)
-        return tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=keep)
 
-    @property
-    def newest(self):
-        """Path of the newest checkpoint; None before the first."""
-        return self._last.latest_checkpoint
+class TrainingState:
+    """The variables of a run and its progress, as arrays.
 
-    def restore(self):
-        """Restores the newest readable checkpoint.
+    The model's random generators are not among them: each step seeds them anew, from its number.
 
-        Returns:
-            Whether there was one. A checkpoint that cannot be read is named and passed over.
+    Args:
+        config: The run's `Config`; a checkpoint says which run it is of.
+        model: The model, built.
+        optimizer: Its optimizer, built.
+        average: The `WeightAverage` of the model; None if there is none.
+
+    Attributes:
+        progress: A `Progress`.
+    """
+
+    def __init__(self, config, model, optimizer, average=None):
+        self.progress = Progress()
+        self._config = config.to_json()
+        self._variables = {
+            "model": model.weights,
+            "optimizer": optimizer.variables,
+            "average": average.variables if average else [],
+        }
+
+    def arrays(self, parts=("model", "optimizer", "average")):
+        """Everything that `restore` takes, {name: array}; or some of the parts."""
+        return {
+            "progress": np.array(json.dumps(dataclasses.asdict(self.progress))),
+            "config": np.array(self._config),
+            **{
+                _name(part, number): ops.convert_to_numpy(variable)
+                for part in parts
+                for number, variable in enumerate(self._variables[part])
+            },
+        }
+
+    def restore(self, arrays):
+        """Takes variables and progress from what `arrays` gave.
 
         Raises:
-            OSError: If there are checkpoints and none can be read: nothing is begun anew unasked.
+            ValueError: If the arrays are not of this run.
         """
-        for path in reversed(self._last.checkpoints):
-            if self._restore(path):
-                return True
-            print("Trying the one before.")
-        if self._last.checkpoints:
-            raise OSError(
-                f"None of the checkpoints in {self._last.directory} can be read; choose another "
-                "--output_dir to begin anew."
-            )
-        return False
-
-    def restore_best(self):
-        """Restores the checkpoint of the best epoch so far; returns whether it could be read."""
-        newest = self._best.latest_checkpoint
-        return newest is not None and self._restore(newest)
-
-    def _restore(self, path):
+        if "config" not in arrays or str(arrays["config"]) != self._config:
+            self._check_config(arrays)
         try:
-            self._checkpoint.restore(path).assert_consumed()
-        # The reader has no error of its own: damage shows as whatever it ran into.
-        except (tf.errors.OpError, IndexError, RuntimeError, ValueError, AssertionError) as error:
-            print(f"Checkpoint {path} cannot be read ({error}).")
-            return False
-        return True
+            progress = Progress(**json.loads(str(arrays["progress"])))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"the progress cannot be read ({error}).") from error
+        self.assign(arrays)
+        self.progress = progress
 
-    def save(self):
-        """Writes the newest checkpoint and removes those beyond the number to keep."""
-        self._write(self._last)
+    def assign(self, arrays):
+        """Takes variables from what `arrays` gave; parts that are missing stay as they are.
 
-    def save_best(self):
-        """Writes the checkpoint of the best epoch so far in place of the one before."""
-        self._write(self._best)
+        Raises:
+            ValueError: If the arrays are not of this run; nothing is changed then.
+        """
+        values = []
+        for part, variables in self._variables.items():
+            names = [_name(part, number) for number in range(len(variables))]
+            if not any(name in arrays for name in names):
+                continue
+            for name, variable in zip(names, variables, strict=True):
+                if name not in arrays or arrays[name].shape != tuple(variable.shape):
+                    raise ValueError(f"{name} is not this run's {variable.path}.")
+                values.append((variable, arrays[name]))
+        for variable, value in values:
+            variable.assign(value)
 
-    def _write(self, manager):
+    def _check_config(self, arrays):
+        """The config may differ in what decides nothing, and in nothing else."""
         try:
-            manager.save(checkpoint_number=self.epoch)
-        except tf.errors.OpError as error:
-            reason = str(error.message).splitlines()[0]
-            raise OSError(
-                f"No checkpoint could be written to {manager.directory}: {reason}"
-            ) from error
+            stored = Config.from_json(str(arrays["config"]))
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"the configuration cannot be read ({error}).") from error
+        different = effective_differences(stored, Config.from_json(self._config))
+        if different:
+            raise ValueError(f"{', '.join(different)} differ.")
 
 
-def _mend_index(folder):
-    """Writes the file `checkpoint`, which lists the others, anew where it is lost or damaged."""
-    matches = (re.fullmatch(r"ckpt-(\d+)\.index", file.name) for file in folder.glob("*.index"))
-    numbers = sorted(int(match[1]) for match in matches if match)
-    if not numbers or tf.train.get_checkpoint_state(str(folder)) is not None:
-        return
-    lines = [f'model_checkpoint_path: "ckpt-{numbers[-1]}"']
-    for number in numbers:
-        lines.append(f'all_model_checkpoint_paths: "ckpt-{number}"')
-        written = (folder / f"ckpt-{number}.index").stat().st_mtime
-        lines.append(f"all_model_checkpoint_timestamps: {written}")
-    lines.append("last_preserved_timestamp: 0")  # those that are older are not managed
-    write_atomically(folder / "checkpoint", "\n".join(lines) + "\n")
-    print(f"{folder / 'checkpoint'} is missing or damaged; it is written anew.")
+def _name(part, number):
+    return f"{part}/{number:04d}"

@@ -1,8 +1,10 @@
 """The training loop. It is not `Model.fit`, which under `MirroredStrategy` fails with compiled
-steps and gives all replicas the same dropout; Keras' callbacks are driven all the same.
+steps and gives all replicas the same dropout.
+
+Everything that a worker does together with the others (steps, evaluations, `Workers`' methods) is
+done by all of them, in the same order; only the chief reads and writes the run folder.
 """
 
-import collections
 import contextlib
 import json
 import math
@@ -10,30 +12,38 @@ import sys
 import time
 
 import keras
+import tensorflow as tf
 
+import pit_keras
 from pit_keras.data.pipeline import (
     check_train_batches,
     evaluation_batches,
     steps_per_epoch,
     train_batches,
 )
-from pit_keras.data.unreadable import UnreadableImages, load_images
+from pit_keras.data.sharding import Shard
+from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.evaluation.classification import Evaluator
-from pit_keras.evaluation.trained_model import DAMAGED_FILE_ERRORS
-from pit_keras.training.assembly import make_strategy, model_of, optimizer_of
+from pit_keras.models import check_can_recompute
+from pit_keras.training.assembly import model_of, optimizer_of, uses_xla
 from pit_keras.training.averaging import WeightAverage
+from pit_keras.training.checkpoints import DamagedCheckpointError, packed, unpacked
 from pit_keras.training.config import validate
-from pit_keras.training.fine_tuning import all_trainable, freeze
-from pit_keras.training.history import history_rows, keep_history_rows
-from pit_keras.training.run_folder import (
-    RunFolder,
-    explained,
-    save_model_atomically,
-    write_atomically,
-)
+from pit_keras.training.fine_tuning import freeze
+from pit_keras.training.history import append_history_row, keep_history_rows
+from pit_keras.training.interruption import Interruption, TrainingInterrupted
+from pit_keras.training.keeping import RunKeeper
+from pit_keras.training.monitoring import Monitor
+from pit_keras.training.run_folder import RunFolder, explained, write_atomically
 from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
 from pit_keras.training.teacher import load_teacher
+from pit_keras.training.workers import join_workers, others_must_live
+
+# An epoch's end is saved unless that would take more than this share of the time.
+_MOST_TIME_FOR_SAVING = 0.05
+_SECONDS_FOR_VALIDATION_IMAGES = 10
+_LEAST_LOSS_SCALE = 2.0**-14
 
 
 class Trainer:
@@ -45,46 +55,75 @@ class Trainer:
         config: A `Config`.
         source: What `pit_keras.data.sources.open_source` returns.
         output_dir: The run folder; made if need be, carried on if it holds the same run unfinished.
-        verbose: Whether to show progress bars.
+            Of several workers only the chief has to see it.
+        verbose: Whether to show a progress bar, or a line for each epoch.
+        workers: What `join_workers` returns; by default this process alone joins.
+        profile: (first, end) steps of the run to profile for TensorBoard; None for none.
 
     Raises:
         ValueError: For values that do not fit each other or the data, a folder of another run, or a
             validation image that cannot be read.
         OSError: If weights to start from are missing.
+        WorkerLostError: If another worker has ended.
     """
 
-    def __init__(self, config, source, output_dir, verbose=True):
+    def __init__(self, config, source, output_dir, verbose=True, workers=None, profile=None):
         validate(config)
-        self.config, self.source, self.verbose = config, source, verbose
+        self.config, self.source, self._profile = config, source, profile
+        self.workers = workers or join_workers(config.training.distribute)
+        self.verbose = verbose and self.workers.is_chief
         self.folder = RunFolder(output_dir)
-        self.folder.check(config)
-        check_train_batches(source, config.data, config.training.batch_size)
-        self.steps = steps_per_epoch(source, config.training.batch_size)
+        self._check_batches()
+        self.steps = steps_per_epoch(source, config.training.images_of_update)
         self.unreadable = UnreadableImages()
+        with others_must_live():
+            if self.workers.is_chief:
+                self.folder.check(config)
+            self._is_finished = self.workers.agree(self.folder.finished)
+            # A run that is carried on has its weights in a checkpoint.
+            self._is_new = self.workers.agree(not (self.folder.begun or self.folder.finished))
+            self._build()
+            if self._is_new and self.workers.is_chief:
+                check_validation_images(source, self.verbose)
 
+    def _check_batches(self):
+        training, replicas = self.config.training, self.workers.replicas
+        for batch_size in (training.batch_size, self._eval_batch_size):
+            self.workers.check_batch(batch_size)
+        check_train_batches(
+            self.source, self.config.data, training.images_of_update, replicas=replicas
+        )
+
+    def _build(self):
+        config, strategy = self.config, self.workers.strategy
         keras.utils.set_random_seed(config.training.seed)
         keras.config.set_dtype_policy(config.training.precision)
-        self.strategy = make_strategy(config.training)
-        # A run that is carried on has its weights in a checkpoint.
-        self._is_new = not (self.folder.begun or self.folder.finished)
-        with self.strategy.scope():
-            self.model = model_of(config, source, config.model.weights if self._is_new else None)
+        with strategy.scope():
+            weights = config.model.weights if self._is_new else None
+            self.model = model_of(config, self.source, weights)
+            if config.training.recompute_blocks:
+                check_can_recompute(self.model)
             freeze(self.model, config.model.frozen_stages)
             self.optimizer = optimizer_of(config, self.model, self.steps)
             decay = config.training.ema_decay
             self.average = WeightAverage(self.model, decay) if decay else None
             distils = config.distillation.kind != "none"
-            teacher = load_teacher(config, source) if distils else None
-        # Callbacks look for `model.optimizer`. The model that is saved should not carry it, so
-        # they get another model of the same layers.
-        self._watched = keras.Model(self.model.inputs, self.model.outputs, name=self.model.name)
-        self._watched.optimizer = self.optimizer
+            teacher = load_teacher(config, self.source) if distils else None
+        self.jit = uses_xla(config.training.jit, self.model)
+        self.state = TrainingState(config, self.model, self.optimizer, self.average)
         self._step = compiled_step(
-            config, self.model, self.optimizer, self.strategy, teacher, self.average
+            config,
+            self.model,
+            self.optimizer,
+            strategy,
+            jit=self.jit,
+            teacher=teacher,
+            average=self.average,
         )
-        self._evaluator = Evaluator(self.model, self.strategy)
-        if self._is_new:
-            check_validation_images(source, verbose)
+        self._evaluator = Evaluator(self.model, strategy)
+        if self.workers.is_chief:
+            saved = model_of(config, self.source)
+            self._keeper = RunKeeper(self.folder, config.training.keep_checkpoints, saved)
 
     def run(self):
         """Trains to the end, from where the folder's run stands, and returns the results.
@@ -93,247 +132,386 @@ class Trainer:
         or damaged: it is then written anew.
 
         Raises:
+            TrainingInterrupted: On SIGINT or SIGTERM, when the state is saved.
             OSError: If another process trains in the folder, it cannot be written to, or what a run
                 is carried on from is lost or damaged.
             UnreadableImageError: If too many images cannot be read.
             FloatingPointError: If the loss is not finite.
+            WorkerLostError: If another worker has ended.
         """
-        if self.folder.finished and self._saved_weights() is not None:
+        with others_must_live():
+            if self._is_finished:
+                return self.workers.agree(self._finished_results())
+            with self._locked():
+                if self.workers.is_chief:
+                    self.folder.check(self.config)
+                    self.folder.create(self.config, self.source.class_names)
+                self._carry_on()
+                self._train()
+                results = self._results()
+                if self.workers.is_chief:
+                    write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
+                return results
+
+    def _locked(self):
+        return self.folder.locked() if self.workers.is_chief else contextlib.nullcontext()
+
+    def _finished_results(self):
+        if not self.workers.is_chief:
+            return None
+        if self._keeper.model_weights() is None:
+            with self.folder.locked():
+                self._keeper.mend_model()
+        else:
             print(f"The run in {self.folder.path} is finished; nothing is changed.")
-            return json.loads(self.folder.results.read_text())
-        with self.folder.locked():
-            self.folder.check(self.config)
-            state = TrainingState(
-                self.folder,
-                self.model,
-                self.optimizer,
-                self.average,
-                keep=self.config.training.keep_checkpoints,
-            )
-            if self.folder.finished:
-                self._mend_model(state)
-                return json.loads(self.folder.results.read_text())
-            self.folder.create(self.config, self.source.class_names)
-            self._carry_on(state)
-            self._train(state)
-            results = self._results(state)
-            write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
-            return results
+        return json.loads(self.folder.results.read_text())
 
-    def _carry_on(self, state):
+    def _carry_on(self):
         """Restores the newest state, if there is one, and whatever else of the run was lost."""
-        path, rows = self.folder.path, history_rows(self.folder.history)
-        if not state.restore():
-            # A run that was killed while its first epoch was saved has one row and no state.
-            if len(rows) > 1 or (self.folder.model.exists() and not rows) or not self._is_new:
-                raise FileNotFoundError(
-                    f"{path} holds a run of which epochs were done, but {self.folder.checkpoints} "
-                    "holds no checkpoint to carry on from; delete the folder, or choose another "
-                    "--output_dir, to begin anew."
-                )
-            if rows:
-                print(f"No epoch of the run in {path} was saved; beginning anew.")
-            keep_history_rows(self.folder.history, 0)
+        arrays = self._keeper.newest() if self.workers.is_chief else None
+        if not self.workers.agree(arrays is not None):
+            self.state.progress = self.state.progress.for_workers(self.workers)
             return
-        epoch = int(state.epoch)
-        if epoch > self.config.training.epochs:
+        self._restore(arrays)
+        progress, epochs = self.state.progress, self.config.training.epochs
+        if progress.epoch > epochs:
             raise FileExistsError(
-                f"{path} holds a run of {epoch} epochs already, and --epochs is "
-                f"{self.config.training.epochs}; choose another --output_dir."
+                f"{self.folder.path} holds a run of {progress.epoch} epochs already, and --epochs "
+                f"is {epochs}; choose another --output_dir."
             )
-        print(f"Carrying on after epoch {epoch} of {self.config.training.epochs}.")
-        if self._saved_weights() is None:
-            self._mend_model(state)
-            state.restore()
-        kept = keep_history_rows(self.folder.history, epoch)
-        if kept < epoch:
-            print(f"{self.folder.history} has lost the rows of {epoch - kept} epochs.")
-        self.unreadable.positions |= self.folder.read_unreadable(until=int(state.position))
+        self.unreadable.positions |= progress.unreadable
+        if not self.workers.is_chief:
+            return
+        middle = f" and {progress.step} of {self.steps} steps" if progress.step else ""
+        print(f"Carrying on after epoch {progress.epoch} of {epochs}{middle}.")
+        # Where no epoch has been the best yet there is no model either.
+        if progress.best >= 0 and self._keeper.model_weights() is None:
+            self._keeper.mend_model()
+        kept = keep_history_rows(self.folder.history, progress.epoch)
+        if kept < progress.epoch:
+            print(f"{self.folder.history} has lost the rows of {progress.epoch - kept} epochs.")
 
-    def _train(self, state):
-        epochs = self.config.training.epochs
-        callbacks = self._callbacks()
-        callbacks.on_train_begin()
-        batches = iter(self.strategy.experimental_distribute_dataset(self._train_batches(state)))
-        for epoch in range(int(state.epoch), epochs):
-            callbacks.on_epoch_begin(epoch)
-            logs, position = self._train_epoch(batches, callbacks, state)
-            evaluations = self._evaluate_both()
-            logs |= _columns(evaluations)
-            with explained(self.folder.path):
-                callbacks.on_epoch_end(epoch, logs)
-            self.folder.write_unreadable(self.unreadable.until(position))
-            state.epoch.assign(epoch + 1)
-            state.position.assign(position)
-            better = max(evaluations, key=lambda kind: _rank(evaluations[kind]))
-            if evaluations[better]["top1"] > float(state.best):
-                state.best.assign(evaluations[better]["top1"])
-                state.best_epoch.assign(epoch)
-                state.best_is_averaged.assign(better == "averaged")
-                self._save_model(state)
-                state.save_best()
-            state.save()
-        callbacks.on_train_end()
-
-    def _save_model(self, state):
-        """Writes `model.keras`, the raw or the averaged weights, as `state` says of the best."""
-        kind = "averaged" if bool(state.best_is_averaged) else "raw"
-        with self._weights(kind), all_trainable(self.model):
-            save_model_atomically(self.model, self.folder.model)
-
-    def _weights(self, kind):
-        """Within it the model has its raw or its averaged weights."""
-        return self.average.in_place() if kind == "averaged" else contextlib.nullcontext()
-
-    def _saved_weights(self):
-        """The weights in `model.keras`; None if it is not there or damaged, and says so."""
-        file = self.folder.model
-        if not file.exists():
-            print(f"{file} is missing.")
-            return None
+    def _restore(self, arrays):
+        """Takes the chief's arrays on every worker."""
         try:
-            weights = keras.models.load_model(file).get_weights()
-        except DAMAGED_FILE_ERRORS as error:
-            print(f"{file} cannot be read ({str(error).strip().splitlines()[0]}).")
-            return None
-        if [value.shape for value in weights] != [v.shape for v in self.model.weights]:
-            print(f"{file} is not the model of this run.")
-            return None
-        return weights
+            self.state.restore(self._shared(arrays))
+        except ValueError as error:
+            raise DamagedCheckpointError(
+                f"The checkpoints in {self.folder.checkpoints} are not of this run: {error}"
+            ) from error
+        self.state.progress = self.state.progress.for_workers(self.workers)
 
-    def _mend_model(self, state):
-        """Writes `model.keras` anew from the checkpoint of the best epoch."""
-        if not state.restore_best():
-            raise FileNotFoundError(
-                f"{self.folder.model} is lost, and so is the best epoch's checkpoint in "
-                f"{self.folder.best_checkpoint}; train in another --output_dir."
-            )
-        self._save_model(state)
-        print(f"{self.folder.model} is written anew from the checkpoint of the best epoch.")
+    def _shared(self, arrays):
+        """The chief's {name: array} on every worker."""
+        if self.workers.count == 1:
+            return arrays
+        return unpacked(self.workers.broadcast(packed(arrays) if self.workers.is_chief else b""))
 
-    def _train_epoch(self, batches, callbacks, state):
-        """One epoch; returns its logs and the position of the data stream after it."""
-        sums = collections.Counter()
-        start = time.perf_counter()
-        for step in range(self.steps):
-            callbacks.on_train_batch_begin(step)
-            with self.unreadable.plain_errors():
-                batch = next(batches)
-            for name, value in self._step(batch["image"], batch["label"]).items():
-                sums[name] += float(value)
-            if not math.isfinite(sums["loss"]):
-                raise self._not_finite(batch, step, state)
-            logs = {name: total / (step + 1) for name, total in sums.items()}
-            callbacks.on_train_batch_end(step, logs)
-        seconds = time.perf_counter() - start
-        position = self._of_all_replicas(batch["position"])[-1]
-        logs["learning_rate"] = float(self.optimizer.learning_rate)
-        logs["images_per_second"] = self.steps * self.config.training.batch_size / seconds
-        logs["unreadable_images"] = len(self.unreadable.until(position))
-        return logs, position
+    def _train(self):
+        progress, epochs = self.state.progress, self.config.training.epochs
+        self._monitor = Monitor(
+            self.config,
+            self.folder,
+            self.steps,
+            verbose=self.verbose,
+            is_chief=self.workers.is_chief,
+            profile=self._profile,
+        )
+        self._last_save, self._seconds_of_save = time.monotonic(), 0.0
+        with Interruption() as self._interruption, self._monitor.watching():
+            self._monitor.event("start", **self._description())
+            batches = iter(self.workers.batches(self._train_batches))
+            while progress.epoch < epochs:
+                self._train_epoch(batches)
+                self._end_epoch()
 
-    def _not_finite(self, batch, step, state):
-        """The error for a loss that is not finite; the batch's examples are listed in a file."""
-        names = {
-            int(example): self.source.describe("train", int(example))
-            for example in self._of_all_replicas(batch["id"])
+    def _description(self):
+        """What a log should say of the circumstances of a run."""
+        progress, training = self.state.progress, self.config.training
+        return {
+            "epoch": progress.epoch,
+            "step": progress.epoch * self.steps + progress.step,
+            "model": self.config.model.name,
+            "parameters": self.model.count_params(),
+            "devices": [d.name for d in tf.config.list_logical_devices() if "XLA" not in d.name],
+            "workers": self.workers.count,
+            "replicas": self.workers.replicas,
+            "precision": training.precision,
+            "jit": self.jit,
+            "images_of_update": training.images_of_update,
+            "pit_keras": pit_keras.__version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
         }
-        self.folder.write_not_finite(names)
-        newest = state.newest
+
+    def _train_epoch(self, batches):
+        progress = self.state.progress
+        self._monitor.begin_epoch(progress)
+        for step in range(progress.step, self.steps):
+            number = progress.epoch * self.steps + step
+            self._monitor.before_step(number)
+            start = time.perf_counter()
+            with self.unreadable.plain_errors():
+                self._batch = next(batches)
+            waited = time.perf_counter() - start
+            metrics = self._do_step(number)
+            requests = metrics.pop("requests")
+            if not math.isfinite(metrics["loss"]) or not _is_scalable(metrics):
+                raise self._not_finite(step, metrics)
+            if step == 0 and progress.epoch == 0:
+                self._monitor.show_images(self._local(self._batch["image"])[0], number)
+            progress.sums = self._monitor.after_step(number, metrics, waited, self._learning_rate)
+            progress.step = step + 1
+            self._save_if_asked(number + 1, *requests)
+
+    def _do_step(self, number):
+        """One update; the metrics as numbers, and what any of the workers asks for."""
+        requests = [bool(self._interruption.signal), self._is_time_to_save()]
+        metrics = self._step(
+            self._batch["image"],
+            self._batch["label"],
+            tf.constant(number, tf.int64),
+            tf.constant(requests, tf.float32),
+        )
+        asked = [bool(value > 0) for value in metrics.pop("requests").numpy()]
+        if self.workers.count == 1:  # what came while the step was done is heard at once
+            asked[0] = bool(self._interruption.signal)
+        return {**{name: float(value) for name, value in metrics.items()}, "requests": asked}
+
+    def _is_time_to_save(self):
+        minutes = self.config.training.checkpoint_every_minutes
+        if minutes is None or not self.workers.is_chief:
+            return False
+        return time.monotonic() - self._last_save >= 60 * minutes
+
+    def _save_if_asked(self, number, stops, saves):
+        every = self.config.training.checkpoint_every_steps
+        if stops:
+            self._interrupt()
+        elif saves or (every and number % every == 0):
+            self._save()
+
+    def _interrupt(self):
+        """Saves and ends the run, to be carried on."""
+        self._save()
+        progress = self.state.progress
+        self._monitor.event("interrupted", step=self._number, signal=self._interruption.signal)
+        raise TrainingInterrupted(
+            f"The run is saved after {progress.step} of {self.steps} steps of epoch "
+            f"{progress.epoch + 1} of {self.config.training.epochs}."
+        )
+
+    @property
+    def _number(self):
+        """Updates of the run so far."""
+        return self.state.progress.epoch * self.steps + self.state.progress.step
+
+    def _learning_rate(self):
+        return float(self.optimizer.learning_rate)
+
+    def _end_epoch(self):
+        """Evaluates, notes the epoch, and saves it where that is due."""
+        progress, epochs = self.state.progress, self.config.training.epochs
+        evaluations = self._evaluate_or_save()
+        row = self._row(evaluations)
+        if self.workers.is_chief:
+            with explained(self.folder.history):
+                append_history_row(self.folder.history, row)
+        progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
+        progress.epoch_positions = progress.positions
+        self._monitor.end_epoch(row, self._number)
+        better = max(evaluations, key=lambda kind: _rank(evaluations[kind]))
+        if evaluations[better]["top1"] > progress.best:
+            progress.best = evaluations[better]["top1"]
+            progress.best_epoch = progress.epoch - 1
+            progress.best_is_averaged = better == "averaged"
+            if self.workers.is_chief:
+                self._keeper.note_best(self.state.arrays(parts=("model", "average")))
+        passed = time.monotonic() - self._last_save
+        is_cheap = passed * _MOST_TIME_FOR_SAVING >= self._seconds_of_save
+        if self.workers.agree(is_cheap or progress.epoch == epochs):
+            self._save()
+
+    def _evaluate_or_save(self):
+        """The evaluations of an epoch; if they cannot be finished, the epoch is saved before."""
+        self._note_progress()
+        try:
+            return self._evaluate_both(can_stop=self.workers.count == 1)
+        except _Stopped:
+            self._interrupt()
+        except UnreadableImageError:
+            if self.workers.count == 1:
+                self._save()
+            raise
+
+    def _row(self, evaluations):
+        """The row of the history of the epoch that was just trained."""
+        progress, data = self.state.progress, self.config.data
+        used = self.steps * self.config.training.images_of_update // self.workers.count
+        skipped = [
+            shard.examples_before(end) - shard.examples_before(start) - used
+            for shard, start, end in zip(
+                self._shards(), progress.epoch_positions, progress.positions, strict=True
+            )
+        ]
+        counted = {"unreadable_images": sum(skipped)} if data.skip_unreadable else {}
+        return {
+            "epoch": progress.epoch,
+            **self._monitor.epoch_metrics(),
+            "learning_rate": self._learning_rate(),
+            **counted,
+            **_columns(evaluations),
+        }
+
+    def _shards(self):
+        count = self.workers.count
+        block = self.config.training.images_of_update // count
+        return [Shard(index, count, block) for index in range(count)]
+
+    def _note_progress(self):
+        """Brings what only the workers know into the progress."""
+        progress = self.state.progress
+        position = int(self._local(self._batch["position"])[-1][-1]) if self._batch else None
+        reports = self.workers.gather([position, self.unreadable.until(position or 0)])
+        if None not in [position for position, _ in reports]:
+            progress.positions = [position for position, _ in reports]
+        for _, found in reports:
+            progress.unreadable = {**found, **progress.unreadable}
+
+    def _save(self):
+        """Writes the model and the checkpoint of the best epoch, if it is new, and the state."""
+        start = time.monotonic()
+        self._note_progress()
+        if self.workers.is_chief:
+            self.folder.write_unreadable(self.state.progress.unreadable)
+            path = self._keeper.save(self._number, self.state.arrays())
+            seconds = round(time.monotonic() - start, 3)
+            name = str(path.relative_to(self.folder.path))
+            self._monitor.event("checkpoint", step=self._number, file=name, seconds=seconds)
+        self._last_save = time.monotonic()
+        self._seconds_of_save = self._last_save - start
+
+    def _not_finite(self, step, metrics):
+        """The error for a loss that is not finite; the batch's examples are listed in a file."""
+        ids = [int(example) for part in self._local(self._batch["id"]) for example in part]
+        mine = {example: self.source.describe("train", example) for example in ids}
+        names = {k: v for found in self.workers.gather(mine) for k, v in found.items()}
+        if self.workers.is_chief:
+            self.folder.write_not_finite(names)
+        paths = self._keeper.checkpoints.paths if self.workers.is_chief else []
         kept = (
-            f"The last good checkpoint is {newest}, after epoch {int(state.epoch)}; the same "
-            "command carries on from it"
-            if newest
-            else "No epoch was finished; the same command begins anew"
+            f"The last good checkpoint is {paths[-1]}; the same command carries on from it"
+            if paths
+            else "Nothing was saved before; the same command begins anew"
         )
+        what = "The loss is not finite"
+        if _is_scalable(metrics):
+            advice = "a lower --config.optimizer.learning_rate"
+        else:
+            what = f"The gradients overflow float16 even with the loss scale {_LEAST_LOSS_SCALE:g}"
+            advice = "--precision=mixed_bfloat16"
         return FloatingPointError(
-            f"The loss is not finite at step {step + 1} of {self.steps} in epoch "
-            f"{int(state.epoch) + 1}. {kept}, to the same end unless a value changes: a lower "
-            "--config.optimizer.learning_rate in another --output_dir may help. The batch's "
-            f"{len(names)} examples are listed in {self.folder.not_finite}; the first is "
-            f"{next(iter(names.values()))}."
+            f"{what} at step {step + 1} of {self.steps} in epoch {self.state.progress.epoch + 1}. "
+            f"{kept}, to the same end unless a value changes: {advice} in another --output_dir may "
+            f"help. The batch's {len(names)} examples are listed in {self.folder.not_finite}; the "
+            f"first is {next(iter(names.values()))}."
         )
 
-    def _of_all_replicas(self, values):
-        """A batch's integers, (B,), as a list, in order."""
-        parts = self.strategy.experimental_local_results(values)
-        return [int(value) for part in parts for value in part.numpy()]
+    def _local(self, values):
+        """A batch's values on this worker's replicas, as arrays, in order."""
+        return [part.numpy() for part in self.workers.strategy.experimental_local_results(values)]
 
-    def _train_batches(self, state):
+    def _train_batches(self, **share):
         return train_batches(
             self.source,
             self.config.data,
-            batch_size=self.config.training.batch_size,
+            batch_size=self.config.training.images_of_update,
             seed=self.config.training.seed,
-            start=int(state.position),
+            start=self.state.progress.positions[self.workers.index],
             unreadable=self.unreadable,
+            **share,
         )
 
-    def _evaluate_both(self):
+    @property
+    def _eval_batch_size(self):
+        return self.config.training.eval_batch_size or self.config.training.batch_size
+
+    def _evaluate_both(self, can_stop=False):
         """Evaluates the weights and, where there is one, their average: {"raw", "averaged"}."""
         kinds = ("raw", "averaged") if self.average else ("raw",)
         evaluations = {}
         for kind in kinds:
-            with self._weights(kind):
-                evaluations[kind] = self._evaluate()
+            weights = self.average.in_place() if kind == "averaged" else contextlib.nullcontext()
+            with weights:
+                evaluations[kind] = self._evaluate(can_stop)
         return evaluations
 
-    def _evaluate(self):
-        training, unreadable = self.config.training, UnreadableImages()
-        batches = evaluation_batches(
-            self.source,
-            "val",
-            self.config.data,
-            batch_size=training.eval_batch_size or training.batch_size,
-            unreadable=unreadable,
+    def _evaluate(self, can_stop=False):
+        unreadable = UnreadableImages()
+        self._monitor.begin_evaluation(
+            "Evaluating", -(-self.source.sizes["val"] // self._eval_batch_size)
         )
+
+        def make_batches(**share):
+            return evaluation_batches(
+                self.source,
+                "val",
+                self.config.data,
+                batch_size=self._eval_batch_size,
+                unreadable=unreadable,
+                **share,
+            )
+
+        def after_batch(done):
+            self._monitor.after_batch(done)
+            if can_stop and self._interruption.signal:
+                raise _Stopped
+
         with unreadable.plain_errors():
-            return self._evaluator(batches)
+            return self._evaluator(self.workers.batches(make_batches), after_batch)
 
-    def _callbacks(self):
-        return keras.callbacks.CallbackList(
-            [
-                keras.callbacks.CSVLogger(str(self.folder.history), append=True),
-                keras.callbacks.TensorBoard(str(self.folder.logs), write_graph=False),
-            ],
-            add_progbar=self.verbose,
-            model=self._watched,
-            epochs=self.config.training.epochs,
-            steps=self.steps,
-            # A bar where someone watches, a line for each epoch in a log file.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
-
-    def _results(self, state):
+    def _results(self):
         """Exact results of `model.keras` as it was written, read back from its file."""
-        weights = self._saved_weights()
-        if weights is None:
-            self._mend_model(state)
-            weights = self._saved_weights()
-        both = self._results_of_both(state)
-        self.model.set_weights(weights)
-        return {
+        weights, best = None, None
+        if self.workers.is_chief:
+            weights = self._keeper.model_weights()
+            if weights is None:
+                self._keeper.mend_model()
+                weights = self._keeper.model_weights()
+            best = self._keeper.best()
+        progress, both = self.state.progress, {}
+        if self.average:
+            both["weights"] = "averaged" if progress.best_is_averaged else "raw"
+            if self.workers.agree(best is not None):
+                self.state.assign(self._shared(best))
+                both |= self._evaluate_both()
+            elif self.workers.is_chief:
+                print("The best epoch's checkpoint is lost; results.json holds one of two results.")
+        weights = self._shared({f"{n:04d}": value for n, value in enumerate(weights or [])})
+        self.model.set_weights([weights[name] for name in sorted(weights)])
+        results = {
             **self._evaluate(),
             **both,
             "split": "val",
             "dataset": self.config.data.dataset,
             "model": self.config.model.name,
             "recipe": self.config.recipe,
-            "best_epoch": int(state.best_epoch),
+            "best_epoch": progress.best_epoch,
             "epochs": self.config.training.epochs,
             "eval_crop": self.config.data.eval_crop,
-            "unreadable_images": len(self.unreadable.until(int(state.position))),
+            "unreadable_images": len(progress.unreadable),
         }
+        self._monitor.event("end", **results)
+        return results
 
-    def _results_of_both(self, state):
-        """With averaging: which weights `model.keras` has, and the results of both at its epoch."""
-        if not self.average:
-            return {}
-        kind = "averaged" if bool(state.best_is_averaged) else "raw"
-        if not state.restore_best():
-            print("The best epoch's checkpoint is lost; results.json holds one of the two results.")
-            return {"weights": kind}
-        return {"weights": kind, **self._evaluate_both()}
+
+class _Stopped(Exception):
+    """An evaluation was left since the process is to end."""
+
+
+def _is_scalable(metrics):
+    """Whether float16's loss scale, which has no lower bound of its own, is not all used up."""
+    return metrics.get("loss_scale", 1.0) >= _LEAST_LOSS_SCALE
 
 
 def _columns(evaluations):
@@ -351,17 +529,22 @@ def _rank(evaluation):
     return evaluation["top1"], -evaluation["loss"]
 
 
-def check_validation_images(source, verbose):
-    """Reads every validation image once: one that cannot be read would end the run's first epoch.
+def check_validation_images(source, verbose, seconds=_SECONDS_FOR_VALIDATION_IMAGES):
+    """Reads the validation images once: one that cannot be read would end the first epoch.
+
+    It stops after so many seconds; the evaluation after an epoch, which is saved before, reads the
+    rest.
 
     Raises:
         UnreadableImageError: For the first that cannot be read.
     """
     if not source.is_encoded:
         return
-    unreadable = UnreadableImages()
+    unreadable, start = UnreadableImages(), time.monotonic()
     images = load_images(source.scan("val"), source, "val", unreadable)
     bar = keras.utils.Progbar(source.sizes["val"], verbose=int(verbose and sys.stdout.isatty()))
     with unreadable.plain_errors():
         for number, _ in enumerate(images, 1):
             bar.update(number)
+            if time.monotonic() - start > seconds:
+                return

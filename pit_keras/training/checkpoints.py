@@ -1,0 +1,130 @@
+"""The checkpoints of a run as files: written whole or not at all, and checked when they are read.
+
+A checkpoint is one `.npz` file, an archive of arrays that NumPy reads anywhere. The archive has a
+checksum (CRC-32) of every array, which reading verifies.
+"""
+
+import io
+import re
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+
+from pit_keras.training.run_folder import explained, replacing
+
+_NAME = re.compile(r"step-(\d+)\.npz")
+# The readers have no error of their own: damage shows as whatever they ran into.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class DamagedCheckpointError(OSError):
+    """A checkpoint file that cannot be read."""
+
+
+class Checkpoints:
+    """The newest checkpoints of a run, `step-00001234.npz`, and that of its best epoch, `best.npz`.
+
+    Args:
+        folder: Their folder, a `pathlib.Path`, made when the first is written.
+        keep: How many of the newest are kept, two or more: one is whole whenever the process ends.
+    """
+
+    def __init__(self, folder, keep):
+        self.folder, self.keep = folder, keep
+        self.best = folder / "best.npz"
+
+    @property
+    def paths(self):
+        """The checkpoints by their steps, the newest last."""
+        found = {}
+        for path in self.folder.glob("step-*.npz"):
+            match = _NAME.fullmatch(path.name)
+            if match:
+                found[int(match[1])] = path
+        return [found[step] for step in sorted(found)]
+
+    def write(self, step, arrays):
+        """Writes the checkpoint of a step, {name: array}, and removes those beyond `keep`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            OSError: If it cannot be written; the older ones are untouched then.
+        """
+        path = self.folder / f"step-{step:08d}.npz"
+        write_arrays(path, arrays)
+        for older in self.paths[: -self.keep]:
+            older.unlink()
+        return path
+
+    def read_newest(self):
+        """The newest checkpoint that can be read: (path, arrays), or (None, None) if there is none.
+
+        One that cannot be read is named and passed over.
+
+        Raises:
+            OSError: If there are checkpoints and none can be read: nothing is begun anew unasked.
+        """
+        paths = self.paths
+        for path in reversed(paths):
+            try:
+                return path, read_arrays(path)
+            except DamagedCheckpointError as error:
+                print(error)
+        if paths:
+            raise OSError(
+                f"None of the checkpoints in {self.folder} can be read; choose another "
+                "--output_dir to begin anew."
+            )
+        return None, None
+
+
+def write_arrays(path, arrays):
+    """Writes arrays to an `.npz` file, which is there as a whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_arrays(path):
+    """The arrays of an `.npz` file, {name: array}, checked against their checksums.
+
+    Raises:
+        DamagedCheckpointError: If it cannot be read as a whole.
+    """
+    try:
+        return unpacked(path.read_bytes())
+    except _DAMAGE as error:
+        raise DamagedCheckpointError(f"Checkpoint {path} cannot be read ({error}).") from error
+
+
+def packed(arrays):
+    """Arrays as the bytes of an `.npz` file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def unpacked(content):
+    """The inverse of `packed`."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

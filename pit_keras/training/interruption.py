@@ -1,0 +1,43 @@
+"""Ctrl-C and a termination request, noted so that training can save first."""
+
+import os
+import signal
+import sys
+import threading
+
+
+class TrainingInterrupted(Exception):
+    """A run was stopped from outside and its state is saved; the message says where it stands."""
+
+
+class Interruption:
+    """Within it, the first SIGINT or SIGTERM is noted; the second ends the process at once.
+
+    Only the main thread of a process gets signals; in others nothing is noted.
+
+    Attributes:
+        signal: Name of the signal that came, or None.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.signal = None
+        self._before = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, _):
+        self.signal = signal.Signals(number).name
+        # Not `print`, which the signal may have interrupted.
+        line = f"\n{self.signal}: saving after this step; once more to end at once.\n"
+        os.write(sys.stderr.fileno(), line.encode())
+        for each in self.SIGNALS:
+            signal.signal(each, signal.SIG_DFL)

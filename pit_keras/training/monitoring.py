@@ -1,0 +1,307 @@
+"""What one sees of a run while it goes on: a bar or lines, `log.jsonl`, TensorBoard, a profile.
+
+`Monitor` is what the trainer talks to; the other classes are its parts.
+"""
+
+import contextlib
+import datetime
+import json
+import os
+import sys
+import time
+
+import numpy as np
+import tensorflow as tf
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+EXAMPLE_IMAGES = 8
+
+
+class Monitor:
+    """Shows, logs and measures a run; only the chief of several workers does.
+
+    Args:
+        config: The run's `Config`.
+        folder: Its `RunFolder`, which exists.
+        steps: Updates of an epoch.
+        verbose: Whether to print.
+        is_chief: Whether to write files.
+        profile: See `Profile`.
+    """
+
+    def __init__(self, config, folder, steps, *, verbose, is_chief, profile=None):
+        self._config, self._steps = config, steps
+        self._images = config.training.images_of_update
+        self._display = EpochDisplay(config.training.epochs, verbose)
+        self._log = RunLog(folder.log, folder.logs) if is_chief else None
+        self._profile = Profile(folder.logs, profile if is_chief else None)
+        self._epoch, self._lately, self._started = None, None, time.perf_counter()
+
+    @contextlib.contextmanager
+    def watching(self):
+        """Within it a run is watched; in the end what is open is closed."""
+        try:
+            with self._display.shown():
+                yield self
+        finally:
+            self._profile.stop()
+            if self._log:
+                self._log.close()
+
+    def event(self, kind, **values):
+        """Adds a line to `log.jsonl`."""
+        if self._log:
+            self._log.event(kind, **values)
+
+    def begin_epoch(self, progress):
+        """An epoch begins, or goes on where `progress` says."""
+        self._epoch = Meter(progress.sums, progress.step)
+        self._lately, self._started = Meter(), time.perf_counter()
+        what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
+        self._display.begin(what, self._steps, progress.step)
+
+    def before_step(self, number):
+        """Call it before the run's step of this number, counted from 0."""
+        self._profile.before(number)
+
+    def after_step(self, number, metrics, waited, learning_rate):
+        """Takes a step's metrics, {name: number}, and the seconds it waited for data.
+
+        Args:
+            learning_rate: A function that reads it, which is not asked every time.
+
+        Returns:
+            The epoch's sums of the metrics.
+        """
+        self._profile.after(number)
+        self._epoch.add(metrics, waited)
+        self._lately.add(metrics, waited)
+        if self._display.is_drawn:
+            rates = self._epoch.rates(self._images)
+            self._display.step(
+                self._epoch.steps, self._epoch.means(), learning_rate(), rates["images_per_second"]
+            )
+        if self._log and (number + 1) % self._config.training.log_every_steps == 0:
+            values = {**self._lately.means(), "learning_rate": learning_rate()}
+            values |= self._lately.rates(self._images)
+            self._log.event("step", epoch=number // self._steps, step=number + 1, **values)
+            self._log.scalars("train", values, number + 1)
+            self._lately = Meter()
+        return self._epoch.sums
+
+    def begin_evaluation(self, what, batches):
+        """An evaluation begins, of so many batches."""
+        self._display.begin(what, batches)
+
+    def after_batch(self, done):
+        """So many of its batches are done."""
+        self._display.step(done)
+
+    def epoch_metrics(self):
+        """The means over the epoch's updates."""
+        return self._epoch.means()
+
+    def end_epoch(self, row, step):
+        """An epoch is done: `row` is that of the history, `step` the number of updates so far."""
+        seconds = time.perf_counter() - self._started
+        rates = self._epoch.rates(self._images)
+        self._display.epoch(row, rates, seconds)
+        if self._log:
+            self._log.event("epoch", step=step, seconds=round(seconds, 3), **row, **rates)
+            validation = {k.removeprefix("val_"): v for k, v in row.items() if k[:4] == "val_"}
+            epoch = {k: v for k, v in row.items() if k != "epoch" and k[:4] != "val_"}
+            self._log.scalars("epoch", epoch | rates, step)
+            self._log.scalars("validation", validation, step)
+            self._log.flush()
+
+    def show_images(self, images, step):
+        """Shows normalised training images, (B, H, W, 3), in TensorBoard."""
+        if self._log:
+            data = self._config.data
+            self._log.images(images, data.mean, data.std, step)
+
+
+class RunLog:
+    """Events of a run, as lines of JSON for machines and as points for TensorBoard.
+
+    Lines are only ever added: a run that was carried on has the steps that were done again twice.
+
+    Args:
+        path: `log.jsonl`.
+        logs: TensorBoard's folder.
+    """
+
+    def __init__(self, path, logs):
+        self._path, self._logs = path, logs
+        self._writer = tf.summary.create_file_writer(str(logs))
+
+    def event(self, kind, **values):
+        """Adds a line: the time, the kind of event, and the values."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        line = json.dumps({"time": now, "event": kind, **values}) + "\n"
+        with self._path.open("a+b") as file:
+            if file.tell() and not self._ends_a_line(file):  # a killed process was writing it
+                line = "\n" + line
+            file.write(line.encode())
+
+    @staticmethod
+    def _ends_a_line(file):
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+    def scalars(self, prefix, values, step):
+        """Adds points to TensorBoard's curves `prefix/name`."""
+        with self._writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(f"{prefix}/{name}", value)
+
+    def images(self, images, mean, std, step):
+        """Shows normalised images, (B, H, W, 3), as the model sees them."""
+        images = np.clip(images[:EXAMPLE_IMAGES] * np.float32(std) + np.float32(mean), 0, 1)
+        with self._writer.as_default(step=step):
+            tf.summary.image("training images", images, max_outputs=EXAMPLE_IMAGES)
+
+    def flush(self):
+        self._writer.flush()
+
+    def close(self):
+        self._writer.close()
+
+
+class Meter:
+    """Sums the metrics of steps, and measures how long they took and how long they waited for data.
+
+    Attributes:
+        sums: {name: sum}.
+        steps: Steps that were summed.
+        waited: Seconds in which steps had no data.
+    """
+
+    def __init__(self, sums=(), steps=0):
+        self.sums, self.steps = dict(sums), steps
+        self.waited, self._measured = 0.0, 0
+        self._start = self._last = time.perf_counter()
+
+    def add(self, metrics, waited):
+        """Adds one step's metrics, {name: number}, and the seconds it waited for its data."""
+        for name, value in metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self._measured += 1
+        self._last = time.perf_counter()
+        self.waited += waited
+
+    def means(self):
+        """The metrics' means over the steps; a skipped update has no gradient norm to count."""
+        means = {name: value / self.steps for name, value in self.sums.items()}
+        skipped = self.sums.get("skipped_updates", 0)
+        if "gradient_norm" in means and skipped:
+            means["gradient_norm"] = self.sums["gradient_norm"] / max(self.steps - skipped, 1)
+        return means
+
+    def rates(self, images):
+        """Images a second until the last step, of so many images each, and the share of waiting."""
+        seconds = max(self._last - self._start, 1e-9)
+        return {
+            "images_per_second": round(self._measured * images / seconds, 2),
+            "data_wait": round(self.waited / seconds, 4),
+        }
+
+
+class EpochDisplay:
+    """A bar where someone watches, a line for each epoch in a log file, or nothing.
+
+    Args:
+        epochs: Length of the run.
+        verbose: Whether to show anything.
+
+    Attributes:
+        is_drawn: Whether there is a bar to be moved.
+    """
+
+    def __init__(self, epochs, verbose=True):
+        self._epochs, self._verbose = epochs, verbose
+        self.is_drawn = verbose and sys.stdout.isatty()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[words]}"),
+            TimeRemainingColumn(),
+            console=Console(file=sys.stdout),
+            transient=True,
+            disable=not self.is_drawn,
+        )
+        self._task = None
+
+    @contextlib.contextmanager
+    def shown(self):
+        """Within it the bar is drawn."""
+        with self._bar:
+            yield self
+
+    def begin(self, what, total, done=0):
+        """Starts the bar anew: an epoch's training, or its evaluation."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=total, completed=done, words="")
+
+    def step(self, done, means=None, learning_rate=None, images_per_second=None):
+        """Moves the bar; with metrics it shows them."""
+        words = None
+        if means is not None:
+            words = (
+                f"loss {means['loss']:.3f}  top-1 {means['top1']:.3f}  lr {learning_rate:.1e}  "
+                f"{images_per_second:.0f} images/s"
+            )
+        self._bar.update(self._task, completed=done, **({} if words is None else {"words": words}))
+
+    def epoch(self, row, rates, seconds):
+        """A line of an epoch that is done."""
+        if not self._verbose:
+            return
+        left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"] - 1)))
+        averaged = (
+            f", averaged {row['val_averaged_top1']:.4f}" if "val_averaged_top1" in row else ""
+        )
+        self._bar.console.print(
+            f"Epoch {row['epoch'] + 1}/{self._epochs}: loss {row['loss']:.4f}, top-1 "
+            f"{row['top1']:.4f}; validation: loss {row['val_loss']:.4f}, top-1 "
+            f"{row['val_top1']:.4f}{averaged}; {rates['images_per_second']:.0f} images/s, "
+            f"about {left} left",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+class Profile:
+    """TensorBoard's profiler over a range of a run's steps.
+
+    Args:
+        logs: TensorBoard's folder.
+        steps: (first, end): profiles from the run's step `first`, counted from 0, until before
+            `end`; None for no profile.
+    """
+
+    def __init__(self, logs, steps=None):
+        self._logs, self._steps, self._is_on = logs, steps, False
+
+    def before(self, step):
+        """Call it before each step."""
+        if self._steps and not self._is_on and self._steps[0] <= step < self._steps[1]:
+            tf.profiler.experimental.start(str(self._logs))
+            self._is_on = True
+
+    def after(self, step):
+        """Call it after each step."""
+        if self._is_on and step + 1 >= self._steps[1]:
+            self.stop()
+            self._steps = None
+
+    def stop(self):
+        """Ends a profile that is being taken, and writes it."""
+        if self._is_on:
+            tf.profiler.experimental.stop()
+            self._is_on = False
+            print(f"The profile is in {self._logs}; TensorBoard shows it under Profile.")
