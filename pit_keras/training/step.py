@@ -7,7 +7,7 @@ from keras import ops
 from pit_keras.models import recomputing_blocks, tracing_for_xla, two_headed
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 
-_SUM, _MEAN = tf.distribute.ReduceOp.SUM, tf.distribute.ReduceOp.MEAN
+_SUM = tf.distribute.ReduceOp.SUM
 
 
 def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, average=None):
@@ -60,15 +60,13 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         seed = _replica_seed(config.training.seed, number, replica.replica_id_in_sync_group)
         values, metrics = _accumulated(gradients, images, labels, seed, accumulate)
         if is_distributed:
-            values = replica.all_reduce(_SUM, values)
-            if statistics:
-                for variable, mean in zip(
-                    statistics, replica.all_reduce(_MEAN, [+v for v in statistics]), strict=True
-                ):
-                    variable.assign(mean)
+            values, moved = _reduced(replica, values, statistics)
+            for variable, value in zip(statistics, moved, strict=True):
+                variable.assign(value)
         values, norm = _clipped(values, config.optimizer.clip_norm, optimizer)
         update(values)
-        return metrics, norm, requests
+        # Not the tensor itself, which would not count as one for each replica.
+        return metrics, norm, tf.identity(requests)
 
     @tf.function
     def step(images, labels, number, requests):
@@ -88,6 +86,16 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         return {**results, "requests": strategy.reduce(_SUM, requests, axis=None)}
 
     return step
+
+
+def _reduced(replica, gradients, statistics):
+    """The sums of the gradients and the means of the statistics over the replicas.
+
+    In one go: two that do not depend on each other could begin in another order on each replica.
+    """
+    shares = [variable / replica.num_replicas_in_sync for variable in statistics]
+    sums = replica.all_reduce(_SUM, [*gradients, *shares])
+    return sums[: len(gradients)], sums[len(gradients) :]
 
 
 def _inner(optimizer):

@@ -21,7 +21,7 @@ SIDE, CLASSES, BATCH = 24, 5, 6
 @pytest.fixture
 def config():
     config = Config()
-    config.training.batch_size, config.training.jit = BATCH, False
+    config.training.batch_size = BATCH
     config.training.label_smoothing = 0.1
     return config
 
@@ -58,11 +58,22 @@ def teacher(images):
     return 10 * tf.reshape(images[:, :CLASSES, 0, 0], (-1, CLASSES))
 
 
-def run(config, model, **options):
-    strategy = tf.distribute.get_strategy()
-    step = compiled_step(config, model, descent(model), strategy, **options)
+def one_device():
+    return tf.distribute.OneDeviceStrategy("CPU:0")
+
+
+def inputs(number=0, values=None):
+    """What a step takes: a batch, the step's number and no requests."""
+    return *(values or batch()), tf.constant(number, tf.int64), tf.zeros(2)
+
+
+def run(config, model, optimizer=None, values=None, number=0, jit=False, **options):
+    """Metrics of one step, and how far it moved each trainable variable."""
+    optimizer = optimizer or descent(model)
+    step = compiled_step(config, model, optimizer, one_device(), jit=jit, **options)
     before = [variable.numpy() for variable in model.trainable_variables]
-    metrics = {name: float(value) for name, value in step(*batch()).items()}
+    metrics = step(*inputs(number, values))
+    metrics = {name: float(v) for name, v in metrics.items() if name != "requests"}
     after = model.trainable_variables
     return metrics, [old - new.numpy() for old, new in zip(before, after, strict=True)]
 
@@ -134,62 +145,158 @@ def test_clipping_sees_through_the_loss_scaling_of_float16(config):
     model = student()
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=64.0)
     optimizer.build(model.trainable_variables)
-    step = compiled_step(config, model, optimizer, tf.distribute.get_strategy())
-    before = [variable.numpy() for variable in model.trainable_variables]
-    step(*batch())
-    for old, new, change in zip(before, model.trainable_variables, whole, strict=True):
-        np.testing.assert_allclose(old - new.numpy(), change / 4, rtol=1e-3, atol=1e-6)
+    metrics, changes = run(config, model, optimizer)
+    for clipped, change in zip(changes, whole, strict=True):
+        np.testing.assert_allclose(clipped, change / 4, rtol=1e-3, atol=1e-6)
+    assert metrics["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+    assert metrics["loss_scale"] == 64.0
+    assert metrics["skipped_updates"] == 0.0
 
 
-TWO_DEVICES = """
-import json, sys
-import tensorflow as tf
-
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-sys.path.insert(0, sys.argv[1])
-import numpy as np
-import test_step
-from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.config import Config
-from pit_keras.training.step import compiled_step
-
-config = Config()
-config.training.batch_size, config.training.jit = test_step.BATCH, False
-config.distillation.kind, config.optimizer.clip_norm = "hard", 0.5
+def float16_optimizer(model, scale):
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(1.0), initial_scale=scale)
+    optimizer.build(model.trainable_variables)
+    return optimizer
 
 
-def trained(strategy, distribute):
-    config.training.distribute = distribute
-    with strategy.scope():
-        model = test_step.student()
-        optimizer, average = test_step.descent(model), WeightAverage(model, 0.9)
-    step = compiled_step(config, model, optimizer, strategy, test_step.teacher, average)
-    batches = tf.data.Dataset.from_tensors(test_step.batch()).unbatch().repeat(3)
-    batches = batches.batch(test_step.BATCH, drop_remainder=True)
-    metrics = [step(*batch) for batch in strategy.experimental_distribute_dataset(batches)]
-    values = [variable.numpy() for variable in [*model.weights, *average.variables]]
-    return {name: float(value) for name, value in metrics[-1].items()}, values
+def test_an_update_whose_gradients_overflow_is_skipped_and_told(config):
+    model = student()
+    optimizer = float16_optimizer(model, 2.0**127)
+    metrics, changes = run(config, model, optimizer)
+    assert metrics["skipped_updates"] == 1.0
+    assert metrics["gradient_norm"] == 0.0
+    assert metrics["loss_scale"] == 2.0**127
+    assert float(optimizer.dynamic_scale) == 2.0**126
+    assert not any(change.any() for change in changes)
 
 
-two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-(one, ours), (mirrored, theirs) = (
-    trained(tf.distribute.get_strategy(), "none"), trained(two, "mirrored")
-)
-gaps = [float(np.abs(a - b).max() / np.abs(a).max()) for a, b in zip(ours, theirs) if a.any()]
-print(json.dumps({"replicas": two.num_replicas_in_sync, "gap": max(gaps), "count": len(gaps),
-                  "one": one, "mirrored": mirrored}))
-"""
+@pytest.mark.parametrize("kind", ["none", "hard"])
+def test_accumulated_batches_do_what_one_large_batch_does(config, kind):
+    config.distillation.kind = kind
+    options = {"teacher": teacher} if kind == "hard" else {}
+    whole, expected = run(config, student(), **options)
+    config.training.batch_size, config.training.accumulate = BATCH // 3, 3
+    parts, changes = run(config, student(), **options)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    for change, reference in zip(changes, expected, strict=True):
+        bound = 1e-5 * np.abs(reference).max()
+        np.testing.assert_allclose(change, reference, rtol=1e-5, atol=bound)
 
 
-def test_two_replicas_do_what_one_does():
-    """Teacher, clipping and averages included; in a process of its own, for its devices."""
-    folder = pathlib.Path(__file__).parent
-    process = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, folder], check=True, stdout=subprocess.PIPE, text=True
+def test_accumulated_batches_move_the_statistics_of_batch_normalization_in_turn(config):
+    model = convolutional()
+    images, labels = batch()
+    config.training.batch_size, config.training.accumulate = BATCH // 2, 2
+    run(config, model, values=(images, labels))
+    expected = convolutional()
+    for half in (images[: BATCH // 2], images[BATCH // 2 :]):
+        expected(half, training=True)
+    pairs = zip(model.weights, expected.weights, strict=True)
+    norms = [(a, b) for a, b in pairs if not a.trainable]
+    assert len(norms) > 10
+    for a, b in norms:
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def convolutional():
+    keras.utils.set_random_seed(0)
+    sizes = {"depths": (1, 1, 1, 1), "base_width": 4}
+    return create_model("resnet50", classes=CLASSES, input_shape=(SIDE, SIDE, 3), **sizes)
+
+
+def dropping():
+    keras.utils.set_random_seed(0)
+    return create_model(
+        "pit_ti",
+        classes=CLASSES,
+        input_shape=(SIDE, SIDE, 3),
+        patch_size=4,
+        stride=4,
+        head_dim=4,
+        depths=(1, 1, 1),
+        drop_path_rate=0.5,
+        drop_rate=0.2,
     )
-    found = json.loads(process.stdout.splitlines()[-1])
-    assert found["replicas"] == 2
-    assert found["count"] > 50
+
+
+@pytest.mark.parametrize(("jit", "recompute"), [(False, False), (False, True), (True, False)])
+def test_dropout_is_a_function_of_seed_step_and_batch(config, jit, recompute):
+    config.training.recompute_blocks = recompute
+    model = dropping()
+    standing = keras.optimizers.SGD(0.0)
+    standing.build(model.trainable_variables)
+
+    def losses(*numbers):
+        step = compiled_step(config, model, standing, one_device(), jit=jit)
+        return [float(step(*inputs(number))["loss"]) for number in numbers]
+
+    third, again, fourth = losses(3, 3, 4)
+    assert third == again != fourth
+    config.training.seed = 1
+    assert losses(3) != [third]
+
+
+def test_dropout_differs_between_accumulated_batches(config):
+    images, labels = (tf.repeat(values[:1], BATCH, axis=0) for values in batch())
+    whole = run(config, dropping(), values=(images, labels))[0]
+    config.training.batch_size, config.training.accumulate = 1, BATCH
+    parts = run(config, dropping(), values=(images, labels))[0]
+    model = dropping()
+    first = soft_cross_entropy(labels[:1], model(images[:1], training=True), 0.1)
+    assert whole["loss"] != pytest.approx(parts["loss"], rel=1e-4)
+    assert parts["loss"] != pytest.approx(float(first[0]), rel=1e-4)
+
+
+def test_recomputed_blocks_give_the_same_gradients(config):
+    whole, expected = run(config, dropping())
+    config.training.recompute_blocks = True
+    again, changes = run(config, dropping())
+    assert again == pytest.approx(whole, rel=1e-6)
+    for change, reference in zip(changes, expected, strict=True):
+        np.testing.assert_allclose(change, reference, rtol=1e-5, atol=1e-7)
+
+
+def measured_on(devices):
+    """What `several_devices.py` measured, in a process of its own for its devices."""
+    script = pathlib.Path(__file__).parent / "several_devices.py"
+    process = subprocess.run(
+        [sys.executable, script, str(devices)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def on_two_devices():
+    return measured_on(2)
+
+
+@pytest.mark.parametrize("kind", ["distilled", "descent"])
+def test_two_replicas_do_what_one_does_over_twenty_steps(on_two_devices, kind):
+    check_that_replicas_do_what_one_does(on_two_devices[kind], 2)
+
+
+def test_four_replicas_do_what_one_does_over_twenty_steps():
+    check_that_replicas_do_what_one_does(measured_on(4)["distilled"], 4)
+
+
+def check_that_replicas_do_what_one_does(found, devices):
+    assert found["replicas"] == devices
+    assert found["weights"] > 50
     assert found["gap"] < 1e-5
-    assert found["mirrored"] == pytest.approx(found["one"], rel=1e-5)
+    assert found["metrics"] == pytest.approx(found["expected"], rel=1e-5)
+
+
+def test_replicas_drop_differently(on_two_devices):
+    first, second = on_two_devices["losses_of_equal_halves"]
+    assert first != pytest.approx(second, rel=1e-4)
+
+
+def test_an_overflow_on_one_replica_skips_the_update_on_both(on_two_devices):
+    assert on_two_devices["overflow"] == {"skipped": 1.0, "scale": 0.5, "moved": False}
+
+
+def test_statistics_are_the_means_over_the_replicas(on_two_devices):
+    found = on_two_devices["statistics"]
+    assert found["count"] > 10
+    assert found["gap"] < 1e-6
+    assert found["same_on_both"]
