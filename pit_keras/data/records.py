@@ -47,7 +47,8 @@ class RecordSplit:
         if self.is_whole:
             return np.array(self.lengths, np.int64)
         total = sum(self.lengths)
-        held = self._holds(tf.range(total, dtype=tf.int64)).numpy()
+        with tf.init_scope():  # eagerly, also where a pipeline's function is being traced
+            held = self._holds(tf.range(total, dtype=tf.int64)).numpy()
         held_before = np.insert(np.cumsum(held), 0, 0)
         return np.diff(held_before[[*self.first_ids, total]])
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from pit_keras.data.folders import list_folder
+from pit_keras.data.folders import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.sharding import Shard
 
@@ -206,7 +206,7 @@ def _open_digits():
 
 def _open_folder(dataset, holdout):
     folder = list_folder(dataset.removeprefix("folder:"), holdout)
-    paths = {split: list(map(os.fsencode, paths)) for split, paths in folder.paths.items()}
+    paths = {split: encoded(paths) for split, paths in folder.paths.items()}
     return _array_source(dataset, folder.class_names, paths, folder.labels, tf.string)
 
 
