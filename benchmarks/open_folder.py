@@ -45,9 +45,9 @@ def main(_):
 def make_files(folder):
     for number in range(FLAGS.classes):
         name = f"n{number * 7919:08d}"
-        os.mkdir(os.path.join(folder, name))
+        os.mkdir(f"{folder}/{name}")
         for file in range(FLAGS.files):
-            pathlib.Path(folder, name, f"{name}_{file * 7919 % 100000}.JPEG").touch()
+            open(f"{folder}/{name}/{name}_{file * 7919 % 100000}.JPEG", "xb").close()
 
 
 def measured(folder):

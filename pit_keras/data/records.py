@@ -1,11 +1,7 @@
-"""Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files.
-
-Only prepared data sets are opened; nothing is downloaded here.
-"""
+"""Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files."""
 
 import bisect
 import dataclasses
-import difflib
 import functools
 import itertools
 import os
@@ -17,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from pit_keras.data.preprocessing import decode, decode_box
 from pit_keras.data.sources import EVERYTHING, Source
+from pit_keras.data.tfds_builders import prepared_builder
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
 FILES_READ_AT_ONCE = 16  # fixed, because the order of the records depends on it
@@ -260,19 +257,22 @@ def _deals_files(split, shard):
     return shard.count > 1 and len(split.files) >= FILES_PER_WORKER * shard.count
 
 
-def open_records(name, *, data_dir=None, holdout=0.1):
-    """Opens a prepared TFDS data set with one image and one class label per example.
+def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None):
+    """Opens a TFDS data set with one image and one class label per example.
 
     The training split is "train". The validation split is "validation", else "test", else the
     share `holdout` of "train", chosen by record number. Of several images or labels the data set's
     supervised keys decide.
 
+    Args:
+        name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
+        holdout: see `sources.open_source`.
+
     Raises:
-        ValueError: no such data set, not prepared, not stored as TFRecord, or without what is
-            needed; the sentence says which, and what to do.
+        ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
+            without what is needed; the sentence says which, and what to do.
     """
-    builder = _builder(name, data_dir)
-    info = builder.info
+    info = prepared_builder(name, data_dir, manual_dir).info
     if info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(
             f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
@@ -284,44 +284,16 @@ def open_records(name, *, data_dir=None, holdout=0.1):
     )
     if info.features[image_key].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
+    splits = _splits(info.splits, name, holdout)
+    _check_complete(splits.values(), name)
     wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
     return RecordSource(
         name=name,
         class_names=tuple(info.features[label_key].names),
-        splits=_splits(info.splits, name, holdout),
+        splits=splits,
         features=wanted.extract_features(info.features),
         image_key=image_key,
         label_key=label_key,
-    )
-
-
-def _builder(name, data_dir):
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise ValueError(_why_not_opened(name, error)) from error
-    if not builder.is_prepared():  # its splits would be empty rather than an error
-        where = f" --data_dir={data_dir}" if data_dir else ""
-        raise ValueError(
-            f"The TFDS data set {name} is not prepared in {builder.data_dir}; "
-            f"prepare it with `tfds build {name}{where}`."
-        )
-    return builder
-
-
-def _why_not_opened(name, error):
-    if os.path.isdir(os.path.expanduser(name)):
-        return f"{name} is a folder; write folder:{name} to read images from it."
-    if not isinstance(error, tfds.core.DatasetNotFoundError):
-        reason = str(error).strip().splitlines()[0]
-        return f"TFDS cannot open the data set {name}: {reason}"
-    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return (
-        f"There is no data set {name!r}: give digits, folder:PATH or the name of a TFDS data set"
-        f"{hint}"
     )
 
 
@@ -367,3 +339,35 @@ def _whole(info):
         lengths=tuple(info.shard_lengths),
         ranks=range(info.num_examples),
     )
+
+
+def _check_complete(splits, name):
+    """Checks that the files of the splits are there, listing their folders once.
+
+    Raises:
+        ValueError: a file that has records is missing or empty, as after an interrupted copy.
+    """
+    # Two parts of one stored split have the same files.
+    lengths = {
+        os.path.split(file): length
+        for split in splits
+        for file, length in zip(split.files, split.lengths, strict=True)
+    }
+    stored = {folder: _files_with_content(folder) for folder, _ in lengths}
+    lacking = [
+        (folder, file)
+        for (folder, file), length in lengths.items()
+        if length and file not in stored[folder]
+    ]
+    if lacking:
+        folder, file = lacking[0]
+        raise ValueError(
+            f"The TFDS data set {name} is incomplete: of its {len(lengths)} files {len(lacking)} "
+            f"are missing or empty, the first is {file} in {folder}; copy them again, or delete "
+            "the folder and prepare the data set anew."
+        )
+
+
+def _files_with_content(folder):
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.stat().st_size}

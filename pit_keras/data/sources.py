@@ -157,16 +157,18 @@ class ArraySource(Source):
         }
 
 
-def open_source(dataset, *, data_dir=None, holdout=0.1):
+def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
     """Opens a data set by name.
 
     Args:
         dataset: "digits" (scikit-learn's 1,797 scans, nothing to download), "folder:PATH" (see
-            `folders`), or the name of a prepared TFDS data set (see `records`).
+            `folders`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
         holdout: the share of the training images held out where a folder or a TFDS data set brings
             no validation part; None holds nothing out, for a data set that is used as a whole, and
             leaves "val" empty. The split of the digits is fixed.
+        manual_dir: a folder of files that the user has downloaded by hand, to prepare a TFDS data
+            set from that is not prepared yet; without it, such a one is an error.
 
     Raises:
         FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
@@ -176,6 +178,11 @@ def open_source(dataset, *, data_dir=None, holdout=0.1):
         raise ValueError(
             f"The data set {dataset!r} names nothing; give digits, folder:PATH or a TFDS name."
         )
+    if manual_dir and (dataset == "digits" or dataset.startswith("folder:")):
+        raise ValueError(
+            f"A TFDS data set can be prepared from --manual_dir={manual_dir}, but {dataset} is "
+            "none; leave --manual_dir out."
+        )
     if dataset == "digits":
         return _open_digits()
     if dataset.startswith("folder:"):
@@ -183,7 +190,7 @@ def open_source(dataset, *, data_dir=None, holdout=0.1):
     # Imported here because tensorflow_datasets is slow to import and needed by few.
     from pit_keras.data.records import open_records
 
-    return open_records(dataset, data_dir=data_dir, holdout=holdout)
+    return open_records(dataset, data_dir=data_dir, holdout=holdout, manual_dir=manual_dir)
 
 
 def _open_digits():

@@ -59,9 +59,8 @@ def test_impossible_shards_are_errors(arguments):
         Shard(*arguments)
 
 
-@pytest.mark.parametrize(("count", "block"), [(2, 3), (3, 2)])
-def test_the_shards_of_an_epoch_are_disjoint_and_complete(source, count, block):
-    size = source.sizes["train"]
+def test_the_shards_of_an_epoch_are_disjoint_and_complete(source):
+    size, count, block = source.sizes["train"], 2, 4  # the records fill an epoch, others nearly
     length = size - size % (count * block)
     part = length // count
     drawn = []
@@ -95,12 +94,11 @@ def test_without_files_to_deal_the_shards_are_the_stream_of_one_worker(
         assert sorted(itertools.chain(*parts), key=lambda element: element[3]) == whole
 
 
-@pytest.mark.parametrize("views", [1, 3])
-@pytest.mark.parametrize("start", [3, 16, 29])
-def test_the_stream_of_a_shard_from_a_position_is_the_tail_of_the_whole(source, start, views):
-    for index in range(2):
-        shard = Shard(index, 2, 4)
-        whole = collect(source.train_stream(5, length=16, views=views, shard=shard), 24)
+@pytest.mark.parametrize(("index", "views"), [(0, 1), (1, 3)])
+def test_the_stream_of_a_shard_from_a_position_is_the_tail_of_the_whole(source, index, views):
+    shard = Shard(index, 2, 4)
+    whole = collect(source.train_stream(5, length=16, views=views, shard=shard), 24)
+    for start in (3, 30):
         tail = source.train_stream(5, start=start, length=16, views=views, shard=shard)
         expected = [element for element in whole if element[3] >= start]
         assert collect(tail, len(expected)) == expected
@@ -122,12 +120,12 @@ def test_every_record_is_as_likely_to_be_drawn_for_the_views_of_a_worker(dealt, 
     drawn = np.zeros(40)
     for index in range(2):
         shard = Shard(index, 2, 20)
-        stream = dealt.train_stream(0, views=4, shard=shard).take(60 * 20)
+        stream = dealt.train_stream(0, views=4, shard=shard).take(30 * 20)
         drawn += np.bincount([element[0] for element in collect(stream)], minlength=40) / 4
-    np.testing.assert_allclose(drawn, 15, atol=12)  # 3.6 standard deviations
+    np.testing.assert_allclose(drawn, 7.5, atol=8.5)  # 3.6 standard deviations
 
 
-@pytest.mark.parametrize(("count", "block"), [(1, 7), (2, 3), (3, 2)])
+@pytest.mark.parametrize(("count", "block"), [(2, 3), (3, 2)])
 def test_the_shards_of_a_scan_give_each_example_once(source, count, block):
     for split, size in source.sizes.items():
         limit = -(-size // (count * block)) * block
@@ -178,16 +176,12 @@ def test_replicas_take_the_same_batches_however_they_are_spread_over_workers(con
     together = take(train_batches(source, config, **settings), 12)
     assert {batch["image"].shape for batch in together} == {(3, 24, 24, 3)}
     assert [int(batch["position"][-1]) for batch in together] == list(range(3, 37, 3))
-    for workers in (2, 4):
-        local = 4 // workers
-        for worker in range(workers):
-            own = train_batches(source, config, **settings, worker=worker, workers=workers)
-            expected = [
-                together[4 * step + worker * local + replica]
-                for step in range(3)
-                for replica in range(local)
-            ]
-            assert_identical(take(own, 3 * local), expected)
+    for worker in range(2):
+        own = train_batches(source, config, **settings, worker=worker, workers=2)
+        expected = [
+            together[4 * step + 2 * worker + replica] for step in range(3) for replica in range(2)
+        ]
+        assert_identical(take(own, 6), expected)
 
 
 def test_images_are_mixed_within_the_batch_of_a_replica(config):
@@ -239,7 +233,7 @@ def test_a_skipped_image_shifts_the_stream_of_its_worker_only(make_folder, confi
     assert type(reports[0].positions[broken]) is int
 
 
-@pytest.mark.parametrize(("replicas", "workers"), [(4, 1), (4, 2), (3, 3)])
+@pytest.mark.parametrize(("replicas", "workers"), [(4, 1), (4, 2)])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_evaluation_counts_every_example_once_over_all_workers(
     config, dealt, split, replicas, workers
