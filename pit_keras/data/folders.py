@@ -7,6 +7,7 @@ class folder; hidden files and folders and all other files are ignored.
 
 import dataclasses
 import hashlib
+import itertools
 import os
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -56,14 +57,23 @@ def list_folder(path, holdout):
     return ImageFolder(
         class_names=names,
         paths={
-            split: tuple(file for name in names for file in files[name])
+            split: tuple(itertools.chain.from_iterable(files[name] for name in names))
             for split, files in splits.items()
         },
         labels={
-            split: tuple(label for label, name in enumerate(names) for _ in files[name])
+            split: tuple(
+                itertools.chain.from_iterable(
+                    itertools.repeat(label, len(files[name])) for label, name in enumerate(names)
+                )
+            )
             for split, files in splits.items()
         },
     )
+
+
+def encoded(paths):
+    """The paths as `os.fsencode` gives them; all at once, which is several times as fast."""
+    return os.fsencode("\0".join(paths)).split(b"\0") if paths else []
 
 
 def _subfolders(path):
@@ -92,15 +102,21 @@ def _files_by_class(path):
     return files
 
 
-def _images_below(path):
-    with os.scandir(path) as entries:
+def _images_below(folder):
+    """The paths of the images below a folder, in any order."""
+    files, folders = [], []
+    with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name[0] == ".":
                 continue
             if entry.is_dir():
-                yield from _images_below(entry.path)
-            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
-                yield entry.path
+                folders.append(entry.path)
+            elif name.lower().endswith(IMAGE_SUFFIXES):
+                files.append(entry.path)
+    for path in folders:
+        files += _images_below(path)
+    return files
 
 
 def _check_same_classes(path, splits):
@@ -131,15 +147,22 @@ def _hold_out(path, files, holdout):
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
         count = min(max(round(holdout * len(paths)), 1), len(paths) - 1)
-        ranked = sorted(paths, key=lambda file: _rank(file[len(path) :]))
-        splits["val"][name] = sorted(ranked[:count])
-        splits["train"][name] = sorted(ranked[count:])
+        ranks = _ranks([file[len(path) :] for file in paths])
+        last = sorted(ranks)[count - 1]
+        splits["val"][name] = [
+            file for file, rank in zip(paths, ranks, strict=True) if rank <= last
+        ]
+        splits["train"][name] = [
+            file for file, rank in zip(paths, ranks, strict=True) if rank > last
+        ]
     return splits
 
 
-def _rank(name):
-    """A fixed pseudo-random key, so that no run of consecutive files is held out together."""
-    return hashlib.blake2b(name.replace(os.sep, "/").encode(errors="surrogateescape")).digest()
+def _ranks(names):
+    """Fixed pseudo-random keys, so that no run of consecutive files is held out together."""
+    joined = "\0".join(names).replace(os.sep, "/")
+    encoded_names = joined.encode(errors="surrogateescape").split(b"\0")
+    return [hashlib.blake2b(name).digest() for name in encoded_names]
 
 
 def _listing(noun, names, limit=5):

@@ -3,6 +3,9 @@
 Every random decision is a stateless function of (seed, epoch, example, view), and the order of a
 source is one of (seed, position). So the batches do not depend on the number of threads, and
 training resumed at a position receives, bit for bit, what it would have received.
+
+A global batch is divided among the replicas of all workers, in this order: worker 0's replicas,
+worker 1's, and so on. A worker reads only what its own replicas take.
 """
 
 import functools
@@ -17,6 +20,7 @@ from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
 from pit_keras.data.rand_augment import RandAugment, rand_augment
 from pit_keras.data.seeds import example_seed
+from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
 
@@ -35,18 +39,20 @@ def steps_per_epoch(source, batch_size):
     return size // batch_size
 
 
-def check_train_batches(source, config, batch_size):
+def check_train_batches(source, config, batch_size, replicas=1):
     """Checks what `train_batches` is given, before long work.
 
     Raises:
-        ValueError: a batch or an image's views are more than an epoch holds, or a batch of a single
-            image should be mixed.
+        ValueError: a batch or an image's views are more than an epoch holds, the replicas do not
+            divide the batch, or a replica's batch of a single image should be mixed.
     """
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
-    if batch_size == 1 and (config.mixup_alpha or config.cutmix_alpha):
+    replica_batch = _replica_batch(batch_size, replicas, "--batch_size")
+    if replica_batch == 1 and (config.mixup_alpha or config.cutmix_alpha):
+        each = f" for each of {replicas} replicas" if replicas > 1 else ""
         raise ValueError(
-            "MixUp and CutMix mix the images of a batch, so --batch_size must be 2 "
-            "or more; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
+            f"MixUp and CutMix mix the images of a batch, so --batch_size must be {2 * replicas} "
+            f"or more{each}; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
         )
     if not 1 <= config.views <= epoch_length:
         raise ValueError(
@@ -55,42 +61,60 @@ def check_train_batches(source, config, batch_size):
         )
 
 
-def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None):
+def train_batches(
+    source,
+    config,
+    *,
+    batch_size,
+    seed,
+    start=0,
+    unreadable=None,
+    replicas=1,
+    worker=0,
+    workers=1,
+):
     """Endless augmented training batches.
 
     Each image is cropped, resized, flipped and goes through RandAugment or colour jitter in 8 bits.
-    Then it is normalised, erased in part, and mixed with the rest of its batch. Where nothing but
-    CutMix follows, normalising comes last, so that only the finished batch is float.
+    Then it is normalised, erased in part, and mixed with the rest of its replica's batch. Where
+    nothing but CutMix follows, normalising comes last, so that only the finished batch is float.
 
     Args:
         source: a `sources.Source`.
         config: a `DataConfig`, or anything with its fields.
-        batch_size: images in a batch.
+        batch_size: images in a global batch, that is one step of all replicas.
         seed: integer, decides order and augmentation.
         start: the last "position" of the last batch received, to resume right after it.
         unreadable: an `UnreadableImages` that learns of skipped images and, with its
             `plain_errors`, turns the pipeline's errors into readable ones.
+        replicas: how many replicas of all workers together share a global batch.
+        worker: the number of this worker, from 0.
+        workers: how many workers there are, each with as many replicas.
 
     Returns:
-        A `tf.data.Dataset` of dicts:
+        A `tf.data.Dataset` of dicts, one for each replica of this worker in turn, with
+        B = batch_size / replicas:
             "image": float32 (B, H, W, 3), normalised;
             "label": float32 (B, classes), one-hot, or mixed;
             "id": int64 (B,);
-            "position": int64 (B,), examples drawn since training began, this one included.
+            "position": int64 (B,), examples drawn since training began, this one included, by all
+                workers together.
+        An image that one worker skips lets its own later examples move up, and no other's.
 
     Raises:
-        ValueError: see `check_train_batches`.
+        ValueError: see `check_train_batches`; or the workers do not divide the replicas.
     """
-    check_train_batches(source, config, batch_size)
+    check_train_batches(source, config, batch_size, replicas)
+    shard = _shard(batch_size, replicas, worker, workers)
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
-    examples = source.train_stream(seed, start, epoch_length, config.views)
+    examples = source.train_stream(seed, start, epoch_length, config.views, shard)
 
     def choose_box(example, height, width):
         box_seed = _view_seed(seed, example, config.views)
         return crop_box(height, width, box_seed, config.crop_scale, config.crop_aspect)
 
     if source.is_encoded:
-        limit = epoch_length if config.skip_unreadable else None
+        limit = epoch_length // workers if config.skip_unreadable else None
         report = unreadable or UnreadableImages()
         examples = load_images(examples, source, "train", report, limit, choose_box)
 
@@ -105,31 +129,48 @@ def train_batches(source, config, *, batch_size, seed, start=0, unreadable=None)
 
     batches = (
         examples.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(batch_size, drop_remainder=True)
+        .batch(batch_size // replicas, drop_remainder=True)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     )
     return _in_order(batches)
 
 
-def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
-    """One pass over a split, every example exactly once; the last batch is filled up.
+def evaluation_batches(
+    source,
+    split,
+    config,
+    *,
+    batch_size,
+    unreadable=None,
+    replicas=1,
+    worker=0,
+    workers=1,
+):
+    """One pass over a split, every example exactly once over all workers; what lacks is filled up.
 
     An image that cannot be read ends the pass with an error, whatever `config.skip_unreadable`.
 
     Args:
-        source, config, batch_size, unreadable: as for `train_batches`.
+        source, config, batch_size, unreadable, replicas, worker, workers: as for `train_batches`.
         split: "train" or "val".
 
     Returns:
-        A `tf.data.Dataset` of dicts, all of the same shapes:
+        A `tf.data.Dataset` of dicts, all of the same shapes, with B = batch_size / replicas. Every
+        worker gets as many, one for each of its replicas in turn:
             "image": float32 (B, H, W, 3), normalised;
             "label": int64 (B,);
-            "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batch;
+            "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batches;
             "id": int64 (B,), -1 for those.
+
+    Raises:
+        ValueError: the batch size is less than 1, the replicas do not divide it, or the workers do
+            not divide the replicas.
     """
     if batch_size < 1:
         raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
-    examples = source.scan(split)
+    replica_batch = _replica_batch(batch_size, replicas, "--config.training.eval_batch_size")
+    shard = _shard(batch_size, replicas, worker, workers)
+    examples = source.scan(split, shard)
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
@@ -143,13 +184,42 @@ def evaluation_batches(source, split, config, *, batch_size, unreadable=None):
         "weight": tf.constant(0.0),
         "id": tf.constant(-1, tf.int64),
     }
-    missing = -source.sizes[split] % batch_size
+    steps = -(-source.sizes[split] // batch_size)
     batches = (
         examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
-        .concatenate(tf.data.Dataset.from_tensors(filler).repeat(missing))
-        .batch(batch_size, drop_remainder=True)
+        .concatenate(tf.data.Dataset.from_tensors(filler).repeat())
+        .take(steps * shard.block)
+        .batch(replica_batch, drop_remainder=True)
     )
     return _in_order(batches)
+
+
+def _replica_batch(batch_size, replicas, flag):
+    """How many images of a global batch a replica gets.
+
+    Raises:
+        ValueError: the replicas do not divide the batch.
+    """
+    if replicas < 1 or batch_size % replicas:
+        raise ValueError(
+            f"The batch size ({flag}) of all replicas together must be a multiple of their "
+            f"number, {replicas}, got {batch_size}."
+        )
+    return batch_size // replicas
+
+
+def _shard(batch_size, replicas, worker, workers):
+    """The `Shard` of one worker.
+
+    Raises:
+        ValueError: there is no such worker, or the workers do not divide the replicas.
+    """
+    if not 0 <= worker < workers or replicas % workers:
+        raise ValueError(
+            f"Workers are numbered from 0 and have as many replicas each, got worker {worker} of "
+            f"{workers} with {replicas} replicas together."
+        )
+    return Shard(worker, workers, batch_size // workers)
 
 
 def _augment(example, seed, config):

@@ -1,11 +1,8 @@
-"""Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files.
-
-Only prepared data sets are opened; nothing is downloaded here.
-"""
+"""Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files."""
 
 import bisect
 import dataclasses
-import difflib
+import functools
 import itertools
 import os
 from typing import Any
@@ -15,10 +12,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pit_keras.data.preprocessing import decode, decode_box
-from pit_keras.data.sources import Source
+from pit_keras.data.sources import EVERYTHING, Source
+from pit_keras.data.tfds_builders import prepared_builder
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
 FILES_READ_AT_ONCE = 16  # fixed, because the order of the records depends on it
+FILES_PER_WORKER = 8  # with fewer, a worker's examples would be too much the same in every epoch
 SPLIT_SEED = (0, 0)  # of the held-out share, the same in every run
 
 
@@ -39,25 +38,72 @@ class RecordSplit:
         """The id of each file's first record: records are numbered in the order of the files."""
         return (0, *itertools.accumulate(self.lengths))[:-1]
 
+    @functools.cached_property
+    def kept(self):
+        """How many records of each file belong to this part: int64 (files,)."""
+        if self.is_whole:
+            return np.array(self.lengths, np.int64)
+        total = sum(self.lengths)
+        with tf.init_scope():  # eagerly, also where a pipeline's function is being traced
+            held = self._holds(tf.range(total, dtype=tf.int64)).numpy()
+        held_before = np.insert(np.cumsum(held), 0, 0)
+        return np.diff(held_before[[*self.first_ids, total]])
+
+    @property
+    def is_whole(self):
+        return len(self.ranks) == sum(self.lengths)
+
     def records(self, file_order=None, sample=None):
         """The (id, serialised example) pairs, files interleaved in the order of `file_order`.
 
         `sample`: a pair (count, seed), to give only so many, of which the seed (2,) decides.
         """
-        files, first_ids = tf.constant(self.files), tf.constant(self.first_ids, tf.int64)
-        if file_order is not None:
-            files, first_ids = tf.gather(files, file_order), tf.gather(first_ids, file_order)
-        records = tf.data.Dataset.from_tensor_slices((files, first_ids)).interleave(
-            lambda file, first_id: tf.data.TFRecordDataset(file).enumerate(first_id),
-            cycle_length=FILES_READ_AT_ONCE,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
-        if len(self.ranks) < sum(self.lengths):
-            records = records.filter(lambda record_id, _: self._holds(record_id))
+        files = self._in_order(file_order, self.files, self.first_ids)
+        records = self._belonging(_interleaved(files, _numbered_records))
         if sample is not None:
             records = records.filter(lambda record_id, _: self._is_sampled(record_id, *sample))
         return records
+
+    def share(self, shard, file_order=None, sample=None):
+        """As `records`, those of one worker, who reads no other files (but for one at either end).
+
+        The shares follow each other in the order of the files, are equal up to one record, and
+        `sample` is drawn from the share.
+        """
+        begin, end = (
+            len(self.ranks) * bound // shard.count for bound in (shard.index, shard.index + 1)
+        )
+        files, first_ids, kept = self._in_order(file_order, self.files, self.first_ids, self.kept)
+        before = tf.cumsum(kept, exclusive=True)  # the number of each file's first record
+        first, last = tf.maximum(before, begin), tf.minimum(before + kept, end)
+        wanted = [
+            tf.boolean_mask(values, first < last)
+            for values in (files, first_ids, before, first, last)
+        ]
+
+        def of_file(file, first_id, before, first, last):
+            records = self._belonging(_numbered_records(file, first_id)).enumerate(before)
+            return records.skip(first - before).take(last - first)
+
+        numbered = _interleaved(wanted, of_file)  # (number, (id, serialised example))
+        if sample is not None:
+            count, seed = sample
+            numbered = numbered.filter(
+                lambda number, _: _shuffled(number - begin, seed, end - begin) < count
+            )
+        return numbered.map(lambda _, record: record)
+
+    def _in_order(self, file_order, files, *numbers):
+        """Tensors with an entry for each file, in another order if there is one."""
+        tensors = [tf.constant(files), *(tf.constant(values, tf.int64) for values in numbers)]
+        if file_order is None:
+            return tensors
+        return [tf.gather(values, file_order) for values in tensors]
+
+    def _belonging(self, records):
+        if self.is_whole:
+            return records
+        return records.filter(lambda record_id, _: self._holds(record_id))
 
     def _holds(self, record_id):
         rank = self._rank(record_id)
@@ -69,6 +115,20 @@ class RecordSplit:
 
     def _rank(self, record_id):
         return _shuffled(record_id, tf.constant(SPLIT_SEED, tf.int64), sum(self.lengths))
+
+
+def _interleaved(files, records_of):
+    """The records of many files; `files` are the tensors whose entries `records_of` takes."""
+    return tf.data.Dataset.from_tensor_slices(tuple(files)).interleave(
+        records_of,
+        cycle_length=FILES_READ_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _numbered_records(file, first_id):
+    return tf.data.TFRecordDataset(file).enumerate(first_id)
 
 
 def _shuffled(index, seed, size):
@@ -102,30 +162,65 @@ class RecordSource(Source):
         record = example_id - stored.first_ids[index]
         return f"record {record} of {os.path.basename(stored.files[index])}"
 
-    def scan(self, split):
-        return self.splits[split].records().map(self._parse)
+    def scan(self, split, shard=EVERYTHING):
+        stored = self.splits[split]
+        if _deals_files(stored, shard):
+            return stored.share(shard).map(self._parse)
+        records = stored.records()
+        if shard.count > 1:
+            own = records.enumerate().filter(lambda position, _: shard.holds(position))
+            records = own.map(lambda _, record: record)
+        return records.map(self._parse)
 
-    def _train_stream(self, seed, start, length, is_sample):
-        """Enters its first epoch by reading over the records before `start`, undecoded."""
-        first_epoch, first_record = divmod(start, length)
+    def _train_stream(self, seed, start, length, views, shard):
+        """Where there are files enough, a worker reads its own only, dealt anew in each epoch.
+
+        Otherwise each reads all records, undecoded, and keeps its own.
+        """
+        deals = _deals_files(self.splits["train"], shard) and not length % (
+            shard.count * shard.block
+        )
+        if deals:
+            start, length = shard.examples_before(start), length // shard.count
+        stream = self._views(seed, start, length, views, shard if deals else EVERYTHING)
+        if deals:
+            stream = stream.map(lambda own: {**own, "position": shard.position_of(own["position"])})
+        elif shard.count > 1:
+            stream = stream.filter(lambda element: shard.holds(element["position"]))
+        return stream.map(lambda element: {**element, **self._parse(*element.pop("record"))})
+
+    def _views(self, seed, start, length, views, shard):
+        """The records that all or one worker draws, with "epoch", "position" and "view".
+
+        Positions and the epoch's length are those of the stream itself. It enters its first epoch
+        by reading over the records before `start`.
+        """
+        draws = -(-length // views)  # of an epoch
+        first_epoch, begun = divmod(start, length)
+        sampled = draws if views > 1 else None
 
         def epoch_stream(epoch):
-            skipped = tf.where(epoch == first_epoch, tf.constant(first_record, tf.int64), 0)
-            sampled = length if is_sample else None
-            order = self._shuffled_records(seed, epoch, sampled)
-            order = order.take(length).enumerate().skip(skipped)
-            return order.map(
-                lambda k, record: {
-                    **self._parse(*record),
-                    "epoch": epoch,
-                    "position": epoch * length + k,
-                }
-            )
+            def element(number, record, view=0):
+                position = epoch * length + number * views + view
+                numbers = {"epoch": epoch, "position": position, "view": tf.cast(view, tf.int64)}
+                return {"record": record, **numbers}
+
+            def copies(number, record):
+                left = length - number * views  # of the epoch
+                order = tf.data.Dataset.range(tf.minimum(left, views))
+                return order.map(lambda view: element(number, record, view))
+
+            done = tf.where(epoch == first_epoch, tf.constant(begun, tf.int64), 0)
+            order = self._shuffled_records(seed, epoch, sampled, shard).take(draws)
+            order = order.enumerate().skip(done // views)
+            if views == 1:  # several times as fast as a data set of one copy for each
+                return order.map(element)
+            return order.flat_map(copies).skip(done % views)
 
         return tf.data.Dataset.counter(first_epoch).flat_map(epoch_stream)
 
-    def _shuffled_records(self, seed, epoch, sampled):
-        """All records of an epoch, or so many, drawn evenly.
+    def _shuffled_records(self, seed, epoch, sampled, shard):
+        """All records that the shard's worker reads in an epoch, or so many, drawn evenly.
 
         The first records to leave the buffer are not: they are of those that entered it first.
         """
@@ -140,9 +235,11 @@ class RecordSource(Source):
             (), epoch_seed, minval=None, maxval=None, dtype=tf.int64
         )
         sample = None if sampled is None else (sampled, epoch_seed)
-        return split.records(file_order, sample).shuffle(
-            SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False
-        )
+        if shard.count > 1:
+            records = split.share(shard, file_order, sample)
+        else:
+            records = split.records(file_order, sample)
+        return records.shuffle(SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False)
 
     def _parse(self, record_id, record):
         example = self.features.deserialize_example(
@@ -155,19 +252,27 @@ class RecordSource(Source):
         }
 
 
-def open_records(name, *, data_dir=None, holdout=0.1):
-    """Opens a prepared TFDS data set with one image and one class label per example.
+def _deals_files(split, shard):
+    """Whether each worker reads files of its own."""
+    return shard.count > 1 and len(split.files) >= FILES_PER_WORKER * shard.count
+
+
+def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None):
+    """Opens a TFDS data set with one image and one class label per example.
 
     The training split is "train". The validation split is "validation", else "test", else the
     share `holdout` of "train", chosen by record number. Of several images or labels the data set's
     supervised keys decide.
 
+    Args:
+        name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
+        holdout: see `sources.open_source`.
+
     Raises:
-        ValueError: no such data set, not prepared, not stored as TFRecord, or without what is
-            needed; the sentence says which, and what to do.
+        ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
+            without what is needed; the sentence says which, and what to do.
     """
-    builder = _builder(name, data_dir)
-    info = builder.info
+    info = prepared_builder(name, data_dir, manual_dir).info
     if info.file_format != tfds.core.FileFormat.TFRECORD:
         raise ValueError(
             f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
@@ -179,44 +284,16 @@ def open_records(name, *, data_dir=None, holdout=0.1):
     )
     if info.features[image_key].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
+    splits = _splits(info.splits, name, holdout)
+    _check_complete(splits.values(), name)
     wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
     return RecordSource(
         name=name,
         class_names=tuple(info.features[label_key].names),
-        splits=_splits(info.splits, name, holdout),
+        splits=splits,
         features=wanted.extract_features(info.features),
         image_key=image_key,
         label_key=label_key,
-    )
-
-
-def _builder(name, data_dir):
-    data_dir = os.path.expanduser(data_dir) if data_dir else None
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise ValueError(_why_not_opened(name, error)) from error
-    if not builder.is_prepared():  # its splits would be empty rather than an error
-        where = f" --data_dir={data_dir}" if data_dir else ""
-        raise ValueError(
-            f"The TFDS data set {name} is not prepared in {builder.data_dir}; "
-            f"prepare it with `tfds build {name}{where}`."
-        )
-    return builder
-
-
-def _why_not_opened(name, error):
-    if os.path.isdir(os.path.expanduser(name)):
-        return f"{name} is a folder; write folder:{name} to read images from it."
-    if not isinstance(error, tfds.core.DatasetNotFoundError):
-        reason = str(error).strip().splitlines()[0]
-        return f"TFDS cannot open the data set {name}: {reason}"
-    known = ["digits", *tfds.list_builders(with_community_datasets=False)]
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return (
-        f"There is no data set {name!r}: give digits, folder:PATH or the name of a TFDS data set"
-        f"{hint}"
     )
 
 
@@ -262,3 +339,35 @@ def _whole(info):
         lengths=tuple(info.shard_lengths),
         ranks=range(info.num_examples),
     )
+
+
+def _check_complete(splits, name):
+    """Checks that the files of the splits are there, listing their folders once.
+
+    Raises:
+        ValueError: a file that has records is missing or empty, as after an interrupted copy.
+    """
+    # Two parts of one stored split have the same files.
+    lengths = {
+        os.path.split(file): length
+        for split in splits
+        for file, length in zip(split.files, split.lengths, strict=True)
+    }
+    stored = {folder: _files_with_content(folder) for folder, _ in lengths}
+    lacking = [
+        (folder, file)
+        for (folder, file), length in lengths.items()
+        if length and file not in stored[folder]
+    ]
+    if lacking:
+        folder, file = lacking[0]
+        raise ValueError(
+            f"The TFDS data set {name} is incomplete: of its {len(lengths)} files {len(lacking)} "
+            f"are missing or empty, the first is {file} in {folder}; copy them again, or delete "
+            "the folder and prepare the data set anew."
+        )
+
+
+def _files_with_content(folder):
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.stat().st_size}

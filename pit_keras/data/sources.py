@@ -12,10 +12,12 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from pit_keras.data.folders import list_folder
+from pit_keras.data.folders import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
+from pit_keras.data.sharding import Shard
 
 DIGITS_HELD_OUT = 360  # the last 20%, by other writers than most of the rest
+EVERYTHING = Shard()  # of a single worker
 
 
 class Source(abc.ABC):
@@ -45,19 +47,22 @@ class Source(abc.ABC):
         """Names an example in a message: its file or its record."""
 
     @abc.abstractmethod
-    def scan(self, split):
+    def scan(self, split, shard=EVERYTHING):
         """One pass over a split in a fixed order: {"image", "label" int64, "id" int64}.
 
         "image" is what `load` takes: a path, encoded bytes or pixels. "id" is the example's number
         within its split (for a TFDS data set, within the stored split that it is part of).
+
+        The shards of all workers together give each example once. None gives more than its part of
+        as many full global batches as the split needs.
         """
 
-    def train_stream(self, seed, start=0, length=None, views=1):
+    def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
         """An endless stream over shuffled epochs of the training split.
 
         Elements are those of `scan` with three more int64 scalars: "epoch"; "position", the number
-        of elements given since training began; and "view". The stream from `start` is the tail of
-        the stream from 0.
+        of elements given since training began, to all workers together; and "view". The stream from
+        `start` is the tail of the stream from 0, and so it is for every shard.
 
         With several views, an epoch draws a part of the examples only, and gives each of them so
         many times in succession, to be augmented each time anew: repeated augmentation (Hoffer et
@@ -65,11 +70,14 @@ class Source(abc.ABC):
 
         Args:
             seed: integer; with the epoch it decides the order.
-            start: the position of the first element.
+            start: the position of the first element, or for a shard that has not got this one, of
+                its next.
             length: how many elements an epoch gives; default as many as there are examples. Each
                 epoch has another order, so none is left out for good.
             views: how often a drawn example is given, numbered from 0 by "view". The last one of an
                 epoch may be given less often.
+            shard: the positions to give. In an epoch no two shards give the same view of an
+                example.
 
         Raises:
             ValueError: the training split has fewer examples than an epoch is to give, or a number
@@ -83,28 +91,11 @@ class Source(abc.ABC):
             raise ValueError(f"Each drawn example is given 1 time or more, not {views} times.")
         if start < 0:
             raise ValueError(f"A training stream starts at position 0 or later, not at {start}.")
-        draws = -(-length // views)  # of an epoch
-        epoch, begun = divmod(start, length)
-        stream = self._train_stream(seed, epoch * draws + begun // views, draws, views > 1)
-        if views == 1:
-            return stream.map(lambda draw: {**draw, "view": tf.constant(0, tf.int64)})
-
-        def copies_of(draw):
-            left = length - draw["position"] % draws * views  # of the epoch
-            return tf.data.Dataset.from_tensors(draw).repeat(tf.minimum(left, views))
-
-        def numbered(position, copy):
-            return {**copy, "position": position, "view": position % length % views}
-
-        copies = stream.flat_map(copies_of).skip(begun % views)
-        return tf.data.Dataset.zip(tf.data.Dataset.counter(start), copies).map(numbered)
+        return self._train_stream(seed, start, length, views, shard)
 
     @abc.abstractmethod
-    def _train_stream(self, seed, start, length, is_sample):
-        """`train_stream` with one view and without "view".
-
-        `is_sample`: an epoch leaves out many examples, so each must be as likely to be drawn.
-        """
+    def _train_stream(self, seed, start, length, views, shard):
+        """`train_stream` of arguments that were checked."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,22 +130,24 @@ class ArraySource(Source):
             return os.fsdecode(self.images[split][example_id].numpy())
         return f"{split} example {example_id} of {self.name}"
 
-    def scan(self, split):
-        return tf.data.Dataset.range(self.sizes[split]).map(
-            lambda index: self._example(split, index)
+    def scan(self, split, shard=EVERYTHING):
+        return tf.data.Dataset.range(shard.examples_before(self.sizes[split])).map(
+            lambda number: self._example(split, shard.position_of(number))
         )
 
-    def _train_stream(self, seed, start, length, is_sample):
+    def _train_stream(self, seed, start, length, views, shard):
         last = self.sizes["train"] - 1
 
-        def draw(position):
-            epoch = position // length
+        def draw(number):
+            position = shard.position_of(number)
+            epoch, place = position // length, position % length
             index = tf.random.experimental.index_shuffle(
-                position % length, tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=last
+                place // views, tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=last
             )
-            return {**self._example("train", index), "epoch": epoch, "position": position}
+            numbers = {"epoch": epoch, "position": position, "view": place % views}
+            return {**self._example("train", index), **numbers}
 
-        return tf.data.Dataset.counter(start).map(draw)
+        return tf.data.Dataset.counter(shard.examples_before(start)).map(draw)
 
     def _example(self, split, index):
         return {
@@ -164,16 +157,18 @@ class ArraySource(Source):
         }
 
 
-def open_source(dataset, *, data_dir=None, holdout=0.1):
+def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
     """Opens a data set by name.
 
     Args:
         dataset: "digits" (scikit-learn's 1,797 scans, nothing to download), "folder:PATH" (see
-            `folders`), or the name of a prepared TFDS data set (see `records`).
+            `folders`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
         holdout: the share of the training images held out where a folder or a TFDS data set brings
             no validation part; None holds nothing out, for a data set that is used as a whole, and
             leaves "val" empty. The split of the digits is fixed.
+        manual_dir: a folder of files that the user has downloaded by hand, to prepare a TFDS data
+            set from that is not prepared yet; without it, such a one is an error.
 
     Raises:
         FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
@@ -183,6 +178,11 @@ def open_source(dataset, *, data_dir=None, holdout=0.1):
         raise ValueError(
             f"The data set {dataset!r} names nothing; give digits, folder:PATH or a TFDS name."
         )
+    if manual_dir and (dataset == "digits" or dataset.startswith("folder:")):
+        raise ValueError(
+            f"A TFDS data set can be prepared from --manual_dir={manual_dir}, but {dataset} is "
+            "none; leave --manual_dir out."
+        )
     if dataset == "digits":
         return _open_digits()
     if dataset.startswith("folder:"):
@@ -190,7 +190,7 @@ def open_source(dataset, *, data_dir=None, holdout=0.1):
     # Imported here because tensorflow_datasets is slow to import and needed by few.
     from pit_keras.data.records import open_records
 
-    return open_records(dataset, data_dir=data_dir, holdout=holdout)
+    return open_records(dataset, data_dir=data_dir, holdout=holdout, manual_dir=manual_dir)
 
 
 def _open_digits():
@@ -213,7 +213,7 @@ def _open_digits():
 
 def _open_folder(dataset, holdout):
     folder = list_folder(dataset.removeprefix("folder:"), holdout)
-    paths = {split: list(map(os.fsencode, paths)) for split, paths in folder.paths.items()}
+    paths = {split: encoded(paths) for split, paths in folder.paths.items()}
     return _array_source(dataset, folder.class_names, paths, folder.labels, tf.string)
 
 

@@ -48,11 +48,13 @@ def make_folder(tmp_path, photographs):
     return lambda: write_images(tmp_path / "images", photographs)
 
 
-def store_squares(folder, sizes=None, labels=None, features=None, name="squares", **options):
-    """Stores a TFDS data set of grey squares, in four files a split, below `folder`.
+def store_squares(
+    folder, sizes=None, labels=None, features=None, name="squares", files=4, **options
+):
+    """Stores a TFDS data set of grey squares, in so many files a split, below `folder`.
 
-    Example `number` has the level 5 * number and the label 0, 1 or 2 in turn, unless `labels` maps
-    the number to another. `features` are added or replaced.
+    Example `number` has the level 5 * number, modulo 256, and the label 0, 1 or 2 in turn, unless
+    `labels` maps the number to another. `features` are added or replaced.
     """
     features = {
         "picture": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
@@ -62,7 +64,7 @@ def store_squares(folder, sizes=None, labels=None, features=None, name="squares"
 
     def example(number):
         values = {
-            "picture": np.full((6 + number % 3, 8, 1), 5 * number, np.uint8),
+            "picture": np.full((6 + number % 3, 8, 1), 5 * number % 256, np.uint8),
             "kind": (labels or {}).get(number, number % 3),
             "mask": np.zeros((2, 2, 1), np.uint8),
             "other": 0,
@@ -78,7 +80,7 @@ def store_squares(folder, sizes=None, labels=None, features=None, name="squares"
             for split, size in (sizes or {"train": 40, "test": 10}).items()
         },
         data_dir=folder,
-        download_config=tfds.download.DownloadConfig(num_shards=4),
+        download_config=tfds.download.DownloadConfig(num_shards=files),
         **options,
     )
     return folder

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -159,6 +160,151 @@ def test_a_data_set_that_is_not_prepared_is_an_error(tmp_path):
         ValueError, match=f"not prepared .* `tfds build mnist --data_dir={tmp_path}`"
     ):
         open_source("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("change", ["missing", "empty"])
+def test_an_incomplete_data_set_is_an_error(store_records, change):
+    folder = store_records()
+    files = sorted(folder.glob("squares/1.0.0/squares-t*.tfrecord-*"))
+    assert len(files) == 8
+    for file in files[2:5]:  # two of test, one of train
+        file.unlink()
+        if change == "empty":
+            file.touch()
+    message = r"of its 8 files 3 are missing or empty, the first is squares-train.tfrecord-00000-of"
+    with pytest.raises(ValueError, match=message) as error:
+        open_source("squares", data_dir=folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_was_stored_without_records_is_not_missing(store_records):
+    folder = store_records() / "squares" / "1.0.0"
+    content = json.loads((folder / "dataset_info.json").read_text())
+    (train,) = (split for split in content["splits"] if split["name"] == "train")
+    removed = int(train["shardLengths"][1])
+    train["shardLengths"][1] = "0"
+    (folder / "dataset_info.json").write_text(json.dumps(content))
+    (folder / "squares-train.tfrecord-00001-of-00004").write_bytes(b"")
+    source = open_source("squares", data_dir=folder.parent.parent)
+    assert len(list(source.scan("train"))) == source.sizes["train"] == 40 - removed
+
+
+def test_files_of_a_split_that_is_not_used_may_be_missing(store_records):
+    folder = store_records(sizes={"train": 20, "validation": 8, "test": 8})
+    for file in folder.glob("squares/1.0.0/squares-test.tfrecord-*"):
+        file.unlink()
+    assert open_source("squares", data_dir=folder).sizes == {"train": 20, "val": 8}
+
+
+def test_first_batches_are_from_many_files_in_another_order_each_epoch(store_records, monkeypatch):
+    """With a buffer that is much smaller than the data: memory is bounded."""
+    monkeypatch.setattr("pit_keras.data.records.SHUFFLE_BUFFER", 32)
+    folder = store_records(sizes={"train": 400}, files=40)
+    source = open_source("squares", data_dir=folder, holdout=None)
+    ids = np.array([int(element["id"]) for element in source.train_stream(0).take(1200)])
+    files = np.searchsorted(source.splits["train"].first_ids, ids, side="right")
+    starts = [files[start : start + 64] for start in (0, 400, 800)]
+    for start in starts:
+        assert len(set(start)) >= 16
+        assert np.bincount(start).max() < 12
+    assert set(starts[0]) != set(starts[1]) != set(starts[2])
+    gaps = np.abs(np.diff(ids))
+    assert (gaps == 1).mean() < 0.05  # hardly two neighbours of a file in succession
+
+
+class Handmade(tfds.core.GeneratorBasedBuilder):
+    """Levels that the user has downloaded by hand, as images with their number as the class."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = """
+    manual_dir should contain
+    one file: levels.json.
+    """
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(4, 4, 3), encoding_format="png"),
+            "label": tfds.features.ClassLabel(num_classes=10),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        path = dl_manager.manual_dir / "levels.json"
+        if not path.exists():
+            raise AssertionError(f"Please download levels.json\nto {path}.")
+        levels = json.loads(path.read_text())
+        return {"train": self._generate_examples(levels), "test": self._generate_examples([9])}
+
+    def _generate_examples(self, levels):
+        for number, level in enumerate(levels):
+            if level is None:  # what is on the disk now is what would be left by a kill
+                root = self.data_path.parent.parent
+                shutil.copytree(root, root.with_name("left"))
+                raise KeyboardInterrupt
+            image = np.full((4, 4, 3), level, np.uint8)
+            yield number, {"image": image, "label": number % 10}
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """A folder of files as downloaded by hand: twenty levels."""
+    (tmp_path / "by_hand").mkdir()
+    (tmp_path / "by_hand" / "levels.json").write_text(json.dumps(list(range(20))))
+    return tmp_path / "by_hand"
+
+
+def test_a_data_set_is_prepared_from_files_downloaded_by_hand(tmp_path, by_hand, caplog):
+    source = open_source("handmade", data_dir=tmp_path / "data", manual_dir=by_hand)
+    assert source.sizes == {"train": 20, "val": 1}
+    levels = [int(source.load(e["image"])[0, 0, 0]) for e in source.scan("train")]
+    assert sorted(levels) == list(range(20))
+    assert list((tmp_path / "data" / "handmade" / "1.0.0").glob("handmade-train.tfrecord-*"))
+    shutil.rmtree(by_hand)
+    assert "--manual_dir" not in caplog.text
+    again = open_source("handmade", data_dir=tmp_path / "data", manual_dir=by_hand)
+    assert again.sizes == source.sizes
+    assert "--manual_dir is not needed" in caplog.text
+
+
+def test_what_an_interrupted_preparation_leaves_is_not_taken_for_prepared(tmp_path, by_hand):
+    (by_hand / "levels.json").write_text(json.dumps([*range(20), None]))
+    with pytest.raises(KeyboardInterrupt):
+        open_source("handmade", data_dir=tmp_path / "data", manual_dir=by_hand)
+    assert any((tmp_path / "left").rglob("*"))
+    (by_hand / "levels.json").write_text(json.dumps(list(range(20))))
+    for folder in ("data", "left"):
+        with pytest.raises(ValueError, match="not prepared"):
+            open_source("handmade", data_dir=tmp_path / folder)
+        source = open_source("handmade", data_dir=tmp_path / folder, manual_dir=by_hand)
+        assert source.sizes == {"train": 20, "val": 1}
+
+
+def test_how_to_prepare_a_data_set_of_files_downloaded_by_hand_is_said(tmp_path):
+    message = (
+        f"not prepared .* `tfds build handmade --data_dir={tmp_path} --manual_dir=FOLDER`, or give "
+        r"--manual_dir=FOLDER here\. .*: manual_dir should contain one file: levels\.json\."
+    )
+    with pytest.raises(ValueError, match=message) as error:
+        open_source("handmade", data_dir=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_manual_dir_without_the_files_is_an_error(tmp_path, by_hand):
+    (by_hand / "levels.json").rename(by_hand / "other.json")
+    message = r"from .*/by_hand .*: .*download levels\.json .*should contain one file: levels\.json"
+    with pytest.raises(ValueError, match=message) as error:
+        open_source("handmade", data_dir=tmp_path / "data", manual_dir=by_hand)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"no folder .*/nowhere .*: levels\.json"):
+        open_source("handmade", data_dir=tmp_path / "data", manual_dir=tmp_path / "nowhere")
+
+
+def test_a_manual_dir_must_be_of_use(tmp_path, by_hand):
+    with pytest.raises(ValueError, match=r"mnist is not made of .* `tfds build mnist --data_dir"):
+        open_source("mnist", data_dir=tmp_path / "data", manual_dir=by_hand)
+    for dataset in ("digits", f"folder:{tmp_path}"):
+        with pytest.raises(ValueError, match=f"--manual_dir={by_hand}, but {dataset} is none"):
+            open_source(dataset, manual_dir=by_hand)
 
 
 @pytest.mark.parametrize(
