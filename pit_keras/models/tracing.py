@@ -52,6 +52,7 @@ def recomputing_blocks(recompute=True):
     What lies between its input and its output is computed again when the gradient is taken, with
     the same dropout (gradient checkpointing, Chen et al., arXiv 1604.06174). The gradients are the
     same; a step takes less memory and more time. With `recompute=False`, blocks keep everything.
+    XLA finds that the masks of dropout are the same both times, and may keep them.
 
     Enter it around the call of the model, inside the function that is compiled or that each replica
     runs: a model that was traced before, or on another thread, does not see it.
