@@ -2,14 +2,17 @@
 
 from pit_keras.models.classifier import two_headed
 from pit_keras.models.features import attention_maps, pre_logits, stage_features
-from pit_keras.models.layers import tracing_for_xla
+from pit_keras.models.layers import check_can_recompute
 from pit_keras.models.registry import create_model, list_models, variant_of
+from pit_keras.models.tracing import recomputing_blocks, tracing_for_xla
 
 __all__ = [
     "attention_maps",
+    "check_can_recompute",
     "create_model",
     "list_models",
     "pre_logits",
+    "recomputing_blocks",
     "stage_features",
     "tracing_for_xla",
     "two_headed",

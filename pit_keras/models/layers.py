@@ -5,46 +5,16 @@ may be None while a model is built (`input_shape=(None, None, 3)`); a layer then
 inputs, and where these do not tell, from a map of the same grid that is given beside them.
 """
 
-import contextlib
-import contextvars
-
 import keras
 from keras import layers, ops
 
 from pit_keras.models.initializers import EMBEDDING_STDDEV, linear_initializers
 from pit_keras.models.resampling import resampled
+from pit_keras.models.tracing import compiled_by_xla, recomputed, recomputes_blocks
 
 LAYER_NORM_EPSILON = 1e-6
 
 _register = keras.saving.register_keras_serializable(package="pit_keras")
-
-# XLA's CPU gradient of a depth-wise convolution is hundreds of times slower than the same sum
-# written as nine strided slices; without XLA the slices are ten times slower than the convolution.
-# No backend tells a layer whether it is being compiled, so whoever compiles says so. JAX always
-# compiles.
-_compiled_by_xla = contextvars.ContextVar(
-    "compiled_by_xla", default=keras.backend.backend() == "jax"
-)
-
-
-@contextlib.contextmanager
-def tracing_for_xla(compiled=True):
-    """Within it, layers choose the form that XLA compiles well. The numbers are the same.
-
-    With `compiled=False` they choose the form for functions that XLA does not compile.
-
-    Enter it inside the function that is compiled:
-
-        @tf.function(jit_compile=True)
-        def step(images):
-            with tracing_for_xla():
-                return model(images)
-    """
-    token = _compiled_by_xla.set(compiled)
-    try:
-        yield
-    finally:
-        _compiled_by_xla.reset(token)
 
 
 @_register
@@ -216,9 +186,7 @@ class TokenPooling(layers.Layer):
     def call(self, inputs):
         tokens, feature_map = inputs
         padded = self.padding(feature_map)
-        pooled = (
-            self._pool_by_taps(padded) if _compiled_by_xla.get() else self.depthwise_conv(padded)
-        )
+        pooled = self._pool_by_taps(padded) if compiled_by_xla() else self.depthwise_conv(padded)
         return join_tokens(self.class_dense(tokens), pooled)
 
     def _pool_by_taps(self, padded):
@@ -450,6 +418,13 @@ class TransformerBlock(layers.Layer):
         )
 
     def call(self, inputs, training=False):
+        if not (training and recomputes_blocks()):
+            return self._both_branches(inputs, training)
+        weights = {id(weight) for weight in self.weights}
+        states = [variable for variable in self.variables if id(variable) not in weights]
+        return recomputed(lambda x: self._both_branches(x, training), inputs, states)
+
+    def _both_branches(self, inputs, training):
         num_positions, channels = length(inputs, 1), inputs.shape[-1]
         shape = (-1, num_positions, channels)
         x = ops.reshape(inputs, (-1, channels))  # (B, N, C) -> (B * N, C)
@@ -487,6 +462,19 @@ class TransformerBlock(layers.Layer):
             "drop_path_rate": self.drop_path_rate,
             "initialization": self.initialization,
         }
+
+
+def check_can_recompute(model):
+    """Checks that `recomputing_blocks` has something to do in a model.
+
+    Raises:
+        ValueError: If the model has no `TransformerBlock`.
+    """
+    if not any(isinstance(layer, TransformerBlock) for layer in model.layers):
+        raise ValueError(
+            f"The model {model.name!r} has no transformer blocks to be recomputed; "
+            "PiT and ViT have them."
+        )
 
 
 def attention_weights(query, key):
