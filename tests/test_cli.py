@@ -63,6 +63,69 @@ def test_models_lists_parameters_macs_and_grids(capsys):
     assert line.split() == ["resnet50", "25,557,032", "4.09", "56x56", "28x28", "14x14", "7x7"]
 
 
+@pytest.fixture
+def sweep(run, tmp_path):
+    """A folder of four runs: a real one, its like with other settings, and one that is damaged."""
+    folder = tmp_path / "sweep"
+    for name, changes in {
+        "lr/1e-3": {"learning_rate": 1e-3},
+        "lr/[red]2e-3": {"learning_rate": 2e-3, "weight_decay": 0.1, "layer_decay": 0.9},
+        "broken": None,
+    }.items():
+        shutil.copytree(run, folder / name, ignore=shutil.ignore_patterns("model*", "results*"))
+        file = folder / name / "config.json"
+        config = json.loads(file.read_text())
+        config["optimizer"] |= changes or {}
+        file.write_text(json.dumps(config) if changes else "{")
+    (folder / "real").symlink_to(run)
+    return folder
+
+
+def test_runs_are_compared_in_a_table_a_file_and_a_picture(run, sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    table, picture = sweep / "table.csv", sweep / "curves.png"
+
+    lines = printed(capsys, "runs", sweep, "--sort=run", f"--csv={table}", f"--output={picture}")
+
+    head, names, broken, low, high, real, empty, problem = lines.splitlines()
+    columns = "run state model recipe dataset epochs top1 loss images/s"
+    assert head.split() == ["optimizer."] * 3
+    assert names.split() == [*columns.split(), "learning_rate", "weight_decay", "layer_decay"]
+    top1 = json.loads((run / "results.json").read_text())["top1"]
+    start = ["real", "finished", "pit_ti", "vanilla", "digits", "1/1", f"{top1:.4f}"]
+    assert real.split()[:7] == start
+    assert int(real.split()[8].replace(",", "")) > 0
+    assert real.split()[9:] == ["0.0005", "0.05", "1"]
+    assert low.split()[:2] == ["lr/1e-3", "unfinished"]
+    assert high.split()[:2] == ["lr/[red]2e-3", "unfinished"]
+    assert high.split()[-3:] == ["0.002", "0.1", "0.9"]
+    assert broken.split()[:3] == ["broken", "damaged", "1/?"]
+    assert empty == ""
+    assert problem.startswith("broken: config.json cannot be read: ")
+    with table.open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == sorted(
+            ["broken", "lr/1e-3", "lr/[red]2e-3", "real"]
+        )
+    assert Image.open(picture).size[0] > 500
+
+
+def test_a_narrow_table_of_runs_tells_what_it_leaves_out(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shutil.rmtree(sweep / "broken")
+
+    lines = printed(capsys, "runs", sweep).splitlines()
+
+    assert max(map(len, lines[:5])) <= 80
+    names = ["run", "state", "epochs", "top1", "loss", "images/s", "learning_rate"]
+    assert lines[1].split()[: len(names)] == names
+    assert sorted(line.split()[0] for line in lines[2:5]) == ["lr/1e-3", "lr/[red]2e-3", "real"]
+    assert lines[6] == "All have model pit_ti, recipe vanilla, dataset digits."
+    left_out = {"weight_decay", "layer_decay"} - set(lines[1].split())
+    assert left_out
+    for name in left_out:
+        assert f"optimizer.{name}" in lines[7]
+
+
 def test_predict_names_files_and_folders_and_draws(run, pictures, capsys, tmp_path):
     drawing = tmp_path / "drawing.png"
     out = printed(
@@ -279,6 +342,11 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
     ("arguments", "message"),
     [
         (["models", "alexnet*"], "No model matches 'alexnet*'; models are efficientnet_b0, "),
+        (["runs", "nowhere"], "There is no folder nowhere; give folders of runs."),
+        (["runs", "{pictures}", "{empty}"], "There is no run in or below "),
+        (["runs", "{run}", "--sort=lr"], "There is no column 'lr' to sort by; columns are run, "),
+        (["runs", "{run}", "--output=x.xyz"], "Cannot draw x.xyz"),
+        (["runs", "{run}", "--csv=nowhere/x.csv"], "--csv=nowhere/x.csv cannot be written: there"),
         (["predict", "--model=nowhere", "{pictures}"], "nowhere does not exist; give a run folder"),
         (["predict", "--model={run}", "{pictures}/none.png"], "There is no image at"),
         (["predict", "--model={run}", "{pictures}/notes.txt"], "cannot be read as a JPEG or PNG"),

@@ -1,11 +1,12 @@
-"""Pictures: predictions under images, batches of training images, and the curves of a run."""
+"""Pictures: predictions under images, batches of training images, and the curves of runs."""
 
-import csv
+import itertools
 import math
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
+from pit_keras.analysis.runs import read_history, validation_top1
 from pit_keras.data.preprocessing import load_image
 
 COLUMNS = 6
@@ -15,6 +16,8 @@ MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 BATCH_COLUMNS = 8
 MOST_BATCH_IMAGES = 16
 MOST_LETTERS = 26  # of a line above an image
+MOST_RUNS = 20  # whose curves one picture holds
+MOST_LETTERS_OF_RUN = 58  # in the legend
 
 
 def check_picture(output, images):
@@ -131,13 +134,11 @@ def draw_history(history, output):
         output: The picture to write.
 
     Raises:
-        ValueError: If the history has no row.
+        ValueError: If the history has no row, or cannot be read.
     """
-    with open(history, newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_history(history)
     if not rows:
         raise ValueError(f"{history} holds no finished epoch.")
-    epochs = np.array([int(row["epoch"]) for row in rows]) + 1
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, 2)
     for axis, name in zip(axes, ("loss", "top1"), strict=True):
@@ -145,8 +146,63 @@ def draw_history(history, output):
         if f"val_averaged_{name}" in rows[0]:
             curves[f"val_averaged_{name}"] = "validation, averaged weights"
         for key, label in curves.items():
-            axis.plot(epochs, [float(row[key]) for row in rows], label=label)
-        axis.set(xlabel="epoch", ylabel={"loss": "cross-entropy", "top1": "top-1"}[name])
-        axis.grid(alpha=0.3)
+            _draw_curve(axis, rows, [row[key] for row in rows], label=label)
+        _label_axis(axis, {"loss": "cross-entropy", "top1": "top-1"}[name])
     axes[0].legend()
     figure.savefig(output, dpi=DPI)
+
+
+def draw_runs(runs, output):
+    """Draws the training loss and the validation top-1 of runs over their epochs, a colour a run.
+
+    Of averaged and raw weights the better top-1 of each epoch is drawn.
+
+    Args:
+        runs: A list of `pit_keras.analysis.runs.Run`; the first `MOST_RUNS` that have finished an
+            epoch are drawn.
+        output: The picture to write; its ending decides the format.
+
+    Returns:
+        How many runs are drawn.
+
+    Raises:
+        ValueError: If none has finished an epoch, or the format is unknown to matplotlib.
+    """
+    runs = [run for run in runs if run.history][:MOST_RUNS]
+    if not runs:
+        raise ValueError("There is nothing to draw: no run has finished an epoch.")
+    height = 3.5 + 0.2 * math.ceil(len(runs) / 2)  # the legend below the plots has two columns
+    figure = Figure(figsize=(9, height), layout="constrained")
+    axes = figure.subplots(1, 2)
+    styles = itertools.product(("-", "--"), [f"C{number}" for number in range(10)])
+    for run, (line, color) in zip(runs, styles, strict=False):
+        losses = [row.get("loss", math.nan) for row in run.history]
+        top1 = [validation_top1(row) for row in run.history]
+        for axis, values in zip(axes, (losses, top1), strict=True):
+            _draw_curve(axis, run.history, values, linestyle=line, color=color)
+    _label_axis(axes[0], "training loss")
+    _label_axis(axes[1], "validation top-1")
+    # A legend leaves out a name that begins with an underscore, unless it is set afterwards.
+    numbers = [str(number) for number in range(len(runs))]
+    legend = figure.legend(axes[0].lines, numbers, loc="outside lower left", ncols=2)
+    for text, run in zip(legend.get_texts(), runs, strict=True):
+        text.set(text=_end_of(run.run), parse_math=False, fontsize=8)
+    figure.savefig(output, dpi=DPI)
+    return len(runs)
+
+
+def _end_of(name):
+    """A run's name, of a long one its end, in which runs of one folder differ."""
+    name = name.encode(errors="backslashreplace").decode()  # a file's name may be no text
+    return name if len(name) <= MOST_LETTERS_OF_RUN else f"…{name[1 - MOST_LETTERS_OF_RUN :]}"
+
+
+def _draw_curve(axis, rows, values, **style):
+    """Values over the epochs of a history, counted from 1; of a single one there is no line."""
+    epochs = [row["epoch"] + 1 for row in rows]
+    axis.plot(epochs, values, marker="o" if len(rows) == 1 else None, **style)
+
+
+def _label_axis(axis, name):
+    axis.set(xlabel="epoch", ylabel=name)
+    axis.grid(alpha=0.3)
