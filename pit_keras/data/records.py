@@ -353,7 +353,7 @@ def _check_complete(splits, name):
         for split in splits
         for file, length in zip(split.files, split.lengths, strict=True)
     }
-    stored = {folder: _files_with_content(folder) for folder, _ in lengths}
+    stored = {folder: _files_with_content(folder) for folder in {folder for folder, _ in lengths}}
     lacking = [
         (folder, file)
         for (folder, file), length in lengths.items()

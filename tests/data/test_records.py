@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -175,6 +176,13 @@ def test_an_incomplete_data_set_is_an_error(store_records, change):
     with pytest.raises(ValueError, match=message) as error:
         open_source("squares", data_dir=folder)
     assert "\n" not in str(error.value)
+
+
+def test_the_files_of_a_data_set_are_found_by_listing_their_folder(squares, monkeypatch):
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    open_source("squares", data_dir=squares)
+    assert listed.count(str(squares / "squares" / "1.0.0")) <= 2  # once by TFDS itself
 
 
 def test_a_file_that_was_stored_without_records_is_not_missing(store_records):
