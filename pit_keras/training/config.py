@@ -214,9 +214,13 @@ def differences(config, other):
     ]
 
 
-def effective_differences(config, other):
-    """`differences`, but for those that decide nothing of a run's result."""
-    return [path for path in differences(config, other) if path not in WITHOUT_EFFECT_ON_THE_RESULT]
+def conflicts(stored, config):
+    """In words, where two configurations differ in what decides a run's result; "" if nowhere."""
+    return "; ".join(
+        f"{path} is {get_field(stored, path)!r} there and {get_field(config, path)!r} here"
+        for path in differences(stored, config)
+        if path not in WITHOUT_EFFECT_ON_THE_RESULT
+    )
 
 
 def check_types(config):

@@ -8,7 +8,7 @@ import pathlib
 
 import filelock
 
-from pit_keras.training.config import Config, effective_differences, get_field
+from pit_keras.training.config import Config, conflicts
 
 
 class RunFolder:
@@ -74,14 +74,10 @@ class RunFolder:
                 )
             return
         stored = self.read_config()
-        different = effective_differences(stored, config)
-        if different:
-            values = "; ".join(
-                f"{path} is {get_field(stored, path)!r} there and {get_field(config, path)!r} here"
-                for path in different
-            )
+        conflict = conflicts(stored, config)
+        if conflict:
             raise ValueError(
-                f"{self.path} holds another run: {values}. Choose another --output_dir."
+                f"{self.path} holds another run: {conflict}. Choose another --output_dir."
             )
 
     def read_config(self):

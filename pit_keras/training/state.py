@@ -6,7 +6,7 @@ import json
 import numpy as np
 from keras import ops
 
-from pit_keras.training.config import Config, effective_differences
+from pit_keras.training.config import Config, conflicts
 
 
 @dataclasses.dataclass
@@ -131,9 +131,9 @@ class TrainingState:
             stored = Config.from_json(str(arrays["config"]))
         except (KeyError, ValueError) as error:
             raise ValueError(f"the configuration cannot be read ({error}).") from error
-        different = effective_differences(stored, Config.from_json(self._config))
-        if different:
-            raise ValueError(f"{', '.join(different)} differ.")
+        conflict = conflicts(stored, Config.from_json(self._config))
+        if conflict:
+            raise ValueError(f"{conflict}.")
 
 
 def _name(part, number):

@@ -8,6 +8,7 @@ from pit_keras.models import recomputing_blocks, tracing_for_xla, two_headed
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 
 _SUM = tf.distribute.ReduceOp.SUM
+_MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, average=None):
@@ -40,7 +41,7 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         ValueError: If there is a teacher and the model has not two heads.
     """
     variables, accumulate = model.trainable_variables, config.training.accumulate
-    is_distributed = strategy.num_replicas_in_sync > 1
+    is_mirrored = isinstance(strategy, _MIRRORED)
     is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     gradients = _gradients(config, model, optimizer, jit, teacher)
     statistics = _moving_statistics(model)
@@ -48,7 +49,7 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
     def update(values):
         optimizer.apply(values, variables)
 
-    if is_distributed:
+    if is_mirrored:
         # They are summed here, since their norm is that of the sum, and not to be summed again.
         _inner(optimizer)._all_reduce_sum_gradients = lambda pairs: pairs
     else:
@@ -59,7 +60,7 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         replica = tf.distribute.get_replica_context()
         seed = _replica_seed(config.training.seed, number, replica.replica_id_in_sync_group)
         values, metrics = _accumulated(gradients, images, labels, seed, accumulate)
-        if is_distributed:
+        if is_mirrored:
             values, moved = _reduced(replica, values, statistics)
             for variable, value in zip(statistics, moved, strict=True):
                 variable.assign(value)

@@ -75,7 +75,7 @@ class Trainer:
         self.folder = RunFolder(output_dir)
         self._check_batches()
         self.steps = steps_per_epoch(source, config.training.images_of_update)
-        self.unreadable = UnreadableImages()
+        self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with others_must_live():
             if self.workers.is_chief:
                 self.folder.check(config)
@@ -174,11 +174,6 @@ class Trainer:
             return
         self._restore(arrays)
         progress, epochs = self.state.progress, self.config.training.epochs
-        if progress.epoch > epochs:
-            raise FileExistsError(
-                f"{self.folder.path} holds a run of {progress.epoch} epochs already, and --epochs "
-                f"is {epochs}; choose another --output_dir."
-            )
         self.unreadable.positions |= progress.unreadable
         if not self.workers.is_chief:
             return
@@ -222,6 +217,7 @@ class Trainer:
         with Interruption() as self._interruption, self._monitor.watching():
             self._monitor.event("start", **self._description())
             batches = iter(self.workers.batches(self._train_batches))
+            self._evaluation_batches = self.workers.batches(self._validation_batches)
             while progress.epoch < epochs:
                 self._train_epoch(batches)
                 self._end_epoch()
@@ -449,28 +445,27 @@ class Trainer:
         return evaluations
 
     def _evaluate(self, can_stop=False):
-        unreadable = UnreadableImages()
         self._monitor.begin_evaluation(
             "Evaluating", -(-self.source.sizes["val"] // self._eval_batch_size)
         )
-
-        def make_batches(**share):
-            return evaluation_batches(
-                self.source,
-                "val",
-                self.config.data,
-                batch_size=self._eval_batch_size,
-                unreadable=unreadable,
-                **share,
-            )
 
         def after_batch(done):
             self._monitor.after_batch(done)
             if can_stop and self._interruption.signal:
                 raise _Stopped
 
-        with unreadable.plain_errors():
-            return self._evaluator(self.workers.batches(make_batches), after_batch)
+        with self._unreadable_in_evaluation.plain_errors():
+            return self._evaluator(self._evaluation_batches, after_batch)
+
+    def _validation_batches(self, **share):
+        return evaluation_batches(
+            self.source,
+            "val",
+            self.config.data,
+            batch_size=self._eval_batch_size,
+            unreadable=self._unreadable_in_evaluation,
+            **share,
+        )
 
     def _results(self):
         """Exact results of `model.keras` as it was written, read back from its file."""
