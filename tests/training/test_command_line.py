@@ -7,7 +7,11 @@ import sys
 import pytest
 from absl import flags
 
-from pit_keras.training.command_line import config_from_flags, parse_training_flags
+from pit_keras.training.command_line import (
+    config_from_flags,
+    parse_training_flags,
+    profiled_steps,
+)
 from pit_keras.training.config import Config, field_paths
 from pit_keras.training.run_folder import RunFolder
 
@@ -46,6 +50,32 @@ def test_recipe_named_flags_and_overrides():
     assert config.data.dataset == "digits"
 
 
+def test_flags_of_scale():
+    config = config_of(
+        "--distribute=multi_worker",
+        "--jit=off",
+        "--accumulate=4",
+        "--checkpoint_every_steps=100",
+        "--checkpoint_every_minutes=2.5",
+    ).training
+    assert (config.distribute, config.jit, config.accumulate) == ("multi_worker", "off", 4)
+    assert (config.checkpoint_every_steps, config.checkpoint_every_minutes) == (100, 2.5)
+    assert config.images_of_update == 4 * config.batch_size
+
+
+@pytest.mark.parametrize("text", ["10", "10:", ":5", "5:5", "7:5", "a:b", "-1:5", "1:2:3", ""])
+def test_steps_to_profile_are_two_numbers(text):
+    with pytest.raises(flags.Error, match=r"must be START:STOP, two step numbers .*; got"):
+        config_of(f"--profile={text}")
+
+
+def test_steps_to_profile():
+    values = flags.FlagValues()
+    argv = ["train.py", "--dataset=digits", "--output_dir=run", "--profile=3:12"]
+    parse_training_flags(argv, values)
+    assert profiled_steps(values) == (3, 12)
+
+
 def test_one_side_is_a_square():
     assert config_of("--image_size=32").data.image_size == (32, 32)
 
@@ -57,6 +87,8 @@ def test_one_side_is_a_square():
         (["--noconfig.data.flop"], "did you mean data.flip"),
         (["--config.zzz=1"], "no configuration field 'zzz'; fields are recipe, model.name"),
         (["--config.model=3"], "'model'; its fields are model.name, model.weights"),
+        (["--worker=first"], r"--worker must be this worker's number in --workers.*got 'first'"),
+        (["--accumulate=x"], "--accumulate must be int; got 'x'"),
         (["--config=3"], "--config takes one field at a time: --config.training.epochs=10"),
         (["--config.training.epochs=many"], "--config.training.epochs must be int; got 'many'"),
         (["--epochs=many"], "--epochs must be int; got 'many'"),
@@ -121,6 +153,8 @@ def test_wrong_flags_are_one_sentence(arguments, message):
             ["--config.data.erasing=1.5"],
             r"^--config.data.erasing must be a probability in \[0, 1\]; got 1.5",
         ),
+        (["--accumulate=0"], "^--accumulate must be positive; got 0"),
+        (["--checkpoint_every_minutes=0"], "^--checkpoint_every_minutes must be positive, or N"),
         (["--config.data.color_jitter=1.5"], "^--config.data.color_jitter must be a share"),
         (
             ["--config.data.color_jitter=0.3", "--config.data.rand_augment"],

@@ -1,3 +1,4 @@
+import csv
 import pathlib
 import resource
 import signal
@@ -84,17 +85,28 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, no_spac
     }
 
 
-def test_unreadable_images_are_remembered_up_to_a_position(tmp_path):
+def test_unreadable_images_are_listed_whatever_their_names(tmp_path):
     folder = RunFolder(tmp_path)
-    assert folder.read_unreadable(until=100) == {}
     folder.write_unreadable({})
     assert not folder.unreadable.exists()
     odd_name = 'a/\udcff, "b"\n.png'  # not UTF-8, a comma, quotes and a line break
 
     folder.write_unreadable({odd_name: 3, "a/2.png": 17})
 
-    assert folder.read_unreadable(until=18) == {odd_name: 3, "a/2.png": 17}
-    assert folder.read_unreadable(until=17) == {odd_name: 3}
+    with folder.unreadable.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [tuple(row.values()) for row in csv.DictReader(file)]
+    assert rows == [("3", odd_name), ("17", "a/2.png")]
+
+
+def test_what_decides_nothing_of_the_result_may_change(tmp_path):
+    folder, config = RunFolder(tmp_path), Config()
+    folder.create(config, ("a", "b"))
+    config.training.keep_checkpoints, config.training.checkpoint_every_steps = 5, 100
+    config.training.checkpoint_every_minutes, config.training.log_every_steps = None, 7
+    folder.check(config)
+    config.training.accumulate = 2
+    with pytest.raises(ValueError, match=r"another run: training\.accumulate is 1 there and 2 here"):
+        folder.check(config)
 
 
 def test_a_configuration_that_lacks_fields_is_refused(tmp_path):
