@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def run(tmp_path_factory):
     config.model.patch_size, config.model.stride, config.model.head_dim = 4, 4, 8
     config.model.depths = (1, 1, 1)
     config.data.dataset, config.data.image_size = "digits", (24, 24)
-    config.training.batch_size, config.training.epochs, config.training.jit = 200, 1, False
+    config.training.batch_size, config.training.epochs, config.training.jit = 200, 1, "off"
     config.optimizer.warmup_epochs = 0.0
     path = tmp_path_factory.mktemp("runs") / "digits"
     Trainer(config, open_source("digits"), path, verbose=False).run()
@@ -490,12 +491,7 @@ def test_only_results_are_printed(run, pictures, tmp_path):
 
 
 def script(name, *arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "train" / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run_script(ROOT / "train" / name, *arguments)
 
 
 def test_the_training_script_from_flags_to_finished_run(tmp_path):
@@ -513,7 +509,7 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
         f"--output_dir={run}", "--image_size=24,32", "--batch_size=5", "--epochs=2",
         "--config.model.patch_size=4", "--config.model.stride=4", "--config.model.head_dim=4",
         "--config.model.depths=(1,1,1)", "--config.optimizer.warmup_epochs=1",
-        "--config.training.jit=false",
+        "--config.training.jit=off",
     ]  # fmt: skip
     first = script("train.py", *arguments)
     assert first.returncode == 0, first.stderr

@@ -1,9 +1,8 @@
 """Exact counts: every image once, padding never, whatever the batch size and the devices."""
 
 import json
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -186,14 +185,9 @@ def test_it_is_compiled_once_and_sees_new_weights():
 
 def test_every_replica_counts_its_images_once():
     """On two logical devices, in a process of their own, since devices are configured only once."""
-    results = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", TWO_DEVICES],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-    )
+    process = forked.run_code(TWO_DEVICES)
+    process.check_returncode()
+    results = json.loads(process.stdout)
     assert results["replicas"] == 2
     assert len(results["measured"]) == 4
     for images, two, one in results["measured"]:
