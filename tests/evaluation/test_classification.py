@@ -213,7 +213,8 @@ measured = []
 for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, partial, full
     pixels, labels = random_pixels(images, 10)
     batches = padded_batches((pixels / 127.5 - 1).astype("float32"), labels, batch_size=4)
-    measured.append((images, on_two(batches), on_one(batches)))
+    spread = strategy.experimental_distribute_dataset(batches)
+    measured.append((images, on_two(spread), on_one(batches)))
 print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
 """
 
