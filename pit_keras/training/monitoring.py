@@ -6,6 +6,7 @@
 import contextlib
 import datetime
 import json
+import math
 import os
 import sys
 import time
@@ -137,7 +138,11 @@ class RunLog:
         self._writer = tf.summary.create_file_writer(str(logs))
 
     def event(self, kind, **values):
-        """Adds a line: the time, the kind of event, and the values."""
+        """Adds a line: the time, the kind of event, and the values; null for what is not finite."""
+        values = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         line = json.dumps({"time": now, "event": kind, **values}) + "\n"
         with self._path.open("a+b") as file:

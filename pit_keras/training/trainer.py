@@ -217,6 +217,7 @@ class Trainer:
             is_chief=self.workers.is_chief,
             profile=self._profile,
         )
+        self._batch = None  # the last that was trained on
         self._last_save, self._seconds_of_save = time.monotonic(), 0.0
         with Interruption() as self._interruption, self._monitor.watching():
             self._monitor.event("start", **self._description())
@@ -371,10 +372,11 @@ class Trainer:
     def _note_progress(self):
         """Brings what only the workers know into the progress."""
         progress = self.state.progress
-        position = int(self._local(self._batch["position"])[-1][-1]) if self._batch else None
-        reports = self.workers.gather([position, self.unreadable.until(position or 0)])
-        if None not in [position for position, _ in reports]:
-            progress.positions = [position for position, _ in reports]
+        position = progress.positions[self.workers.index]
+        if self._batch is not None:
+            position = int(self._local(self._batch["position"])[-1][-1])
+        reports = self.workers.gather([position, self.unreadable.until(position)])
+        progress.positions = [position for position, _ in reports]
         for _, found in reports:
             progress.unreadable = {**found, **progress.unreadable}
 

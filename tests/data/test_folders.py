@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pit_keras.data.folders import list_folder
+from pit_keras.data.folders import encoded, list_folder
 
 
 def touch(root, *names):
@@ -60,6 +60,29 @@ def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
     held_out = [int(name[2:-4]) for name in names(first, one, "val")]
     assert held_out[:6] != list(range(6))
     assert held_out[:6] != held_out[6:]
+
+
+def test_the_held_out_files_stay_the_same(tmp_path):
+    """Written out, since what was trained before must be evaluated on the same files."""
+    numbers = [f"{n:02d}.jpg" if n < 15 else f"deep/{n:02d}.jpg" for n in range(20)]
+    folder = list_folder(touch(tmp_path, *(f"{c}/{n}" for c in "ab" for n in numbers)), 0.2)
+    held_out = "a/03 a/04 a/05 a/deep/17 b/05 b/08 b/deep/16 b/deep/18"
+    assert names(folder, tmp_path, "val") == [f"{name}.jpg" for name in held_out.split()]
+    rest = sorted({f"{c}/{n}" for c in "ab" for n in numbers} - set(names(folder, tmp_path, "val")))
+    assert names(folder, tmp_path, "train") == rest
+
+
+def test_names_are_encoded_as_the_system_gave_them(tmp_path):
+    contents = [b"plain.jpg", "é ü.jpg".encode(), b"not\xffunicode.jpg", b"two\nlines.jpg"]
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for content in contents:
+            open(os.path.join(os.fsencode(tmp_path / name), content), "w").close()
+    folder = list_folder(tmp_path, 0.25)
+    for paths in folder.paths.values():
+        assert encoded(paths) == [os.fsencode(path) for path in paths]
+    assert sum(map(len, folder.paths.values())) == 8
+    assert encoded(()) == []
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ def make_tiny_config(digit_folder):
         config.data.image_size = (24, 24)
         config.training.batch_size = 20
         config.training.epochs = 3
-        config.training.jit = False
+        config.training.jit = "off"
+        config.training.checkpoint_every_steps = 5  # in every epoch, however quick it is
         config.optimizer.warmup_epochs = 1.0
         config.optimizer.learning_rate = 0.05
         return config

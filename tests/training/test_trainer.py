@@ -2,17 +2,13 @@ import csv
 import json
 import math
 import shutil
-import signal
-import subprocess
-import sys
-import time
-import types
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.data.pipeline import train_batches
 from pit_keras.data.sources import open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
@@ -30,12 +26,19 @@ def train(config, output_dir):
 
 
 def rows(folder):
-    """History without the one column that is a measurement of time."""
     with RunFolder(folder).history.open(newline="") as file:
-        kept = list(csv.DictReader(file))
-    for row in kept:
-        row.pop("images_per_second")
-    return kept
+        return list(csv.DictReader(file))
+
+
+def checkpoints(folder):
+    """The files of the newest states, the newest last."""
+    return sorted(RunFolder(folder).checkpoints.glob("step-*.npz"))
+
+
+def events(folder, kind):
+    """What log.jsonl says of a kind of event."""
+    lines = RunFolder(folder).log.read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,8 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert json.loads(folder.results.read_text()) == results
     assert len(rows(path)) == 3
     assert list(folder.logs.rglob("events.out.tfevents.*"))
-    assert len(list(folder.checkpoints.glob("ckpt-*.index"))) == config.training.keep_checkpoints
-    assert len(list(folder.best_checkpoint.glob("ckpt-*.index"))) == 1
+    assert [file.name for file in checkpoints(path)] == ["step-00000010.npz", "step-00000015.npz"]
+    assert (folder.checkpoints / "best.npz").exists()
     assert [file.name for file in path.iterdir() if file.name.startswith(".")] == [".lock"]
 
 
@@ -118,55 +121,40 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(
     assert rows(tmp_path / "other") != rows(path)
 
 
-def test_a_killed_run_is_carried_on_as_if_nothing_had_happened(
-    finished, make_tiny_config, tmp_path
-):
-    """SIGKILL after the first epoch; the same command then ends with the same weights and rows."""
-    _, path, trainer, _ = finished
-    config = make_tiny_config()
-    folder = RunFolder(tmp_path / "killed")
-    folder.create(config, ("0", "1", "2"))
-    script = (
-        "import sys; from pit_keras.data.sources import open_source;"
-        "from pit_keras.training.run_folder import RunFolder;"
-        "from pit_keras.training.trainer import Trainer;"
-        "config = RunFolder(sys.argv[1]).read_config();"
-        "Trainer(config, open_source(config.data.dataset), sys.argv[1], verbose=False).run()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, folder.path])
-    while not list(folder.checkpoints.glob("ckpt-1.index")):
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not folder.finished
-
-    resumed, _ = train(config, folder.path)
-
-    assert rows(folder.path) == rows(path)
-    for a, b in zip(trainer.model.get_weights(), resumed.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_an_unreadable_checkpoint_falls_back_to_the_one_before(
     finished, make_tiny_config, tmp_path, capsys
 ):
     _, path, trainer, _ = finished
-    config = make_tiny_config()
-    train(config, tmp_path)
-    folder = RunFolder(tmp_path)
+    shutil.copytree(path, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
     folder.results.unlink()
-    newest = folder.checkpoints / "ckpt-3.data-00000-of-00001"
+    newest = checkpoints(folder.path)[-1]
     newest.write_bytes(newest.read_bytes()[:1000])
 
-    resumed, _ = train(config, tmp_path)
+    resumed, _ = train(make_tiny_config(), folder.path)
 
     printed = capsys.readouterr().out
-    assert "ckpt-3 cannot be read" in printed
-    assert "Carrying on after epoch 2 of 3." in printed
-    assert rows(tmp_path) == rows(path)
+    assert "step-00000015.npz cannot be read" in printed
+    assert "Carrying on after epoch 1 of 3 and 5 of 5 steps." in printed
+    assert folder.history.read_bytes() == RunFolder(path).history.read_bytes()
     for a, b in zip(trainer.model.get_weights(), resumed.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_log_tells_what_happened(finished):
+    config, path, trainer, results = finished
+    (start,) = events(path, "start")
+    assert (start["step"], start["replicas"], start["jit"]) == (0, 1, False)
+    assert start["parameters"] == trainer.model.count_params()
+    assert [event["step"] for event in events(path, "epoch")] == [5, 10, 15]
+    for event, row in zip(events(path, "epoch"), rows(path), strict=True):
+        assert {name: event[name] for name in row} == {n: json.loads(v) for n, v in row.items()}
+        assert event["images_per_second"] > 0
+        assert 0 <= event["data_wait"] <= 1
+    assert events(path, "checkpoint")[-1]["file"] == "checkpoints/step-00000015.npz"
+    (end,) = events(path, "end")
+    assert end["top1"] == results["top1"]
+    assert len(events(path, "step")) == 15 // config.training.log_every_steps
 
 
 @pytest.fixture
@@ -186,10 +174,7 @@ def contents(path):
 def forget_last_epoch(folder):
     """Takes a finished run back to where it was before its last epoch."""
     folder.results.unlink()
-    newest = max(folder.checkpoints.glob("ckpt-*.index"))
-    for file in folder.checkpoints.glob(f"{newest.stem}.*"):
-        file.unlink()
-    (folder.checkpoints / "checkpoint").unlink()
+    checkpoints(folder.path)[-1].unlink()
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(unfinished):
@@ -210,18 +195,6 @@ def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
     assert {p: c for p, c in contents(folder.path).items() if p.name != ".lock"} == {
         p: c for p, c in before.items() if p.name != ".lock"
     }
-
-
-def test_a_lost_index_of_checkpoints_is_written_anew(unfinished, capsys):
-    config, folder, results = unfinished
-    (folder.checkpoints / "checkpoint").unlink()
-
-    _, again = train(config, folder.path)
-
-    printed = capsys.readouterr().out
-    assert "checkpoints/checkpoint is missing or damaged; it is written anew." in printed
-    assert "Carrying on after epoch 3 of 3." in printed
-    assert again == results
 
 
 @pytest.mark.parametrize("is_finished", [False, True])
@@ -247,7 +220,7 @@ def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished,
 def test_a_model_that_cannot_be_written_anew(unfinished):
     config, folder, _ = unfinished
     folder.model.unlink()
-    shutil.rmtree(folder.best_checkpoint)
+    (folder.checkpoints / "best.npz").unlink()
     with pytest.raises(FileNotFoundError, match="is lost, and so is the best epoch's checkpoint"):
         train(config, folder.path)
 
@@ -279,7 +252,7 @@ def test_fine_tuning_keeps_frozen_stages_and_carries_on_without_the_weights_file
     """Compiled, on a mirrored strategy, with layer-wise rates."""
     config, folder = make_tiny_config(), RunFolder(tmp_path / "run")
     config.training.epochs, config.optimizer.warmup_epochs = 2, 0.0
-    config.training.jit, config.training.distribute = True, "mirrored"
+    config.training.jit, config.training.distribute = "on", "mirrored"
     sizes = {name: getattr(config.model, name) for name in ("patch_size", "stride", "head_dim")}
     start = create_model("pit_ti", classes=3, input_shape=(24, 24, 3), depths=(1, 1, 1), **sizes)
     weights = tmp_path / "start.weights.h5"
@@ -316,7 +289,9 @@ def test_fine_tuning_keeps_frozen_stages_and_carries_on_without_the_weights_file
         ("training.precision", "mixed_bfloat16"),
         ("training.precision", "mixed_float16"),
         ("training.distribute", "mirrored"),
-        ("training.jit", True),
+        ("training.jit", "on"),
+        ("training.accumulate", 2),
+        ("training.recompute_blocks", True),
         ("training.label_smoothing", 0.1),
         ("model.name", "pit_ti_distilled"),
         ("model.name", "vit_ti"),
@@ -351,7 +326,7 @@ def test_precision_and_step_compilation_agree_with_plain_float32(make_tiny_confi
     losses = {}
     for name, settings in {
         "plain": {},
-        "compiled": {"jit": True},
+        "compiled": {"jit": "on"},
         "mirrored": {"distribute": "mirrored"},
         "half": {"precision": "mixed_bfloat16"},
     }.items():
@@ -395,13 +370,14 @@ def test_broken_training_images_are_skipped_and_counted_the_same_after_a_restart
     assert "train/1/05.png" in caplog.text
     assert "train/1/05.png" in folder.unreadable.read_text()
     history = rows(folder.path)
+    assert all(row["unreadable_images"] == "2" for row in history)
 
     for name in ("0/03.png", "1/05.png"):  # mended: they are not met a second time
         shutil.copy(tmp_path / "data/val" / name, tmp_path / "data/train" / name)
     forget_last_epoch(folder)
     _, again = train(config_with_val, folder.path)
 
-    assert rows(folder.path)[1]["unreadable_images"] == history[0]["unreadable_images"]
+    assert [row["unreadable_images"] for row in rows(folder.path)] == ["2", "0"]
     assert again["unreadable_images"] == 2
 
 
@@ -476,9 +452,8 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
     folder = RunFolder(tmp_path)
     folder.create(make_tiny_config(), ("0", "1", "2"))
     folder.history.write_text("".join(RunFolder(path).history.open(newline="").readlines()[:2]))
-    shutil.copy(RunFolder(path).model, folder.model)
     train(make_tiny_config(), tmp_path)
-    assert "No epoch of the run in" in capsys.readouterr().out
+    assert "Nothing of the run in" in capsys.readouterr().out
     assert rows(tmp_path) == rows(path)
 
 
@@ -486,8 +461,8 @@ def diverge_after(config, epochs):
     """Makes a trainer of `config` whose loss is not finite once so many epochs are done."""
 
     class Diverging(Trainer):
-        def _train_batches(self, state):
-            batches = super()._train_batches(state)
+        def _train_batches(self, **share):
+            batches = super()._train_batches(**share)
             skipped = epochs * self.steps
             return batches.enumerate().map(
                 lambda step, batch: {
@@ -508,11 +483,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_tiny_config, tmp_path):
 
     message = str(stopped.value)
     assert "The loss is not finite at step 1 of 5 in epoch 2." in message
-    assert f"{folder.checkpoints / 'ckpt-1'}, after epoch 1; the same command carries on" in message
+    assert f"{folder.checkpoints / 'step-00000005.npz'}; the same command carries on" in message
     assert f"20 examples are listed in {folder.not_finite}" in message
     with folder.not_finite.open(newline="") as file:
         examples = list(csv.DictReader(file))
-    (sixth,) = trainer._train_batches(trainer_state(position=100)).take(1)
+    (sixth,) = train_batches(trainer.source, config.data, batch_size=20, seed=0, start=100).take(1)
     assert [int(row["id"]) for row in examples] == sixth["id"].numpy().tolist()
     assert all(row["image"].startswith(config.data.dataset[7:]) for row in examples)
     assert not folder.finished
@@ -520,13 +495,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_tiny_config, tmp_path):
     assert folder.finished
 
 
-def trainer_state(position):
-    """What `_train_batches` reads of a state."""
-    return types.SimpleNamespace(position=position)
-
-
 def test_a_loss_that_is_not_finite_in_the_first_epoch(make_tiny_config, tmp_path):
-    with pytest.raises(FloatingPointError, match="No epoch was finished; the same command begins"):
+    with pytest.raises(
+        FloatingPointError, match="Nothing was saved before; the same command begins"
+    ):
         diverge_after(make_tiny_config(), 0)(tmp_path).run()
 
 
@@ -584,7 +556,7 @@ def test_the_teacher_is_not_saved(distilled):
     folder = RunFolder(path)
     saved = keras.models.load_model(folder.model)
     assert [w.shape for w in saved.weights] == [w.shape for w in trainer.model.weights]
-    (newest,) = folder.checkpoints.glob("ckpt-3.data*")
+    newest = checkpoints(path)[-1]
     # Weights, two moments and the average; of the teacher there is no room for a half.
     assert newest.stat().st_size < 4.5 * size
 

@@ -1,0 +1,35 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from pit_keras.training.interruption import Interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_the_next_would_end_the_process(number, capfd):
+    before = signal.getsignal(number)
+    with Interruption() as interruption:
+        assert interruption.signal is None
+        os.kill(os.getpid(), number)
+        assert interruption.signal == number.name
+        assert all(signal.getsignal(each) == signal.SIG_DFL for each in Interruption.SIGNALS)
+    assert signal.getsignal(number) == before
+    assert (
+        f"{number.name}: saving after this step; once more to end at once."
+        in capfd.readouterr().err
+    )
+
+
+def test_a_thread_notes_nothing_and_leaves_the_handlers():
+    before, found = signal.getsignal(signal.SIGTERM), []
+
+    def enter():
+        with Interruption() as interruption:
+            found.append((interruption.signal, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [(None, before)]

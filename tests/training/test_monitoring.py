@@ -1,0 +1,178 @@
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pit_keras.training import monitoring
+from pit_keras.training.config import Config
+from pit_keras.training.monitoring import EpochDisplay, Meter, Monitor, Profile, RunLog
+from pit_keras.training.run_folder import RunFolder
+from pit_keras.training.state import Progress
+
+
+def points(logs):
+    """TensorBoard's points under their names: {tag: [(step, value)]}."""
+    found = {}
+    for path in sorted(logs.rglob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)):
+            event = tf.compat.v1.Event.FromString(record.numpy())
+            for value in event.summary.value:
+                found.setdefault(value.tag, []).append((event.step, tf.make_ndarray(value.tensor)))
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return RunFolder(tmp_path)
+
+
+def lines(folder):
+    return [json.loads(line) for line in folder.log.read_text().splitlines()]
+
+
+def test_a_line_that_was_cut_short_does_not_spoil_the_next(folder):
+    RunLog(folder.log, folder.logs).event("start", step=3)
+    folder.log.write_bytes(folder.log.read_bytes() + b'{"time": "2026')
+    RunLog(folder.log, folder.logs).event("end", top1=0.5)
+    first, cut, last, *rest = folder.log.read_text().split("\n")
+    assert json.loads(first)["event"] == "start"
+    assert cut == '{"time": "2026'
+    assert json.loads(last) == {"time": json.loads(last)["time"], "event": "end", "top1": 0.5}
+    assert rest == [""]
+
+
+def test_a_meter_means_over_steps_and_leaves_skipped_updates_out_of_the_norm():
+    meter = Meter({"loss": 6.0, "gradient_norm": 4.0, "skipped_updates": 0.0}, 2)
+    meter.add({"loss": 3.0, "gradient_norm": 0.0, "skipped_updates": 1.0}, waited=0.0)
+    assert meter.means() == pytest.approx(
+        {"loss": 3.0, "gradient_norm": 2.0, "skipped_updates": 1 / 3}
+    )
+    assert meter.sums["loss"] == 9.0
+    assert meter.steps == 3
+
+
+def test_rates_count_the_steps_that_were_measured():
+    meter = Meter({"loss": 6.0}, 100)
+    meter._start -= 2.0
+    for _ in range(4):
+        meter.add({"loss": 1.0}, waited=0.25)
+    rates = meter.rates(images=32)
+    assert rates["images_per_second"] == pytest.approx(4 * 32 / 2, rel=0.05)
+    assert rates["data_wait"] == pytest.approx(0.5, rel=0.05)
+
+
+def watched(folder, **options):
+    config = Config()
+    config.training.batch_size, config.training.epochs = 4, 2
+    config.training.log_every_steps = 2
+    return Monitor(config, folder, 3, verbose=False, **options)
+
+
+def train(monitor):
+    """Two epochs of three steps."""
+    with monitor.watching():
+        for epoch in range(2):
+            monitor.begin_epoch(Progress(epoch=epoch))
+            for step in range(3):
+                number = 3 * epoch + step
+                monitor.before_step(number)
+                metrics = {"loss": float(number), "top1": 0.5, "gradient_norm": 2.0}
+                sums = monitor.after_step(number, metrics, 0.0, lambda: 0.1)
+            assert sums["loss"] == 9 * epoch + 3
+            row = {"epoch": epoch, **monitor.epoch_metrics(), "val_loss": 1.0, "val_top1": 0.25}
+            monitor.end_epoch(row, 3 * epoch + 3)
+
+
+def test_steps_and_epochs_are_logged_for_machines_and_for_tensorboard(folder):
+    train(watched(folder, is_chief=True))
+    steps = [line for line in lines(folder) if line["event"] == "step"]
+    assert [(line["epoch"], line["step"], line["loss"]) for line in steps] == [
+        (0, 2, 0.5),
+        (1, 4, 3.0),
+        (1, 6, 4.5),
+    ]
+    epochs = [line for line in lines(folder) if line["event"] == "epoch"]
+    assert [(line["epoch"], line["step"], line["val_top1"]) for line in epochs] == [
+        (0, 3, 0.25),
+        (1, 6, 0.25),
+    ]
+    shown = points(folder.logs)
+    assert shown["train/loss"] == [(2, 0.5), (4, 3.0), (6, 4.5)]
+    assert [step for step, _ in shown["train/learning_rate"]] == [2, 4, 6]
+    assert shown["validation/top1"] == [(3, 0.25), (6, 0.25)]
+    assert {"train/data_wait", "train/images_per_second", "epoch/gradient_norm"} <= set(shown)
+
+
+def test_a_worker_that_is_not_the_chief_writes_nothing(folder):
+    train(watched(folder, is_chief=False, profile=(0, 2)))
+    assert list(folder.path.iterdir()) == []
+
+
+def test_example_images_are_shown_as_they_were_before_normalising(folder):
+    monitor = watched(folder, is_chief=True)
+    images = np.zeros((20, 6, 5, 3), "float32")  # ImageNet's mean
+    with monitor.watching():
+        monitor.show_images(images, 0)
+    ((step, shown),) = points(folder.logs)["training images"]
+    assert step == 0
+    assert list(shown[:2]) == [b"5", b"6"]
+    assert len(shown) == 2 + monitoring.EXAMPLE_IMAGES
+    pixel = tf.io.decode_png(shown[2]).numpy()[0, 0]
+    np.testing.assert_allclose(pixel, 255 * np.array(Config().data.mean), atol=1)
+
+
+def test_the_profile_is_of_the_steps_asked_for(folder):
+    profile = Profile(folder.logs, (2, 4))
+    taken = []
+    for step in range(6):
+        profile.before(step)
+        taken.append(profile._is_on)
+        profile.after(step)
+    assert taken == [False, False, True, True, False, False]
+    assert list(folder.logs.rglob("*.xplane.pb"))
+
+
+def test_a_profile_that_a_run_ends_in_is_written(folder):
+    train(watched(folder, is_chief=True, profile=(5, 100)))
+    assert list(folder.logs.rglob("*.xplane.pb"))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_bar_shows_rate_loss_accuracy_and_time_left(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", terminal)
+    display = EpochDisplay(epochs=3)
+    with display.shown():
+        display.begin("Epoch 1/3", 20)
+        display.step(7, {"loss": 1.5, "top1": 0.25}, 1e-3, 123.4)
+    drawn = terminal.getvalue()
+    for part in ("Epoch 1/3", "7/20", "loss 1.500", "top-1 0.250", "lr 1.0e-03", "123 images/s"):
+        assert part in drawn
+    assert ":" in drawn.rpartition("images/s")[2]
+
+
+def test_a_log_file_gets_a_line_an_epoch(capsys):
+    display = EpochDisplay(epochs=3)
+    row = {"epoch": 0, "loss": 2.0, "top1": 0.1, "val_loss": 1.5, "val_top1": 0.3}
+    display.epoch({**row, "val_averaged_top1": 0.4}, {"images_per_second": 99.6}, seconds=90.0)
+    assert capsys.readouterr().out == (
+        "Epoch 1/3: loss 2.0000, top-1 0.1000; validation: loss 1.5000, top-1 0.3000, averaged "
+        "0.4000; 100 images/s, about 0:03:00 left\n"
+    )
+    EpochDisplay(epochs=3, verbose=False).epoch(row, {"images_per_second": 1.0}, 1.0)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_is_not_finite_is_null_as_json_has_no_infinity(folder):
+    RunLog(folder.log, folder.logs).event("step", loss=1.5, gradient_norm=math.inf)
+    assert lines(folder)[0]["loss"] == 1.5
+    assert lines(folder)[0]["gradient_norm"] is None

@@ -1,0 +1,107 @@
+"""Two worker processes on loopback addresses."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import runs
+
+from pit_keras.models import create_model
+
+
+def addresses(count=2):
+    """Free ports of this machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    found = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
+
+
+TALK = """
+import sys
+import tensorflow as tf
+from pit_keras.training.workers import join_workers
+
+workers = join_workers("multi_worker", sys.argv[2].split(","), int(sys.argv[1]))
+long = bytes(range(256)) * 1001 + b"abc"
+assert (workers.count, workers.replicas, workers.is_chief) == (2, 2, sys.argv[1] == "0")
+assert workers.agree({"step": workers.index + 5}) == {"step": 5}
+assert workers.gather([workers.index] * 3) == [[0, 0, 0], [1, 1, 1]]
+assert workers.broadcast(long if workers.is_chief else b"") == long
+assert workers.broadcast(b"" if workers.is_chief else b"xy", sender=1) == b"xy"
+assert workers.broadcast(b"") == b""
+"""
+
+
+def test_workers_talk_to_each_other():
+    known = ",".join(addresses())
+    processes = [
+        subprocess.Popen([sys.executable, "-c", TALK, str(index), known]) for index in (0, 1)
+    ]
+    assert [process.wait(runs.PATIENCE) for process in processes] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
+    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
+    create_model("pit_ti", classes=10, input_shape=(16, 16, 3), **sizes).save(path)
+    return path
+
+
+def start_workers(folders, logs, *flags):
+    """A distilling run on two workers, each with a folder of its own: only the chief's is used."""
+    known = ",".join(addresses())
+    return [
+        runs.start(
+            runs.command(
+                folder,
+                "--distribute=multi_worker",
+                f"--workers={known}",
+                f"--worker={index}",
+                "--epochs=2",
+                *flags,
+                model="pit_ti_distilled",
+            ),
+            log,
+        )
+        for index, (folder, log) in enumerate(zip(folders, logs, strict=True))
+    ]
+
+
+def test_two_workers_distil_and_carry_on_when_one_has_died(teacher, tmp_path):
+    flags = ["--config.distillation.kind=hard", f"--teacher={teacher}"]
+    logs = [tmp_path / f"log{index}.txt" for index in (0, 1)]
+    undisturbed = [tmp_path / f"undisturbed{index}" for index in (0, 1)]
+    for process, log in zip(start_workers(undisturbed, logs, *flags), logs, strict=True):
+        assert runs.finish(process, log) == 0, log.read_text()
+    assert not undisturbed[1].exists()
+
+    folders = [tmp_path / f"run{index}" for index in (0, 1)]
+    chief, other = start_workers(folders, logs, *flags)
+    assert runs.stop_after(other, logs[1], folders[0], 2, 0.1) == -signal.SIGKILL
+    died = time.monotonic()
+    assert runs.finish(chief, logs[0]) == 1
+    assert time.monotonic() - died < runs.PATIENCE
+    assert "error: Another worker has ended or cannot be reached" in logs[0].read_text()
+    assert "Traceback" not in logs[0].read_text()
+
+    # A signal to any of them saves and ends all.
+    processes = start_workers(folders, logs, *flags)
+    assert runs.stop_after(processes[1], logs[1], folders[0], 1, 0, signal.SIGTERM) == 0
+    assert runs.finish(processes[0], logs[0]) == 0
+    assert "The run is saved after" in logs[0].read_text()
+
+    for process, log in zip(start_workers(folders, logs, *flags), logs, strict=True):
+        assert runs.finish(process, log) == 0, log.read_text()
+    assert runs.outcome(folders[0]) == runs.outcome(undisturbed[0])
+    assert not folders[1].exists()
+    results = json.loads((folders[0] / "results.json").read_text())
+    assert results["images"] == 360

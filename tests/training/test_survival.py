@@ -1,0 +1,45 @@
+"""Runs that are killed, ended, and whose files are damaged, against one that nothing happens to."""
+
+import random
+import signal
+
+import runs
+
+KILLS = 10
+EPOCHS = 5
+
+
+def test_a_run_ends_as_if_nothing_had_happened_to_it(tmp_path):
+    """Ten SIGKILLs at random moments, a SIGTERM, a SIGINT, and two damaged checkpoints."""
+    flags = [f"--epochs={EPOCHS}"]
+    undisturbed, folder, log = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "log.txt"
+    assert runs.finish(runs.start(runs.command(undisturbed, *flags), log), log) == 0
+    moments = random.Random(0)
+    arguments = runs.command(folder, *flags)
+    for life in range(KILLS):
+        process = runs.start(arguments, log)
+        # A step takes some hundredths of a second; the first kill comes before anything is saved.
+        delay = moments.uniform(0, 0.3)
+        status = runs.stop_after(process, log, folder, min(life, moments.randint(1, 2)), delay)
+        assert status == -signal.SIGKILL, log.read_text()
+        if life in (4, 7):
+            newest = max(folder.glob("checkpoints/step-*.npz"))
+            content = newest.read_bytes()
+            newest.write_bytes(content[: moments.randrange(len(content))])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before = len(log.read_text())
+        process = runs.start(arguments, log)
+        assert runs.stop_after(process, log, folder, 1, 0, number) == 0, log.read_text()
+        printed = log.read_text()[before:]
+        assert f"{number.name}: saving after this step" in printed
+        assert "The run is saved after" in printed
+        assert "train.py --recipe=cutmix --model=pit_ti --dataset=digits" in printed
+        assert f"--output_dir={folder}" in printed
+    assert runs.finish(runs.start(arguments, log), log) == 0, log.read_text()
+
+    assert log.read_text().count("cannot be read") == 2
+    for name, content in runs.outcome(undisturbed).items():
+        assert runs.outcome(folder)[name] == content, name
+    # Nothing is left of what was being written.
+    assert not list(folder.rglob("*incomplete*"))
+    assert len(list(folder.glob("checkpoints/step-*.npz"))) == 2
