@@ -232,8 +232,13 @@ def runs(options):
 def _print_runs(runs, console):
     """A table with as many of the settings that differ as there is room for, and what is wrong."""
     from pit_keras.analysis.runs import COLUMNS, differing_settings, follows_from_recipe
+    from pit_keras.training.config import WITHOUT_EFFECT_ON_THE_RESULT
 
-    settings = [path for path in differing_settings(runs) if not follows_from_recipe(path, runs)]
+    settings = [
+        path
+        for path in differing_settings(runs)
+        if path not in WITHOUT_EFFECT_ON_THE_RESULT and not follows_from_recipe(path, runs)
+    ]
     # Where there is little room, what all runs share is told once.
     shared = {
         column: runs[0].value(column)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -490,12 +491,7 @@ def test_only_results_are_printed(run, pictures, tmp_path):
 
 
 def script(name, *arguments):
-    return subprocess.run(
-        [sys.executable, ROOT / "train" / name, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return forked.run_script(ROOT / "train" / name, *arguments)
 
 
 def test_the_training_script_from_flags_to_finished_run(tmp_path):

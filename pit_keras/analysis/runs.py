@@ -20,7 +20,6 @@ from pit_keras.training.config import Config, field_paths, get_field
 from pit_keras.training.recipes import RECIPES, recipe
 from pit_keras.training.run_folder import RunFolder
 
-LOG = "log.jsonl"
 LOCK = ".lock"
 # A run's columns of these names, in the order of the table; `Run` has an attribute for each.
 COLUMNS = (
@@ -171,7 +170,7 @@ def read_run(path, name):
     settings = attempt(read_settings, folder.config, {})
     history = attempt(read_history, folder.history, []) if folder.history.exists() else []
     results = attempt(read_results, folder.results, None) if folder.finished else None
-    rates = attempt(read_rates, folder.path / LOG, []) if (folder.path / LOG).exists() else []
+    rates = attempt(read_rates, folder.log, []) if folder.log.exists() else []
     # A run of another version of this package is compared all the same.
     state = "damaged" if problems else _state(folder)
     if settings:

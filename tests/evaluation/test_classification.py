@@ -1,9 +1,8 @@
 """Exact counts: every image once, padding never, whatever the batch size and the devices."""
 
 import json
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -186,14 +185,9 @@ def test_it_is_compiled_once_and_sees_new_weights():
 
 def test_every_replica_counts_its_images_once():
     """On two logical devices, in a process of their own, since devices are configured only once."""
-    results = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", TWO_DEVICES],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
-    )
+    process = forked.run_code(TWO_DEVICES)
+    process.check_returncode()
+    results = json.loads(process.stdout)
     assert results["replicas"] == 2
     assert len(results["measured"]) == 4
     for images, two, one in results["measured"]:
@@ -219,7 +213,8 @@ measured = []
 for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, partial, full
     pixels, labels = random_pixels(images, 10)
     batches = padded_batches((pixels / 127.5 - 1).astype("float32"), labels, batch_size=4)
-    measured.append((images, on_two(batches), on_one(batches)))
+    spread = strategy.experimental_distribute_dataset(batches)
+    measured.append((images, on_two(spread), on_one(batches)))
 print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
 """
 

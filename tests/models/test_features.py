@@ -1,6 +1,4 @@
-import subprocess
-import sys
-
+import forked
 import keras
 import numpy as np
 import pytest
@@ -144,7 +142,7 @@ def test_everything_is_read_from_a_model_loaded_in_a_fresh_process(tmp_path):
         "numpy.savez('values.npz', *map(keras.ops.convert_to_numpy, values))\n"
     )
 
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    forked.run_code(script, tmp_path).check_returncode()
 
     loaded = np.load(tmp_path / "values.npz")
     readers = pre_logits(model), stage_features(model, 1), attention_maps(model, -1)

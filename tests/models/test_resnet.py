@@ -1,7 +1,6 @@
 import math
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -118,7 +117,7 @@ def test_a_saved_model_loads_in_a_fresh_process(tmp_path):
         "model = keras.models.load_model('model.keras')\n"
         "numpy.save('logits.npy', model(numpy.load('images.npy')))\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    forked.run_code(script, tmp_path).check_returncode()
     np.testing.assert_array_equal(np.load(tmp_path / "logits.npy"), model(images()))
 
 

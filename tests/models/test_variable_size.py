@@ -48,10 +48,17 @@ def test_weights_are_those_of_a_fixed_size(name, tmp_path):
     np.testing.assert_array_equal(fixed(images(28, 20)), loaded(images(28, 20)))
 
 
-@pytest.mark.parametrize("name", ["pit_ti", "pit_b_distilled", "vit_ti"])
-def test_the_embedding_is_that_of_224(name):
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [
+        ("pit_ti", {"depths": (1, 1, 1)}),
+        ("pit_b_distilled", {"depths": (1, 1, 1)}),
+        ("vit_ti", {"depth": 1}),
+    ],
+)
+def test_the_embedding_is_that_of_224(name, depth):
     embeddings = [
-        pit_keras.create_model(name, input_shape=shape).get_layer("position_embedding")
+        pit_keras.create_model(name, input_shape=shape, **depth).get_layer("position_embedding")
         for shape in (ANY, (224, 224, 3))
     ]
 

@@ -105,7 +105,7 @@ def test_what_decides_nothing_of_the_result_may_change(tmp_path):
     config.training.checkpoint_every_minutes, config.training.log_every_steps = None, 7
     folder.check(config)
     config.training.accumulate = 2
-    with pytest.raises(ValueError, match=r"another run: training\.accumulate is 1 there and 2 here"):
+    with pytest.raises(ValueError, match=r"run: training\.accumulate is 1 there and 2 here"):
         folder.check(config)
 
 
