@@ -53,7 +53,7 @@ def prepare(config):
         data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
     )
     if FLAGS.preview:
-        picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir)
+        picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)
         print(f"The first training batches are drawn in {picture}; no run was begun.")
         return None
     profile = command_line.profiled_steps(FLAGS)

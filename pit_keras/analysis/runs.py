@@ -20,7 +20,6 @@ from pit_keras.training.config import Config, field_paths, get_field
 from pit_keras.training.recipes import RECIPES, recipe
 from pit_keras.training.run_folder import RunFolder
 
-LOCK = ".lock"
 # A run's columns of these names, in the order of the table; `Run` has an attribute for each.
 COLUMNS = (
     "run", "state", "model", "recipe", "dataset", "epochs", "top1", "loss", "images_per_second",
@@ -198,7 +197,7 @@ def _reason(error):
 def _state(folder):
     if folder.finished:
         return "finished"
-    return "running" if is_locked(folder.path / LOCK) else "unfinished"
+    return "running" if is_locked(folder.lock) else "unfinished"
 
 
 def is_locked(path):

@@ -168,10 +168,21 @@ class RunLog:
             tf.summary.image("training images", images, max_outputs=EXAMPLE_IMAGES)
 
     def flush(self):
-        self._writer.flush()
+        """Brings TensorBoard's points to the disk.
+
+        Raises:
+            OSError: If they cannot be written.
+        """
+        try:
+            self._writer.flush()
+        except tf.errors.OpError as error:
+            reason = str(error.message).splitlines()[0]
+            raise OSError(f"{self._logs} cannot be written ({reason}).") from error
 
     def close(self):
-        self._writer.close()
+        """Ends the writing."""
+        with contextlib.suppress(tf.errors.OpError):  # `flush` has told of it
+            self._writer.close()
 
 
 class Meter:

@@ -29,6 +29,7 @@ class RunFolder:
             such an end.
         model: `model.keras`, the best model, what one deploys.
         results: `results.json`, written last: the mark of a finished run.
+        lock: `.lock`, held by the process that trains in the folder.
     """
 
     def __init__(self, path):
@@ -45,7 +46,7 @@ class RunFolder:
         self.not_finite = self.path / "not_finite.csv"
         self.model = self.path / "model.keras"
         self.results = self.path / "results.json"
-        self._lock = self.path / ".lock"
+        self.lock = self.path / ".lock"
 
     @property
     def finished(self):
@@ -67,7 +68,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
-            if self.path.exists() and set(self.path.iterdir()) - {self._lock, self.preview}:
+            if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
                 raise ValueError(
                     f"{self.path} holds files but no run (there is no config.json); choose an "
                     "empty or new --output_dir."
@@ -112,9 +113,9 @@ class RunFolder:
             OSError: If another process has the lock, or the folder cannot be written to.
         """
         self.make()
-        lock = filelock.FileLock(self._lock)
+        lock = filelock.FileLock(self.lock)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=1)  # `pit-keras runs` holds it for a moment
         except filelock.Timeout:
             raise OSError(
                 f"Another process is training in {self.path}; wait for it to end, or choose "

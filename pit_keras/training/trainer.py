@@ -38,7 +38,7 @@ from pit_keras.training.run_folder import RunFolder, explained, write_atomically
 from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
 from pit_keras.training.teacher import load_teacher
-from pit_keras.training.workers import join_workers, others_must_live
+from pit_keras.training.workers import join_workers
 
 # An epoch's end is saved unless that would take more than this share of the time.
 _MOST_TIME_FOR_SAVING = 0.05
@@ -76,7 +76,7 @@ class Trainer:
         self._check_batches()
         self.steps = steps_per_epoch(source, config.training.images_of_update)
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
-        with others_must_live():
+        with self.workers.must_live():
             if self.workers.is_chief:
                 self.folder.check(config)
             self._is_finished = self.workers.agree(self.folder.finished)
@@ -139,7 +139,7 @@ class Trainer:
             FloatingPointError: If the loss is not finite.
             WorkerLostError: If another worker has ended.
         """
-        with others_must_live():
+        with self.workers.must_live():
             if self._is_finished:
                 return self.workers.agree(self._finished_results())
             with self._locked():
@@ -343,7 +343,7 @@ class Trainer:
 
     def _row(self, evaluations):
         """The row of the history of the epoch that was just trained."""
-        progress, data = self.state.progress, self.config.data
+        progress = self.state.progress
         used = self.steps * self.config.training.images_of_update // self.workers.count
         skipped = [
             shard.examples_before(end) - shard.examples_before(start) - used
@@ -351,12 +351,11 @@ class Trainer:
                 self._shards(), progress.epoch_positions, progress.positions, strict=True
             )
         ]
-        counted = {"unreadable_images": sum(skipped)} if data.skip_unreadable else {}
         return {
             "epoch": progress.epoch,
             **self._monitor.epoch_metrics(),
             "learning_rate": self._learning_rate(),
-            **counted,
+            "unreadable_images": sum(skipped),
             **_columns(evaluations),
         }
 

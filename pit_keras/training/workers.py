@@ -10,6 +10,12 @@ import tensorflow as tf
 
 _CHUNK = 16 * 2**20  # integers sent at once, 64 MiB
 _WAIT_MINUTES = 10.0
+_ERRORS_OF_THE_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 class WorkerLostError(RuntimeError):
@@ -96,6 +102,19 @@ class Workers:
         """Every worker's value, in their order, on every worker: anything that JSON can hold."""
         payload = json.dumps(value).encode()
         return [json.loads(self.broadcast(payload, sender)) for sender in range(self.count)]
+
+    @contextlib.contextmanager
+    def must_live(self):
+        """Within it, TensorFlow's error for a worker that is gone becomes a `WorkerLostError`."""
+        try:
+            yield
+        except _ERRORS_OF_THE_LOST as error:
+            if self.count == 1:
+                raise
+            raise WorkerLostError(
+                "Another worker has ended or cannot be reached, so this one ends too. Start all "
+                f"of them again to carry the run on. ({_reason(error)})"
+            ) from error
 
     def _summed(self, values):
         local_replicas = self.replicas // self.count
@@ -219,18 +238,6 @@ def _waiting_for(cluster):
         yield
     finally:
         timer.cancel()
-
-
-@contextlib.contextmanager
-def others_must_live():
-    """Turns TensorFlow's error for a worker that is gone into a `WorkerLostError`."""
-    try:
-        yield
-    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
-        raise WorkerLostError(
-            "Another worker has ended or cannot be reached, so this one ends too. Start all of "
-            f"them again to carry the run on. ({_reason(error)})"
-        ) from error
 
 
 def _reason(error):

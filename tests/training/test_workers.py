@@ -3,7 +3,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.workers import WorkerLostError, Workers, join_workers, others_must_live
+from pit_keras.training.workers import WorkerLostError, Workers, join_workers
 
 
 def test_a_process_alone_is_the_chief_and_talks_to_itself():
@@ -74,10 +74,19 @@ def test_wrong_addresses_are_told(distribute, addresses, index, tf_config, messa
         join_workers(distribute, addresses, index)
 
 
+LOST = tf.errors.UnavailableError(
+    None, None, "Graph\n\nCollective ops is aborted by: Connection reset\nMore:\n"
+)
+
+
 def test_the_loss_of_a_worker_is_told_in_one_sentence():
-    error = tf.errors.UnavailableError(
-        None, None, "Graph\n\nCollective ops is aborted by: Connection reset\nMore:\n"
-    )
+    workers = join_workers()
+    workers.count = 2
     expected = r"Start all of them again .* by: Connection reset"
-    with pytest.raises(WorkerLostError, match=expected), others_must_live():
-        raise error
+    with pytest.raises(WorkerLostError, match=expected), workers.must_live():
+        raise LOST
+
+
+def test_a_process_alone_loses_no_worker():
+    with pytest.raises(tf.errors.UnavailableError), join_workers().must_live():
+        raise LOST
