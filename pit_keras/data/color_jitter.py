@@ -68,4 +68,4 @@ def _compiled_adjust():
 
     XLA rounds a product and a sum once, not twice, which moves some levels by one.
     """
-    return tf.function(adjust, jit_compile=True, reduce_retracing=True)
+    return tf.function(adjust, jit_compile=True, reduce_retracing=True, autograph=False)

@@ -48,6 +48,7 @@ def _largest(size, taps):
 _traced = functools.partial(
     tf.function,
     input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.bool)],
+    autograph=False,
 )
 
 
@@ -81,7 +82,7 @@ def _falling_back(size):
 def _compiled(size, taps):
     """The three steps for one number of neighbours: their weights, then each axis in turn."""
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def weights(shape, mirrored):
         row, row_weight = _neighbours(shape[0], size[0], taps)
         column, column_weight = _neighbours(shape[1], size[1], taps)
@@ -91,11 +92,11 @@ def _compiled(size, taps):
         )
         return row, row_weight, column, column_weight
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def down(rows, row, weight):  # uint8 (H, W * 3) -> float32 (height, W * 3)
         return tf.reduce_sum(tf.cast(tf.gather(rows, row), tf.float32) * weight[..., None], axis=1)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def across(rows, column, weight):  # float32 (height, W * 3) -> uint8 (height, width, 3)
         pixels = tf.gather(tf.reshape(rows, (size[0], -1, 3)), column, axis=1)  # (h, w, taps, 3)
         values = tf.reduce_sum(pixels * weight[..., None], axis=2)

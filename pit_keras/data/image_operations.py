@@ -17,7 +17,7 @@ _WINDOW = 4  # taps of the bicubic kernel along one axis
 # than the level that it should be.
 _ROUNDING = 2.0**-10
 
-_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True)
+_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True, autograph=False)
 
 
 def invert(image):

@@ -65,7 +65,9 @@ def mixup(images, labels, seed, alpha):
     return images, kept * labels + (1 - kept) * tf.reverse(labels, axis=[0])
 
 
-@functools.partial(tf.function, jit_compile=True)  # one pass over the images instead of four
+@functools.partial(
+    tf.function, jit_compile=True, autograph=False
+)  # one pass over the images instead of four
 def _blended(images, kept):
     return kept * images + (1 - kept) * tf.reverse(images, axis=[0])
 

@@ -23,6 +23,9 @@ from pit_keras.data.seeds import example_seed
 from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
+# Rewriting functions so that `if` and `for` take tensors, which none here needs, takes seconds.
+_as_written = tf.autograph.experimental.do_not_convert
+
 
 def steps_per_epoch(source, batch_size):
     """How many full batches an epoch of the training split gives.
@@ -118,12 +121,14 @@ def train_batches(
         report = unreadable or UnreadableImages()
         examples = load_images(examples, source, "train", report, limit, choose_box)
 
+    @_as_written
     def augment(example):
         if not source.is_encoded:
             crop = source.load(example["image"], functools.partial(choose_box, example))
             example = {**example, "image": crop}
         return {**example, "image": _augment(example, seed, config)}
 
+    @_as_written
     def finish(batch):
         return _finish_batch(batch, seed, config, len(source.class_names))
 
@@ -174,6 +179,7 @@ def evaluation_batches(
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
+    @_as_written
     def prepare(example):
         image = preprocess_evaluation(example["image"], config)
         return {**example, "image": image, "weight": tf.constant(1.0)}

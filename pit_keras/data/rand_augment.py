@@ -103,7 +103,7 @@ def _compiled_operations():
     return [
         operation
         if name in ("Equalize", "Rotate")
-        else tf.function(operation, jit_compile=True, reduce_retracing=True)
+        else tf.function(operation, jit_compile=True, reduce_retracing=True, autograph=False)
         for name, operation in OPERATIONS.items()
     ]
 

@@ -119,6 +119,7 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
             return True
         return False
 
+    @tf.autograph.experimental.do_not_convert
     def is_usable(element):
         label, is_broken = element["label"], tf.size(element["image"]) == 0
         is_known = (label >= 0) & (label < len(source.class_names))
@@ -136,6 +137,7 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
 
         return tf.cond(is_known & ~is_broken, lambda: True, leave_out)
 
+    @tf.autograph.experimental.do_not_convert
     def load(element):
         box = choose_box and functools.partial(choose_box, element)
         return {**element, "image": _load_or_empty(source, element["image"], box)}

@@ -49,7 +49,7 @@ class Evaluator:
             logits = model(batch["image"], training=False)
             return classification_counts(logits, batch["label"], batch["weight"])
 
-        @tf.function
+        @tf.function(autograph=False)
         def counts(batch):
             sums = self._strategy.run(replica_counts, args=(batch,))
             return tf.nest.map_structure(

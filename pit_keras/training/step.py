@@ -54,7 +54,7 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         _inner(optimizer)._all_reduce_sum_gradients = lambda pairs: pairs
     else:
         # With others, replicas talk in the update, and a function of its own may not do that.
-        update = tf.function(update, jit_compile=jit)
+        update = tf.function(update, jit_compile=jit, autograph=False)
 
     def replica_step(images, labels, number, requests):
         replica = tf.distribute.get_replica_context()
@@ -69,7 +69,7 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         # Not the tensor itself, which would not count as one for each replica.
         return metrics, norm, tf.identity(requests)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images, labels, number, requests):
         updates = tf.identity(optimizer.iterations)  # before this one
         scale = optimizer.scale_loss(tf.constant(1.0))
@@ -129,7 +129,7 @@ def _gradients(config, model, optimizer, jit, teacher):
     generators = [variable for variable in model.variables if id(variable) not in weights]
     statistics = _moving_statistics(model)
 
-    @tf.function(jit_compile=jit)
+    @tf.function(jit_compile=jit, autograph=False)
     def compiled(images, labels, teacher_logits, seed):
         states = [(v, tf.stack([seed[0], seed[1] + i])) for i, v in enumerate(generators)]
         with tracing_for_xla(jit), recomputing_blocks(training.recompute_blocks):
