@@ -46,38 +46,39 @@ def main(_):
     write_rows([row], pathlib.Path(FLAGS.output))
 
 
-class Timed:
-    """A trainer whose epochs are as long as a turn, each followed by as many bare steps."""
+def timed_trainer(config, source, folder):
+    """A trainer that follows each epoch with as many bare steps and a save, and times the three."""
+    import tensorflow as tf
 
-    def __new__(cls, config, source, folder):
-        from pit_keras.training.trainer import Trainer
+    from pit_keras.training.trainer import Trainer
 
-        class TimedTrainer(Trainer):
-            ratios, saves = (), ()
+    class TimedTrainer(Trainer):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.ratios, self.saves = [], []
 
-            def _train_epoch(self, batches):
-                start = time.perf_counter()
-                super()._train_epoch(batches)
-                looped = time.perf_counter() - start
-                bare = self._bare(batches)
-                start = time.perf_counter()
-                self._save()
-                self.saves = (*self.saves, time.perf_counter() - start)
-                if self.state.progress.epoch:  # the first one traces
-                    self.ratios = (*self.ratios, looped / bare)
+        def _train_epoch(self, batches):
+            is_traced = self.state.progress.epoch > 0
+            looped = seconds_of(lambda: super(TimedTrainer, self)._train_epoch(batches))
+            bare = seconds_of(lambda: self._bare_steps(batches))
+            self.saves.append(seconds_of(self._save))
+            if is_traced:
+                self.ratios.append(looped / bare)
 
-            def _bare(self, batches):
-                import tensorflow as tf
+        def _bare_steps(self, batches):
+            number, nothing = tf.constant(0, tf.int64), tf.zeros(2)
+            for _ in range(self.steps):
+                batch = next(batches)
+                metrics = self._step(batch["image"], batch["label"], number, nothing)
+            float(metrics["loss"])
 
-                number, nothing = tf.constant(0, tf.int64), tf.zeros(2)
-                start = time.perf_counter()
-                for _ in range(self.steps):
-                    batch = next(batches)
-                    metrics = self._step(batch["image"], batch["label"], number, nothing)
-                float(metrics["loss"])
-                return time.perf_counter() - start
+    return TimedTrainer(config, source, folder, verbose=False)
 
-        return TimedTrainer(config, source, folder, verbose=False)
+
+def seconds_of(function):
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
 
 
 def loop(folder):
@@ -100,7 +101,7 @@ def loop(folder):
         images={split: whole.images[split][:count] for split, count in counts.items()},
         labels={split: whole.labels[split][:count] for split, count in counts.items()},
     )
-    trainer = Timed(config, source, folder)
+    trainer = timed_trainer(config, source, folder)
     trainer.run()
     save = statistics.median(trainer.saves)
     return {

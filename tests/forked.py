@@ -14,7 +14,7 @@ import sys
 import tempfile
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tensorflow", "pit_keras"])
+_CONTEXT.set_forkserver_preload(["tensorflow", "pit_keras.training.trainer"])
 
 
 def run_script(path, *arguments):
@@ -25,6 +25,25 @@ def run_script(path, *arguments):
 def run_code(code, folder="."):
     """What `python -c code` does in a folder; returns a `subprocess.CompletedProcess` with text."""
     return _run(_code, code, str(folder))
+
+
+def start_script(path, arguments, log):
+    """Starts what `python path arguments` does; all that it prints is added to a file.
+
+    Returns:
+        A `multiprocessing.Process` that has been started.
+    """
+    arguments = (str(log), str(path), [str(argument) for argument in arguments])
+    process = _CONTEXT.Process(target=_logged, args=arguments)
+    process.start()
+    return process
+
+
+def _logged(log, path, arguments):
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for each in (1, 2):
+        os.dup2(descriptor, each)
+    _script(path, arguments)
 
 
 def _run(program, *arguments):

@@ -42,7 +42,7 @@ from pit_keras.training.workers import join_workers
 
 # An epoch's end is saved unless that would take more than this share of the time.
 _MOST_TIME_FOR_SAVING = 0.05
-_SECONDS_FOR_VALIDATION_IMAGES = 10
+_SECONDS_FOR_VALIDATION_IMAGES = 5.0
 _LEAST_LOSS_SCALE = 2.0**-14
 
 

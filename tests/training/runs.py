@@ -4,21 +4,19 @@ import json
 import os
 import pathlib
 import signal
-import subprocess
-import sys
 import time
 import zipfile
+
+import forked
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/train.py"
 STEPS = 11  # of an epoch
 PATIENCE = 300  # seconds until a process that does nothing is taken for one that hangs
 
 
-def command(output_dir, *more, model="pit_ti"):
+def flags(output_dir, *more, model="pit_ti"):
     """A run on the embedded digits that takes seconds, with every random decision there is."""
     return [
-        sys.executable,
-        str(SCRIPT),
         "--recipe=cutmix",
         f"--model={model}",
         "--dataset=digits",
@@ -40,19 +38,17 @@ def command(output_dir, *more, model="pit_ti"):
 
 
 def start(arguments, log):
-    """Starts a process that writes all it prints to a file."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    with log.open("ab") as file:
-        return subprocess.Popen(arguments, stdout=file, stderr=file, env=environment)
+    """Starts a run that writes all it prints to a file."""
+    return forked.start_script(SCRIPT, arguments, log)
 
 
 def finish(process, log):
-    """Waits for a process; its exit status. What it printed is shown if it does not end."""
-    try:
-        return process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
+    """Waits for a process; its exit status, or the negative number of the signal that ended it."""
+    process.join(PATIENCE)
+    if process.exitcode is None:
         process.kill()
-        raise AssertionError(f"It did not end:\n{log.read_text()}") from None
+        raise AssertionError(f"It did not end:\n{log.read_text()}")
+    return process.exitcode
 
 
 def saved_steps(folder):
@@ -76,11 +72,11 @@ def stop_after(process, log, folder, checkpoints, seconds, number=signal.SIGKILL
     before = len(saved_steps(folder))
     end = time.monotonic() + PATIENCE
     while len(saved_steps(folder)) < before + checkpoints:
-        assert process.poll() is None, f"It ended before it was stopped:\n{log.read_text()}"
+        assert process.exitcode is None, f"It ended before it was stopped:\n{log.read_text()}"
         assert time.monotonic() < end, f"It saves nothing:\n{log.read_text()}"
         time.sleep(0.005)
     time.sleep(seconds)
-    process.send_signal(number)
+    os.kill(process.pid, number)
     return finish(process, log)
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 
+import forked
 import pytest
 from absl import flags
 
@@ -181,8 +182,7 @@ def test_weights_of_a_recipe_can_be_switched_off():
 
 
 def run_train(*arguments):
-    command = [sys.executable, TRAIN, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return forked.run_script(TRAIN, *arguments)
 
 
 def test_help_lists_flags_and_overrides_and_is_no_failure():

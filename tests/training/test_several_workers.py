@@ -61,7 +61,7 @@ def start_workers(folders, logs, *flags):
     known = ",".join(addresses())
     return [
         runs.start(
-            runs.command(
+            runs.flags(
                 folder,
                 "--distribute=multi_worker",
                 f"--workers={known}",

@@ -2,9 +2,8 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
+import forked
 import keras
 import numpy as np
 import pytest
@@ -259,9 +258,8 @@ def test_recomputed_blocks_give_the_same_gradients(config):
 def measured_on(devices):
     """What `several_devices.py` measured, in a process of its own for its devices."""
     script = pathlib.Path(__file__).parent / "several_devices.py"
-    process = subprocess.run(
-        [sys.executable, script, str(devices)], check=True, stdout=subprocess.PIPE, text=True
-    )
+    process = forked.run_script(script, devices)
+    assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.splitlines()[-1])
 
 

@@ -13,9 +13,9 @@ def test_a_run_ends_as_if_nothing_had_happened_to_it(tmp_path):
     """Ten SIGKILLs at random moments, a SIGTERM, a SIGINT, and two damaged checkpoints."""
     flags = [f"--epochs={EPOCHS}"]
     undisturbed, folder, log = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "log.txt"
-    assert runs.finish(runs.start(runs.command(undisturbed, *flags), log), log) == 0
+    assert runs.finish(runs.start(runs.flags(undisturbed, *flags), log), log) == 0
     moments = random.Random(0)
-    arguments = runs.command(folder, *flags)
+    arguments = runs.flags(folder, *flags)
     for life in range(KILLS):
         process = runs.start(arguments, log)
         # A step takes some hundredths of a second; the first kill comes before anything is saved.
