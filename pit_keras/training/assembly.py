@@ -13,17 +13,19 @@ from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate
 
 
-def uses_xla(jit, model):
+def uses_xla(jit, precision, model):
     """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
 
-    On a processor XLA's step is the faster one for transformers, and several times the slower one
-    for convolutional networks (`benchmarks/results/training_step.csv`). On a graphics card "auto"
-    compiles everything; that has not been measured.
+    On a processor TensorFlow's own kernels are faster, but for a transformer in float16
+    (`benchmarks/results/training_step.csv`). On a graphics card "auto" compiles everything, which
+    has not been measured.
     """
     if jit != "auto":
         return jit == "on"
+    if tf.config.list_logical_devices("GPU"):
+        return True
     has_blocks = any(isinstance(layer, TransformerBlock) for layer in model.layers)
-    return has_blocks or bool(tf.config.list_logical_devices("GPU"))
+    return has_blocks and precision == "mixed_float16"
 
 
 def model_of(config, source, weights=None):

@@ -109,7 +109,7 @@ class Trainer:
             self.average = WeightAverage(self.model, decay) if decay else None
             distils = config.distillation.kind != "none"
             teacher = load_teacher(config, self.source) if distils else None
-        self.jit = uses_xla(config.training.jit, self.model)
+        self.jit = uses_xla(config.training.jit, config.training.precision, self.model)
         self.state = TrainingState(config, self.model, self.optimizer, self.average)
         self._step = compiled_step(
             config,
