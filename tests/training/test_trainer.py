@@ -2,7 +2,9 @@ import copy
 import csv
 import json
 import math
+import os
 import shutil
+import signal
 
 import keras
 import numpy as np
@@ -14,8 +16,9 @@ from pit_keras.data.sources import open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.models import create_model
-from pit_keras.training.config import Config
+from pit_keras.training.config import Config, set_field
 from pit_keras.training.history import keep_history_rows
+from pit_keras.training.interruption import TrainingInterrupted
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.training.schedule import warmup_cosine
 from pit_keras.training.trainer import Trainer
@@ -286,32 +289,33 @@ def test_fine_tuning_keeps_frozen_stages_and_carries_on_without_the_weights_file
 
 
 @pytest.mark.parametrize(
-    ("path", "value"),
+    "values",
     [
-        ("training.precision", "mixed_bfloat16"),
-        ("training.precision", "mixed_float16"),
-        ("training.distribute", "mirrored"),
-        ("training.accumulate", 2),
-        ("training.recompute_blocks", True),
-        ("training.label_smoothing", 0.1),
-        ("model.name", "pit_ti_distilled"),
-        ("model.name", "vit_ti"),
-        ("model.name", "resnet50"),
+        {"training.precision": "mixed_bfloat16"},
+        {"training.precision": "mixed_float16", "training.distribute": "mirrored"},
+        {
+            "training.accumulate": 2,
+            "training.recompute_blocks": True,
+            "training.label_smoothing": 0.1,
+            "model.name": "pit_ti_distilled",
+        },
+        {"model.name": "vit_ti"},
+        {"model.name": "resnet50"},
     ],
 )
-def test_every_kind_of_run_learns(path, value, make_tiny_config, tmp_path):
+def test_every_kind_of_run_learns(values, make_tiny_config, tmp_path):
     config = make_tiny_config()
     config.data.cutmix_alpha, config.data.flip, config.data.crop_scale = 0.0, False, (0.8, 1.0)
     config.training.epochs = 6
-    if value == "vit_ti":
+    for path, value in values.items():
+        set_field(config, path, value)
+    if config.model.name == "vit_ti":
         # Its weights begin much smaller than PiT's.
         config.model.depths, config.model.head_dim = None, 16
         config.training.epochs = 12
-    if value == "resnet50":
+    if config.model.name == "resnet50":
         config.model.patch_size = config.model.stride = config.model.head_dim = None
         config.model.depths, config.model.base_width = (1, 1, 1, 1), 4
-    parent, name = path.split(".")
-    setattr(getattr(config, parent), name, value)
     try:
         train(config, tmp_path)
     finally:
@@ -455,6 +459,51 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
     train(make_tiny_config(), tmp_path)
     assert "Nothing of the run in" in capsys.readouterr().out
     assert rows(tmp_path) == rows(path)
+
+
+def test_a_signal_during_an_evaluation_saves_the_epoch_that_was_trained(
+    finished, make_tiny_config, tmp_path
+):
+    class Signalled(Trainer):
+        def _evaluate(self, can_stop=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super()._evaluate(can_stop)
+
+    config, folder = make_tiny_config(), RunFolder(tmp_path)
+    with pytest.raises(TrainingInterrupted, match="after 5 of 5 steps of epoch 1 of 3"):
+        Signalled(config, open_source(config.data.dataset), tmp_path, verbose=False).run()
+    assert not folder.history.exists()
+    (interrupted,) = events(tmp_path, "interrupted")
+    assert (interrupted["step"], interrupted["signal"]) == (5, "SIGTERM")
+
+    train(config, tmp_path)
+
+    assert folder.history.read_bytes() == RunFolder(finished[1]).history.read_bytes()
+
+
+def test_saving_by_minutes_and_by_steps(make_tiny_config, tmp_path):
+    config = make_tiny_config()
+    config.training.epochs, config.optimizer.warmup_epochs = 1, 0.0
+    config.training.checkpoint_every_steps, config.training.keep_checkpoints = None, 4
+    config.training.checkpoint_every_minutes = 1e-9
+    train(config, tmp_path)
+    assert {event["step"] for event in events(tmp_path, "checkpoint")} >= {1, 2, 3, 4, 5}
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        f"step-0000000{step}.npz" for step in (2, 3, 4, 5)
+    ]
+
+
+def test_a_loss_scale_that_is_used_up_stops_the_run(make_tiny_config, tmp_path):
+    config = make_tiny_config()
+    config.training.precision = "mixed_float16"
+    try:
+        trainer = Trainer(config, open_source(config.data.dataset), tmp_path, verbose=False)
+        trainer.optimizer.dynamic_scale.assign(2.0**-15)
+        with pytest.raises(FloatingPointError, match=r"overflow float16 .* --precision=mixed_bfl"):
+            trainer.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert RunFolder(tmp_path).not_finite.exists()
 
 
 def diverge_after(config, epochs):
