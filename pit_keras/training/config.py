@@ -19,8 +19,10 @@ JIT = ("auto", "on", "off")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
 MIX_MODES = ("batch", "element")
 DISTILLATION = ("none", "hard", "soft")
-# Fields that decide nothing of a run's result.
+# Fields that may change when a run is carried on: they decide nothing of its result, but for the
+# number of devices, of which a change is told.
 WITHOUT_EFFECT_ON_THE_RESULT = (
+    "training.distribute",
     "training.keep_checkpoints",
     "training.checkpoint_every_steps",
     "training.checkpoint_every_minutes",

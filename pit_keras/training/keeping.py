@@ -11,7 +11,6 @@ from pit_keras.training.checkpoints import (
     read_arrays,
     write_arrays,
 )
-from pit_keras.training.history import history_rows, keep_history_rows
 from pit_keras.training.run_folder import save_model_atomically
 
 
@@ -43,16 +42,16 @@ class RunKeeper:
         return arrays
 
     def _check_nothing_is_lost(self):
-        folder, rows = self._folder, history_rows(self._folder.history)
+        folder = self._folder
         if folder.model.exists() or self.checkpoints.best.exists():
             raise FileNotFoundError(
                 f"{folder.path} holds a run of which epochs were done, but {folder.checkpoints} "
                 "holds no checkpoint to carry on from; delete the folder, or choose another "
                 "--output_dir, to begin anew."
             )
-        if rows:
+        if folder.history.exists():
             print(f"Nothing of the run in {folder.path} was saved; beginning anew.")
-        keep_history_rows(folder.history, 0)
+            folder.history.unlink()
 
     def note_best(self, arrays):
         """Remembers the state of an epoch that is the best so far, to be written by `save`."""

@@ -68,6 +68,8 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
+            if self.begun:  # its checkpoints know the configuration, and it is written anew
+                return
             if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
                 raise ValueError(
                     f"{self.path} holds files but no run (there is no config.json); choose an "
@@ -86,7 +88,10 @@ class RunFolder:
         try:
             return Config.from_json(self.config.read_text())
         except ValueError as error:
-            raise ValueError(f"{self.config} is not a run's configuration: {error}") from error
+            raise ValueError(
+                f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
+                "damaged, delete it: the command that began the run writes it anew and carries on."
+            ) from error
 
     def read_classes(self):
         """Names of the classes, in the order of the logits."""

@@ -23,6 +23,7 @@ class Progress:
         best: Best top-1 on the validation split so far, -1 before the first evaluation.
         best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
         best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
+        history: The rows of `history.csv`.
         replicas: On how many the run was last trained; None before it was.
     """
 
@@ -35,6 +36,7 @@ class Progress:
     best: float = -1.0
     best_epoch: int = 0
     best_is_averaged: bool = False
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     replicas: int | None = None
 
     def for_workers(self, workers):

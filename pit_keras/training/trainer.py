@@ -30,11 +30,11 @@ from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.checkpoints import DamagedCheckpointError, packed, unpacked
 from pit_keras.training.config import validate
 from pit_keras.training.fine_tuning import freeze
-from pit_keras.training.history import append_history_row, keep_history_rows
+from pit_keras.training.history import write_history
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
 from pit_keras.training.keeping import RunKeeper
 from pit_keras.training.monitoring import Monitor
-from pit_keras.training.run_folder import RunFolder, explained, write_atomically
+from pit_keras.training.run_folder import RunFolder, write_atomically
 from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
 from pit_keras.training.teacher import load_teacher
@@ -75,6 +75,7 @@ class Trainer:
         self.folder = RunFolder(output_dir)
         self._check_batches()
         self.steps = steps_per_epoch(source, config.training.images_of_update)
+        self._check_profile()
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
             if self.workers.is_chief:
@@ -88,11 +89,26 @@ class Trainer:
 
     def _check_batches(self):
         training, replicas = self.config.training, self.workers.replicas
+        size = self.source.sizes["train"]
+        if training.accumulate > 1 and training.images_of_update > size:
+            raise ValueError(
+                f"--accumulate={training.accumulate} batches of {training.batch_size} are "
+                f"{training.images_of_update} images, more than the {size} training images of "
+                f"{self.source.name}."
+            )
         for batch_size in (training.batch_size, self._eval_batch_size):
             self.workers.check_batch(batch_size)
         check_train_batches(
             self.source, self.config.data, training.images_of_update, replicas=replicas
         )
+
+    def _check_profile(self):
+        steps = self.config.training.epochs * self.steps
+        if self._profile and self._profile[0] >= steps:
+            raise ValueError(
+                f"--profile={self._profile[0]}:{self._profile[1]} is never reached: the run has "
+                f"{steps} steps, counted from 0."
+            )
 
     def _build(self):
         config, strategy = self.config, self.workers.strategy
@@ -182,9 +198,7 @@ class Trainer:
         # Where no epoch has been the best yet there is no model either.
         if progress.best >= 0 and self._keeper.model_weights() is None:
             self._keeper.mend_model()
-        kept = keep_history_rows(self.folder.history, progress.epoch)
-        if kept < progress.epoch:
-            print(f"{self.folder.history} has lost the rows of {progress.epoch - kept} epochs.")
+        write_history(self.folder.history, progress.history)
 
     def _restore(self, arrays):
         """Takes the chief's arrays on every worker."""
@@ -292,9 +306,10 @@ class Trainer:
         """Saves and ends the run, to be carried on."""
         self._save()
         progress = self.state.progress
-        self._monitor.event("interrupted", step=self._number, signal=self._interruption.signal)
+        reason = self._interruption.signal or "a signal to another worker"
+        self._monitor.event("interrupted", step=self._number, signal=reason)
         raise TrainingInterrupted(
-            f"The run is saved after {progress.step} of {self.steps} steps of epoch "
+            f"{reason}: the run is saved after {progress.step} of {self.steps} steps of epoch "
             f"{progress.epoch + 1} of {self.config.training.epochs}."
         )
 
@@ -311,9 +326,9 @@ class Trainer:
         progress, epochs = self.state.progress, self.config.training.epochs
         evaluations = self._evaluate_or_save()
         row = self._row(evaluations)
+        progress.history.append(row)
         if self.workers.is_chief:
-            with explained(self.folder.history):
-                append_history_row(self.folder.history, row)
+            write_history(self.folder.history, progress.history)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         progress.epoch_positions = progress.positions
         self._monitor.end_epoch(row, self._number)
@@ -336,10 +351,14 @@ class Trainer:
             return self._evaluate_both(can_stop=self.workers.count == 1)
         except _Stopped:
             self._interrupt()
-        except UnreadableImageError:
-            if self.workers.count == 1:
-                self._save()
-            raise
+        except UnreadableImageError as error:
+            if self.workers.count > 1:
+                raise
+            self._save()
+            raise UnreadableImageError(
+                f"{error} It is a validation image, and the epoch before is saved: mend the file, "
+                "and the same command goes on with the evaluation."
+            ) from error
 
     def _row(self, evaluations):
         """The row of the history of the epoch that was just trained."""

@@ -112,8 +112,9 @@ class Workers:
             if self.count == 1:
                 raise
             raise WorkerLostError(
-                "Another worker has ended or cannot be reached, so this one ends too. Start all "
-                f"of them again to carry the run on. ({_reason(error)})"
+                "Another worker has ended or cannot be reached, so this one ends too. If it told "
+                "of an error, mend that first. Start all of them again to carry the run on. "
+                f"({_reason(error)})"
             ) from error
 
     def _summed(self, values):
@@ -142,6 +143,7 @@ def join_workers(distribute="none", addresses=None, index=None):
 
     Raises:
         ValueError: If the addresses are missing, given twice or not of this form.
+        OSError: If this worker's own address cannot be used.
     """
     if distribute != "multi_worker":
         if addresses is not None or index is not None:
@@ -158,7 +160,14 @@ def join_workers(distribute="none", addresses=None, index=None):
             task_id=cluster["task"]["index"],
             rpc_layer="grpc",
         )
-        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+        except tf.errors.OpError as error:
+            own = cluster["cluster"][cluster["task"]["type"]][cluster["task"]["index"]]
+            raise OSError(
+                f"This worker cannot be reached at {own}: the port may be in use, or the address "
+                f"not this machine's ({_reason(error)})."
+            ) from error
     return Workers(strategy)
 
 

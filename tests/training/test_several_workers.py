@@ -40,6 +40,19 @@ assert workers.broadcast(b"") == b""
 """
 
 
+def test_a_port_that_is_taken_is_told():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        known = [f"127.0.0.1:{taken.getsockname()[1]}", *addresses(1)]
+        process = subprocess.run(
+            [sys.executable, "-c", TALK, "0", ",".join(known)], capture_output=True, text=True
+        )
+    assert f"OSError: This worker cannot be reached at {known[0]}: the port may be in" in (
+        process.stderr
+    )
+
+
 def test_workers_talk_to_each_other():
     known = ",".join(addresses())
     processes = [
@@ -97,7 +110,7 @@ def test_two_workers_distil_and_carry_on_when_one_has_died(teacher, tmp_path):
     processes = start_workers(folders, logs, *flags)
     assert runs.stop_after(processes[1], logs[1], folders[0], 1, 0, signal.SIGTERM) == 0
     assert runs.finish(processes[0], logs[0]) == 0
-    assert "The run is saved after" in logs[0].read_text()
+    assert "a signal to another worker: the run is saved after" in logs[0].read_text()
 
     for process, log in zip(start_workers(folders, logs, *flags), logs, strict=True):
         assert runs.finish(process, log) == 0, log.read_text()

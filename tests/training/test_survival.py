@@ -32,7 +32,7 @@ def test_a_run_ends_as_if_nothing_had_happened_to_it(tmp_path):
         assert runs.stop_after(process, log, folder, 1, 0, number) == 0, log.read_text()
         printed = log.read_text()[before:]
         assert f"{number.name}: saving after this step" in printed
-        assert "The run is saved after" in printed
+        assert f"{number.name}: the run is saved after" in printed
         assert "train.py --recipe=cutmix --model=pit_ti --dataset=digits" in printed
         assert f"--output_dir={folder}" in printed
     assert runs.finish(runs.start(arguments, log), log) == 0, log.read_text()

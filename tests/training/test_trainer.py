@@ -17,7 +17,7 @@ from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.models import create_model
 from pit_keras.training.config import Config, set_field
-from pit_keras.training.history import keep_history_rows
+from pit_keras.training.history import write_history
 from pit_keras.training.interruption import TrainingInterrupted
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.training.schedule import warmup_cosine
@@ -229,12 +229,15 @@ def test_a_model_that_cannot_be_written_anew(unfinished):
         train(config, folder.path)
 
 
-def test_a_lost_history_is_told(unfinished, capsys):
+@pytest.mark.parametrize("lost", ["history", "config"])
+def test_a_lost_history_or_configuration_is_written_anew(lost, unfinished, finished):
     config, folder, results = unfinished
-    folder.history.unlink()
+    getattr(folder, lost).unlink()
     _, again = train(config, folder.path)
-    assert "history.csv has lost the rows of 3 epochs." in capsys.readouterr().out
     assert again == results
+    for name in ("history", "config"):
+        whole = getattr(RunFolder(finished[1]), name)
+        assert getattr(folder, name).read_bytes() == whole.read_bytes()
 
 
 def test_checkpoints_of_another_run_are_left_alone(unfinished):
@@ -439,14 +442,43 @@ def test_what_does_not_fit_is_told_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_history_keeps_only_the_epochs_that_a_checkpoint_holds(tmp_path):
+def test_history_is_what_its_rows_say(tmp_path):
     history = tmp_path / "history.csv"
-    keep_history_rows(history, 3)  # there is none yet
-    history.write_text("epoch,loss\n0,3.0\n1,2.0\n2,1.0\n")
-    keep_history_rows(history, 2)
-    assert history.read_text() == "epoch,loss\n0,3.0\n1,2.0\n"
-    keep_history_rows(history, 0)
-    assert history.read_text() == ""
+    write_history(history, [])  # there is none yet
+    write_history(history, [{"epoch": 0, "loss": 0.1 + 0.2}, {"epoch": 1, "loss": 2.0}])
+    assert history.read_text() == "epoch,loss\n0,0.30000000000000004\n1,2.0\n"
+    write_history(history, [])
+    assert not history.exists()
+
+
+def test_a_broken_validation_image_that_the_first_look_missed(config_with_val, tmp_path):
+    class Unlooked(Trainer):
+        def _train_epoch(self, batches):
+            super()._train_epoch(batches)
+            broken.write_bytes(b"not an image")
+
+    broken = tmp_path / "data/val/2/07.png"
+    whole, folder = broken.read_bytes(), RunFolder(tmp_path / "run")
+    source = open_source(config_with_val.data.dataset)
+    with pytest.raises(ValueError, match=r"val/2/07.png .* It is a validation image, .* is saved"):
+        Unlooked(config_with_val, source, folder.path, verbose=False).run()
+    broken.write_bytes(whole)
+    _, results = train(config_with_val, folder.path)
+    train(config_with_val, tmp_path / "undisturbed")
+    assert json.loads((tmp_path / "undisturbed/results.json").read_text()) == results
+
+
+def test_what_is_never_reached_or_too_much_is_told_before_a_folder_is_made(
+    make_tiny_config, tmp_path
+):
+    config = make_tiny_config()
+    source = open_source(config.data.dataset)
+    with pytest.raises(ValueError, match=r"--profile=15:17 is never reached: the run has 15 steps"):
+        Trainer(config, source, tmp_path / "run", verbose=False, profile=(15, 17))
+    config.training.accumulate = 9
+    with pytest.raises(ValueError, match=r"--accumulate=9 batches of 20 are 180 images, more than"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
