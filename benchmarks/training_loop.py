@@ -29,6 +29,7 @@ flags.DEFINE_integer("batch_size", 8, "Images of their steps.", lower_bound=1)
 flags.DEFINE_integer("rounds", 7, "Turns.", lower_bound=1)
 flags.DEFINE_integer("steps", 10, "Steps of a turn.", lower_bound=1)
 flags.DEFINE_integer("memory_steps", 2000, "Steps of the tiny model.", lower_bound=100)
+flags.DEFINE_integer("memory_batch_size", 8, "Images of those steps.", lower_bound=1)
 flags.DEFINE_string("output", "benchmarks/results/training_loop.csv", "The CSV to write.")
 
 
@@ -40,6 +41,7 @@ def main(_):
             "batch_size": FLAGS.batch_size,
             **loop(pathlib.Path(folder) / "loop"),
             "memory_steps": FLAGS.memory_steps,
+            "memory_batch_size": FLAGS.memory_batch_size,
             **memory(pathlib.Path(folder) / "memory"),
         }
     print(*(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)
@@ -121,10 +123,12 @@ def memory(folder):
     config.model.patch_size = config.model.stride = config.model.head_dim = 4
     config.model.depths = (1, 1, 1)
     config.data.dataset, config.data.image_size = "digits", (16, 16)
-    config.training.batch_size, config.training.jit = 64, "off"
-    config.training.epochs = -(-FLAGS.memory_steps // 22)
+    config.training.batch_size, config.training.jit = FLAGS.memory_batch_size, "off"
+    source = open_source("digits")
+    steps = source.sizes["train"] // FLAGS.memory_batch_size
+    config.training.epochs = max(-(-FLAGS.memory_steps // steps), 6)  # the warm-up has five
     config.training.ema_decay = 0.99
-    trainer = Trainer(config, open_source("digits"), folder, verbose=False)
+    trainer = Trainer(config, source, folder, verbose=False)
     samples, done = [], threading.Event()
 
     def watch():

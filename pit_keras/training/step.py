@@ -73,18 +73,10 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
     def step(images, labels, number, requests):
         updates = tf.identity(optimizer.iterations)  # before this one
         scale = optimizer.scale_loss(tf.constant(1.0))
-        metrics, norm, requests = strategy.run(replica_step, (images, labels, number, requests))
+        outputs = strategy.run(replica_step, (images, labels, number, requests))
         if average is not None:
             average.update(updates, strategy)
-        results = {name: strategy.reduce(_SUM, value, axis=None) for name, value in metrics.items()}
-        norm = strategy.experimental_local_results(norm)[0]  # the same on all
-        results["gradient_norm"] = norm
-        if is_scaled:
-            is_finite = tf.math.is_finite(norm)
-            results["gradient_norm"] = tf.where(is_finite, norm, 0.0)
-            results["loss_scale"] = scale
-            results["skipped_updates"] = 1 - tf.cast(is_finite, tf.float32)
-        return {**results, "requests": strategy.reduce(_SUM, requests, axis=None)}
+        return _results(strategy, *outputs, loss_scale=scale if is_scaled else None)
 
     return step
 
@@ -101,6 +93,22 @@ def _reduced(replica, gradients, statistics):
 
 def _inner(optimizer):
     return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _results(strategy, metrics, norm, requests, loss_scale):
+    """What a step returns, from what `replica_step` returned on each replica."""
+    sums = {**metrics, "requests": requests}
+    results = {name: strategy.reduce(_SUM, value, axis=None) for name, value in sums.items()}
+    norm = strategy.experimental_local_results(norm)[0]  # the same on all
+    if loss_scale is None:
+        return {**results, "gradient_norm": norm}
+    is_finite = tf.math.is_finite(norm)
+    return {
+        **results,
+        "gradient_norm": tf.where(is_finite, norm, 0.0),
+        "loss_scale": loss_scale,
+        "skipped_updates": 1 - tf.cast(is_finite, tf.float32),
+    }
 
 
 def _moving_statistics(model):
