@@ -12,6 +12,7 @@ import sys
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 import pit_keras
@@ -281,7 +282,8 @@ class Trainer:
         metrics = self._step(
             self._batch["image"],
             self._batch["label"],
-            tf.constant(number, tf.int64),
+            # Of a Python number TensorFlow would keep a copy for ever, one for each step.
+            tf.constant(np.array(number, np.int64)),
             tf.constant(requests, tf.float32),
         )
         asked = [bool(value > 0) for value in metrics.pop("requests").numpy()]
