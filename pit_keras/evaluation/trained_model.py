@@ -11,7 +11,7 @@ from keras import ops
 
 import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras import imagenet
-from pit_keras.data.preprocessing import load_image, preprocess_evaluation
+from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
 
@@ -35,17 +35,26 @@ class TrainedModel:
         model: Normalised images (B, H, W, 3) to logits (B, classes).
         class_names: One for each logit.
         data: The `DataConfig` whose image size, evaluation crop, mean and std it was trained with.
+        folder: The run folder that it comes from; None if it does not come from one.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
     data: DataConfig
+    folder: pathlib.Path | None = None
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
         # One by one: sizes differ, and one image is what most people ask about.
         prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
         outputs = [self.model(image, training=False) for image in prepared]
+        return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
+
+    def logits_of_crops(self, crops, batch_size=16):
+        """Logits (N, classes) of images of the model's own size, uint8 (N, H, W, 3)."""
+        batches = (crops[at : at + batch_size] for at in range(0, len(crops), batch_size))
+        prepared = (normalise(batch, self.data.mean, self.data.std) for batch in batches)
+        outputs = [self.model(batch, training=False) for batch in prepared]
         return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
 
 
@@ -104,7 +113,8 @@ def load_trained_model(path, class_names=None):
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
     if class_names is None and in_run:
         class_names = read_class_names(folder.classes)
-    return TrainedModel(model, _checked_names(class_names, model, file), data)
+    names = _checked_names(class_names, model, file)
+    return TrainedModel(model, names, data, folder.path if in_run else None)
 
 
 def read_class_names(path):

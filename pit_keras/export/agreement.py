@@ -5,10 +5,8 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import SIGNATURE
-
-# Largest difference between logits that counts as agreement, as a share of the largest logit.
-TOLERANCE = 1e-4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,15 +15,22 @@ class Agreement:
 
     Attributes:
         max_difference: The largest absolute difference of two logits; NaN if one of them is.
+        mean_difference: The mean absolute difference.
         scale: The largest absolute logit expected.
         top1_agreement: Share of the images, 0..1, for which both have the same likeliest class.
         images: How many there were.
     """
 
     max_difference: float
+    mean_difference: float
     scale: float
     top1_agreement: float
     images: int
+
+    @property
+    def finite(self):
+        """Whether all logits are, expected and actual."""
+        return bool(np.isfinite(self.max_difference + self.scale))
 
     def within(self, tolerance=TOLERANCE):
         """Whether the largest difference is at most `tolerance` of the largest logit."""
@@ -51,9 +56,10 @@ def compare(expected, actual):
     if expected.shape != actual.shape:
         raise ValueError(f"Logits of shape {expected.shape} were expected, not {actual.shape}.")
     with np.errstate(invalid="ignore"):  # inf - inf
-        difference = np.abs(expected - actual).max()
+        differences = np.abs(expected - actual)
     return Agreement(
-        max_difference=float(difference),
+        max_difference=float(differences.max()),
+        mean_difference=float(differences.mean()),
         scale=float(np.abs(expected).max()),
         top1_agreement=float(np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))),
         images=len(expected),

@@ -2,128 +2,111 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from pit_keras.data.preprocessing import resize_and_crop
-from pit_keras.export.agreement import (
-    TOLERANCE,
-    Agreement,
-    compare,
-    real_images,
-    run_saved_model,
-    run_tflite,
-)
+from pit_keras.export.agreement import compare
+from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.families import FAMILIES, Job, why_not
+from pit_keras.export.formats import FORMATS, TOLERANCE, check_formats, checked_limits
+from pit_keras.export.model_card import CARD_FILE, is_model_card, model_card
 from pit_keras.export.precision import full_float32, in_float32
-from pit_keras.export.saved_model import export_saved_model
-from pit_keras.export.tflite import export_tflite
+from pit_keras.export.replacing import move_into_place
+from pit_keras.export.report import (
+    REPORT_FILE,
+    Entry,
+    Report,
+    describe_model,
+    installed_versions,
+    read_report,
+)
 
 
 class ExportError(ValueError):
-    """An export that does not compute what the Keras model does."""
+    """An export of which nothing agrees with the Keras model as closely as it should."""
 
 
-class Exported(NamedTuple):
-    """One export that has been written.
+class _Plan(NamedTuple):
+    """What one export is to do: names in `FORMATS`, least agreements, reasons, what was there."""
 
-    Attributes:
-        format: Its name in `FORMATS`.
-        path: The file, or the folder.
-        bytes: Its size.
-        agreement: How its logits differ from the Keras model's.
-    """
-
-    format: str
-    path: pathlib.Path
-    bytes: int
-    agreement: Agreement
+    names: tuple[str, ...]
+    limits: dict
+    left_out: dict
+    earlier: Report | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """How one format is written and run.
+def export(
+    trained,
+    output_dir,
+    formats=None,
+    *,
+    compare_on,
+    calibrate_on=None,
+    min_agreement=None,
+    force=False,
+    batch_size=1,
+    license=None,
+    overwrite=False,
+    announce=lambda words: None,
+):
+    """Writes a trained model in other forms, after comparing each with the Keras model.
 
-    Attributes:
-        target: Name of the file or folder in the output folder.
-        write: Writes a `TrainedModel` to a path.
-        logits: Runs what lies at a path on uint8 images (H, W, 3) of any sizes, given the model's
-            `DataConfig`; returns (N, classes).
-    """
-
-    target: str
-    write: Callable
-    logits: Callable
-
-
-def _saved_model_logits(path, images, data):
-    return run_saved_model(path, images)
-
-
-def _tflite_logits(path, images, data):
-    # The crop holds whole levels, so that nothing is lost in a byte.
-    crops = [resize_and_crop(image, data.image_size, data.eval_crop) for image in images]
-    return run_tflite(path, [tf.cast(crop, tf.uint8).numpy() for crop in crops])
-
-
-FORMATS = {
-    "saved_model": Format("saved_model", export_saved_model, _saved_model_logits),
-    "tflite": Format("model.tflite", export_tflite, _tflite_logits),
-}
-
-
-def export(trained, output_dir, formats=tuple(FORMATS), images=None, overwrite=False):
-    """Writes a trained model in other formats, after comparing each with the Keras model.
-
-    All formats are written to a temporary folder and compared there. If all agree they are moved in
-    place; otherwise `output_dir` stays as it was.
+    All are written to a temporary folder, compared and timed there. Those that agree are moved in
+    place, together with `report.json`, `README.md` (the model card) and `classes.txt`. A form that
+    does not agree is left out, and the report says so. A form that the folder holds already, of the
+    same weights, stays and stays in the report.
 
     Args:
         trained: A `TrainedModel`. Whatever its precision, it is exported in float32.
-        output_dir: Folder for `saved_model/` and `model.tflite`; made if it is missing.
-        formats: Names out of `FORMATS`.
-        images: uint8 images (H, W, 3) of any sizes, at least one, to compare with; None for
-            `real_images()`.
+        output_dir: The folder to write to; made if it is missing.
+        formats: Names in `FORMATS`; None for all that can be written here.
+        compare_on: A `Sample` of images.
+        calibrate_on: A `Sample` of at least `LEAST_CALIBRATION_IMAGES` others, for int8.
+        min_agreement: `{format: share}` where another agreement is asked for than `FORMATS` has.
+        force: Whether to write what does not agree all the same.
+        batch_size: Images of one call of a TFLite file.
+        license: Of the weights, as a text.
         overwrite: Whether to replace what is there.
+        announce: Called with a few words before each piece of work.
 
     Returns:
-        An `Exported` for each format.
+        The `Report`. Its `rejected` are not in the folder, unless forced.
 
     Raises:
-        ExportError: If an export's logits differ from the Keras model's by more than `TOLERANCE`.
-        ValueError: If a format is unknown, the images are not fit, or Keras does not run on
-            TensorFlow.
+        ExportError: If nothing agrees with the Keras model; the folder is as it was.
+        ValueError: If an argument is wrong, a format cannot be written here, or Keras does not run
+            on TensorFlow.
         FileExistsError: If a target exists and is not to be overwritten.
-        OSError: If `output_dir` is a file or cannot be written to.
+        OSError: If `output_dir` cannot be written to, or there is no space left.
     """
     output_dir = pathlib.Path(output_dir)
-    formats = tuple(dict.fromkeys(formats))
-    images = real_images() if images is None else images
     _check_backend()
-    _check_formats(formats)
-    _check_images(images)
-    check_targets(output_dir, formats, overwrite)
-
-    trained = in_float32(trained)
-    targets = {name: output_dir / FORMATS[name].target for name in formats}
+    job = Job(in_float32(trained), calibrate_on, batch_size, license)
+    description = describe_model(job.trained.model)
+    plan = _plan(job, output_dir, formats, min_agreement or {}, overwrite, description)
     is_new = not output_dir.exists()
     try:
         with _temporary_folder(output_dir) as folder:
-            agreements = _write_and_compare(trained, pathlib.Path(folder), formats, images)
-            for target in targets.values():
-                _move(pathlib.Path(folder, target.name), target)
+            entries = _write_and_compare(job, folder, plan, compare_on, force, announce)
+            report = Report(
+                model=description,
+                license=license,
+                versions=installed_versions(),
+                entries=_with_earlier(entries, plan.earlier),
+                left_out=plan.left_out,
+            )
+            _write_texts(trained, report, folder)
+            _move_all(entries, folder, output_dir, plan.earlier)
     finally:
         if is_new and output_dir.exists() and not any(output_dir.iterdir()):
             output_dir.rmdir()
-    return [
-        Exported(name, target, _size(target), agreements[name]) for name, target in targets.items()
-    ]
+    return report
 
 
 def _check_backend():
@@ -135,29 +118,49 @@ def _check_backend():
         )
 
 
-def _check_formats(formats):
-    for name in formats:
-        if name not in FORMATS:
-            raise ValueError(f"Unknown format {name!r}; known are {', '.join(FORMATS)}.")
-
-
-def _check_images(images):
-    if not len(images):
-        raise ValueError("There are no images to compare the exported model with.")
-    for image in images:
-        array = np.asarray(image)
-        if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] != 3:
+def _plan(job, output_dir, formats, min_agreement, overwrite, description):
+    """Checks everything that can be checked before the work; leaves no trace."""
+    reasons = {name: why_not(format_, job) for name, format_ in FORMATS.items()}
+    if formats is None:
+        names = tuple(name for name, reason in reasons.items() if reason is None)
+        left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+    else:
+        names, left_out = tuple(dict.fromkeys(formats)), {}
+        check_formats(names)
+        for name in names:
+            if reasons[name] is not None:
+                raise ValueError(f"{name} cannot be written: {reasons[name]}.")
+    limits = checked_limits(min_agreement, names)
+    if job.batch_size != 1 and not any(FORMATS[name].family == "tflite" for name in names):
+        raise ValueError(
+            f"A batch size of {job.batch_size} is of TFLite files, of which none is to be "
+            "exported; the other forms take any number of images."
+        )
+    check_targets(output_dir, names, overwrite)
+    earlier = read_report(output_dir)
+    if earlier and earlier.model != description:
+        others = [e.path for e in earlier.entries.values() if e.written and e.format not in names]
+        if others:
             raise ValueError(
-                f"Images must be uint8 (H, W, 3); got {array.dtype} of shape {array.shape}."
+                f"{output_dir} holds {', '.join(others)} of another model; export these anew too, "
+                "or choose another folder."
             )
+        earlier = None
+    return _Plan(names, limits, left_out, earlier)
 
 
-def check_targets(output_dir, formats=tuple(FORMATS), overwrite=False):
+def check_targets(output_dir, formats, overwrite=False):
     """Checks, before long work, that a model can be exported to a folder; leaves no trace.
 
+    Args:
+        output_dir: The folder, which may be missing.
+        formats: Names in `FORMATS`.
+        overwrite: Whether to replace what is there.
+
     Raises:
-        OSError: If the folder is a file or cannot be written to, or holds a target that is not to
-            be overwritten.
+        FileExistsError: If a target exists and is not to be overwritten, or a file that goes with
+            them is there and was not written by an export.
+        OSError: If the folder is a file or cannot be written to.
     """
     output_dir = pathlib.Path(output_dir)
     if output_dir.exists() and not output_dir.is_dir():
@@ -167,6 +170,14 @@ def check_targets(output_dir, formats=tuple(FORMATS), overwrite=False):
             raise FileExistsError(
                 f"{target} exists already; replace it with --overwrite (overwrite=True), or choose "
                 "another folder."
+            )
+    card, report = output_dir / CARD_FILE, output_dir / REPORT_FILE
+    ours = card.is_file() and is_model_card(card.read_text(encoding="utf-8", errors="replace"))
+    for text in (card, report, output_dir / CLASSES_FILE):
+        if os.path.lexists(text) and not ours:
+            raise FileExistsError(
+                f"{text} was not written by pit-keras export, which writes a file of that name; "
+                "choose another folder."
             )
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     with _temporary_folder(existing):
@@ -182,44 +193,113 @@ def _temporary_folder(output_dir):
     except OSError as error:
         raise OSError(f"{output_dir} cannot be written to: {error.strerror}.") from error
     with folder as path:
-        yield path
+        yield pathlib.Path(path)
 
 
-def _write_and_compare(trained, folder, formats, images):
-    """Writes the formats into a folder; returns each one's `Agreement` or raises `ExportError`."""
-    agreements = {}
-    with full_float32():
-        expected = trained.logits(images)
-        for name in formats:
-            path = folder / FORMATS[name].target
-            FORMATS[name].write(trained, path)
-            agreements[name] = compare(expected, FORMATS[name].logits(path, images, trained.data))
-            _check_agreement(name, trained.model, agreements[name])
-    return agreements
+def _write_and_compare(job, folder, plan, compare_on, force, announce):
+    """Writes the formats into a folder; returns each one's `Entry`.
+
+    Raises:
+        ExportError: If none is to stay.
+    """
+    expected = functools.cache(lambda logits_of: logits_of(job.trained, compare_on))
+    entries = {}
+    for name in plan.names:
+        format_ = FORMATS[name]
+        announce(f"Writing {format_.target}")
+        with _explained(format_.target):
+            FAMILIES[format_.family].write(job, format_.kind, folder / format_.target)
+        announce(f"Comparing {format_.target} with the Keras model")
+        with full_float32():
+            entry = _measured(
+                name, job, folder / format_.target, plan.limits[name], compare_on, expected
+            )
+        entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
+    if not any(entry.written for entry in entries.values()):
+        raise ExportError(f"Nothing was written: {explain(entries.values())}.")
+    return entries
 
 
-def _check_agreement(name, model, agreement):
-    if not agreement.within(TOLERANCE):
-        raise ExportError(
-            f"The {name} export of {model.name} does not agree with the Keras model, and nothing "
-            f"was written: {agreement}, while {TOLERANCE:.0e} of the largest logit is allowed."
+def _measured(name, job, path, min_agreement, compare_on, expected):
+    """The `Entry` of a file or folder that was written."""
+    format_ = FORMATS[name]
+    family = FAMILIES[format_.family]
+    agreement = compare(expected(family.expected), family.logits(path, compare_on))
+    calibrated_on = job.calibration if format_.kind == "int8" else None
+    return Entry(
+        format=name,
+        path=format_.target,
+        bytes=_size(path),
+        agreement=agreement,
+        min_agreement=min_agreement,
+        latency_ms=family.latency(path, compare_on.crops[0]),
+        batch_size=job.batch_size if format_.family == "tflite" else 1,
+        compared_on=f"{agreement.images:,} {compare_on.origin}",
+        calibrated_on=(f"{len(calibrated_on):,} {calibrated_on.origin}" if calibrated_on else None),
+        written=True,
+    )
+
+
+def explain(rejected):
+    """What is wrong with entries that do not agree with the Keras model, in one sentence."""
+    reasons = []
+    for entry in rejected:
+        allowed = (
+            f"{TOLERANCE:.0e} of the largest logit is allowed"
+            if entry.min_agreement is None
+            else f"{entry.min_agreement:.1%} of the likeliest classes must be the same"
         )
+        reasons.append(
+            f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
+            f"{allowed})"
+        )
+    return "; ".join(reasons)
 
 
-def _move(source, target):
-    """Moves a file or folder in place; what was there is gone, or stays if the move fails."""
-    if not os.path.lexists(target) or (source.is_file() and not target.is_dir()):
-        os.replace(source, target)
-        return
-    # Only a file can be replaced by a file in one step. Otherwise the old one moves to where the
-    # new one comes from, a temporary folder.
-    aside = source.with_name(f"{source.name}.replaced")
-    os.replace(target, aside)
+@contextlib.contextmanager
+def _explained(name):
+    """Turns what TensorFlow and the system say of a full disk into one sentence."""
     try:
-        os.replace(source, target)
-    except OSError:
-        os.replace(aside, target)
-        raise
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
+        raise OSError(f"{name} cannot be written, nothing was exported: {reason}.") from error
+
+
+def _with_earlier(entries, earlier):
+    """The entries of this export, and of an earlier one those whose files stay."""
+    staying = {name: earlier.entries[name] for name in FORMATS if _stays(name, earlier)}
+    written = {name: entry for name, entry in entries.items() if entry.written}
+    together = {**entries, **staying, **written}
+    return {name: together[name] for name in FORMATS if name in together}
+
+
+def _write_texts(trained, report, folder):
+    """The report, the model card and the class names."""
+    with _explained(REPORT_FILE):
+        for name, text in (
+            (CLASSES_FILE, class_names_text(trained.class_names)),
+            (REPORT_FILE, report.to_json()),
+            (CARD_FILE, model_card(trained, report)),
+        ):
+            (folder / name).write_bytes(text.encode())
+
+
+def _move_all(entries, folder, output_dir, earlier):
+    """Moves what was written in place; what was rejected goes, and so does another model's."""
+    for name, entry in entries.items():
+        target = output_dir / entry.path
+        if entry.written:
+            move_into_place(folder / entry.path, target)
+        elif os.path.lexists(target) and not _stays(name, earlier):
+            os.replace(target, folder / f"{entry.path}.replaced")
+    for name in (CLASSES_FILE, REPORT_FILE, CARD_FILE):
+        move_into_place(folder / name, output_dir / name)
+
+
+def _stays(name, earlier):
+    """Whether a form of an earlier export of the same weights is there."""
+    return earlier is not None and name in earlier.entries and earlier.entries[name].written
 
 
 def _size(path):

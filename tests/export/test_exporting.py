@@ -1,15 +1,22 @@
 import dataclasses
 import itertools
+import pathlib
 
+import forked
 import keras
 import numpy as np
 import pytest
 
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.export.agreement import TOLERANCE, compare
+from pit_keras.export.agreement import compare
 from pit_keras.export.exporting import ExportError, check_targets, export
+from pit_keras.export.formats import FORMATS, TOLERANCE
 from pit_keras.export.precision import in_float32
+from pit_keras.export.report import read_report
+from pit_keras.export.sample import take_sample
 from pit_keras.training.config import DataConfig
+
+TEXTS = {"report.json", "README.md", "classes.txt"}
 
 
 class DependsOnStaticBatch(keras.layers.Layer):
@@ -47,110 +54,240 @@ def contents(folder):
     }
 
 
-def test_both_formats_by_default(make_trained, tmp_path):
-    output_dir = tmp_path / "new" / "folder"
-    saved_model, tflite = export(make_trained("pit_ti_distilled"), output_dir)
-    assert (saved_model.format, saved_model.path) == ("saved_model", output_dir / "saved_model")
-    assert (tflite.format, tflite.path) == ("tflite", output_dir / "model.tflite")
-    assert {path.name for path in output_dir.iterdir()} == {"saved_model", "model.tflite"}
-    assert tflite.bytes == len(tflite.path.read_bytes())
-    assert saved_model.bytes == sum(map(len, contents(saved_model.path).values()))
-    for exported in (saved_model, tflite):
-        assert exported.agreement.images == 8
-        assert exported.agreement.within()
-        assert exported.agreement.top1_agreement == 1.0
+@pytest.fixture
+def sample(photographs):
+    """One piece of a photograph, for models of 32 x 32 pixels."""
+    return take_sample(photographs[:1], DataConfig(image_size=(32, 32)), "pieces")
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_files_the_report_and_the_card_come_together(make_trained, photographs, tmp_path):
+    output_dir, trained = tmp_path / "new" / "folder", make_trained("pit_ti_distilled")
+    sample, said = take_sample(photographs, trained.data, "pieces"), []
+    report = export(
+        trained, output_dir, ("saved_model", "tflite"), compare_on=sample, announce=said.append
+    )
+    assert names_in(output_dir) == {"saved_model", "model.tflite", *TEXTS}
+    assert read_report(output_dir) == report
+    saved_model, tflite = report.entries["saved_model"], report.entries["tflite"]
+    assert tflite.bytes == len((output_dir / tflite.path).read_bytes())
+    assert saved_model.bytes == sum(map(len, contents(output_dir / saved_model.path).values()))
+    for entry in (saved_model, tflite):
+        assert entry.agreement.images == 8
+        assert entry.agreement.top1_agreement == 1.0
+        assert entry.accepted
+        assert entry.written
+        assert all(0 < latency < 10_000 for latency in entry.latency_ms.values())
+    assert tflite.latency_ms.keys() == {"1", "2"}
+    assert (output_dir / "classes.txt").read_text().splitlines() == list(trained.class_names)
+    assert said[0] == "Writing saved_model"
+
+
+def test_by_default_all_is_written_that_can_be(sample, tmp_path):
+    report = export(classifier_with(keras.layers.ReLU()), tmp_path, compare_on=sample)
+    assert set(report.entries) == set(FORMATS) - {"tflite_int8"}
+    assert set(report.left_out) == {"tflite_int8"}
+    assert (
+        "32 or more images to be calibrated on, and there are 0" in report.left_out["tflite_int8"]
+    )
+    with pytest.raises(ValueError, match="tflite_int8 cannot be written: it needs 32 or more"):
+        export(classifier_with(keras.layers.ReLU()), tmp_path, ("tflite_int8",), compare_on=sample)
 
 
 @pytest.mark.parametrize(
-    ("layer", "formats", "wrong"),
+    ("layer", "wrong", "right"),
     [
-        (DependsOnStaticBatch, ("tflite", "saved_model"), "saved_model"),
-        (CountsItsCalls, ("tflite",), "tflite"),
+        (DependsOnStaticBatch, "saved_model", "tflite"),
+        (CountsItsCalls, "tflite", None),
     ],
 )
-def test_an_export_that_does_not_agree_changes_nothing(
-    tmp_path, photographs, layer, formats, wrong
-):
-    export(classifier_with(keras.layers.ReLU()), tmp_path / "old", images=photographs[:1])
+def test_what_does_not_agree_is_left_out(tmp_path, sample, layer, wrong, right):
+    export(classifier_with(keras.layers.ReLU()), tmp_path / "old", (wrong,), compare_on=sample)
     before = contents(tmp_path / "old")
-    assert {"model.tflite", "saved_model/saved_model.pb"} <= set(before)
     for output_dir in (tmp_path / "old", tmp_path / "new"):
-        with pytest.raises(ExportError, match=f"The {wrong} export of spoiled does not agree"):
+        with pytest.raises(ExportError, match=f"Nothing was written: {wrong} does not agree with"):
             export(
-                classifier_with(layer()), output_dir, formats, images=photographs, overwrite=True
+                classifier_with(layer()), output_dir, (wrong,), compare_on=sample, overwrite=True
             )
     assert contents(tmp_path / "old") == before
-    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(
-        path.name for path in [tmp_path / "old", *(tmp_path / "old").rglob("*")]
+    assert names_in(tmp_path) == {"old"}
+    if right:
+        report = export(
+            classifier_with(layer()),
+            tmp_path / "old",
+            (wrong, right),
+            compare_on=sample,
+            overwrite=True,
+        )
+        assert [entry.format for entry in report.rejected] == [wrong]
+        assert not report.entries[wrong].written
+        # The earlier file is of another model, so it does not stay.
+        assert names_in(tmp_path / "old") == {FORMATS[right].target, *TEXTS}
+
+
+def test_what_does_not_agree_can_be_forced(tmp_path, sample):
+    trained = classifier_with(DependsOnStaticBatch())
+    report = export(trained, tmp_path, ("saved_model",), compare_on=sample, force=True)
+    assert report.entries["saved_model"].written
+    assert report.rejected == [report.entries["saved_model"]]
+    assert (tmp_path / "saved_model").is_dir()
+    assert "below what was asked for" in (tmp_path / "README.md").read_text()
+
+
+def test_another_agreement_can_be_asked_for(tmp_path, photographs):
+    """A model whose two likeliest classes are all but equal, so that 16 bits may exchange them."""
+    trained = classifier_with(keras.layers.ReLU())
+    kernel, bias = trained.model.layers[-1].get_weights()
+    trained.model.layers[-1].set_weights([np.zeros_like(kernel), bias])
+    bias[3], bias[4] = 1.0, 1.0 + 1e-6
+    trained.model.layers[-1].set_weights([np.zeros_like(kernel), bias])
+    sample = take_sample(photographs, trained.data, "pieces")
+    formats = ("tflite_float16",)
+    with pytest.raises(ExportError, match=r"99.0% of the likeliest classes must be the same"):
+        export(trained, tmp_path, formats, compare_on=sample)
+    report = export(
+        trained, tmp_path, formats, compare_on=sample, min_agreement={"tflite_float16": 0.0}
     )
+    assert report.entries["tflite_float16"].agreement.top1_agreement == 0.0
+    assert report.entries["tflite_float16"].accepted
 
 
-def test_weights_that_are_not_finite_are_not_exported(tmp_path):
+def test_weights_that_are_not_finite_are_not_exported(tmp_path, sample):
     trained = classifier_with(keras.layers.ReLU())
     trained.model.weights[-1].assign(np.full(10, np.nan))
     with pytest.raises(ExportError, match="differ by at most nan"):
-        export(trained, tmp_path / "out", ("saved_model",))
+        export(trained, tmp_path / "out", ("saved_model",), compare_on=sample)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_there_is_replaced_only_on_request(make_trained, photographs, tmp_path):
-    trained, images = classifier_with(keras.layers.ReLU()), photographs[:1]
-    export(trained, tmp_path, images=images)
+def test_what_is_there_is_replaced_only_on_request(sample, tmp_path):
+    formats = ("saved_model", "tflite")
+    trained = classifier_with(keras.layers.ReLU())
+    export(trained, tmp_path, formats, compare_on=sample)
     before = contents(tmp_path)
     renamed = dataclasses.replace(trained, class_names=tuple("klmnopqrst"))
-    for formats in (("saved_model",), ("tflite",)):
+    for format_ in formats:
         with pytest.raises(FileExistsError, match="exists already"):
-            export(renamed, tmp_path, formats, images)
+            export(renamed, tmp_path, (format_,), compare_on=sample)
     assert contents(tmp_path) == before
-    export(renamed, tmp_path, images=images, overwrite=True)
+    export(renamed, tmp_path, formats, compare_on=sample, overwrite=True)
     after = contents(tmp_path)
-    assert after["saved_model/assets/classes.txt"] == b"k\nl\nm\nn\no\np\nq\nr\ns\nt\n"
+    assert after["saved_model/1/assets/classes.txt"] == b"k\nl\nm\nn\no\np\nq\nr\ns\nt\n"
     assert after["model.tflite"] != before["model.tflite"]
-    assert {path.name for path in tmp_path.iterdir()} == {"saved_model", "model.tflite"}
+    assert names_in(tmp_path) == {"saved_model", "model.tflite", *TEXTS}
+
+
+def test_a_form_of_the_same_weights_is_added(sample, tmp_path):
+    trained = classifier_with(keras.layers.ReLU())
+    first = export(trained, tmp_path, ("tflite",), compare_on=sample)
+    second = export(trained, tmp_path, ("tflite_float16",), compare_on=sample)
+    assert second.entries["tflite"] == first.entries["tflite"]
+    assert read_report(tmp_path) == second
+    assert set(second.entries) == {"tflite", "tflite_float16"}
+    other = classifier_with(keras.layers.ReLU())  # other random weights
+    with pytest.raises(ValueError, match=r"holds model.tflite of another model; export these anew"):
+        export(other, tmp_path, ("tflite_float16",), compare_on=sample, overwrite=True)
+    report = export(
+        other, tmp_path, ("tflite", "tflite_float16"), compare_on=sample, overwrite=True
+    )
+    assert read_report(tmp_path) == report
+
+
+@pytest.mark.parametrize("name", ["README.md", "report.json", "classes.txt"])
+def test_files_of_the_users_are_never_replaced(sample, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match=f"{name} was not written by pit-keras export"):
+            export(
+                classifier_with(keras.layers.ReLU()),
+                tmp_path,
+                ("tflite",),
+                compare_on=sample,
+                overwrite=overwrite,
+            )
+    assert contents(tmp_path) == {name: b"mine"}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"formats": ("onyx",)}, "Unknown format 'onyx'; known are saved_model, tflite"),
-        ({"images": []}, "There are no images"),
-        ({"images": [np.zeros((8, 8, 3), np.float32)]}, "must be uint8"),
-        ({"images": [np.zeros((8, 8), np.uint8)]}, r"got uint8 of shape \(8, 8\)"),
+        ({"formats": ()}, "No format to export to"),
+        ({"batch_size": 4}, "A batch size of 4 is of TFLite files, of which none"),
+        ({"min_agreement": {"saved_model": 0.9}}, "is held to 1e-04 of the largest logit"),
     ],
 )
-def test_bad_input_is_one_sentence(tmp_path, arguments, message):
+def test_bad_input_is_one_sentence(tmp_path, sample, arguments, message):
+    arguments = {"formats": ("saved_model",), "compare_on": sample, **arguments}
     with pytest.raises(ValueError, match=message):
         export(classifier_with(keras.layers.ReLU()), tmp_path / "out", **arguments)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_is_no_output_folder(tmp_path):
+def test_a_file_is_no_output_folder(tmp_path, sample):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(NotADirectoryError, match="is a file"):
-        export(classifier_with(keras.layers.ReLU()), tmp_path / "out")
+        export(classifier_with(keras.layers.ReLU()), tmp_path / "out", compare_on=sample)
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_replaced(
-    photographs, tmp_path
+    sample, tmp_path
 ):
-    trained, images = classifier_with(keras.layers.ReLU()), photographs[:1]
+    trained, formats = classifier_with(keras.layers.ReLU()), ("saved_model", "tflite")
     (tmp_path / "saved_model").symlink_to("nowhere")
     (tmp_path / "model.tflite").mkdir()
 
     with pytest.raises(OSError, match="/proc cannot be written to: "):
-        check_targets("/proc/new/folder")
+        check_targets("/proc/new/folder", formats)
     with pytest.raises(OSError, match="saved_model exists already; replace it with --overwrite"):
-        check_targets(tmp_path)
-    check_targets(tmp_path / "new" / "folder")
+        check_targets(tmp_path, formats)
+    check_targets(tmp_path / "new" / "folder", formats)
     assert len(list(tmp_path.iterdir())) == 2
 
-    export(trained, tmp_path, images=images, overwrite=True)
+    export(trained, tmp_path, formats, compare_on=sample, overwrite=True)
 
     assert not (tmp_path / "saved_model").is_symlink()
-    assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
+    assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
     assert (tmp_path / "model.tflite").is_file()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert names_in(tmp_path) == {"saved_model", "model.tflite", *TEXTS}
+
+
+# A file larger than the limit is what a full disk is: writing to it fails.
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {tests!r})
+import keras
+from pit_keras.export.agreement import real_images
+from test_exporting import DataConfig, classifier_with, export, take_sample
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+sample = take_sample(real_images()[:1], DataConfig(image_size=(32, 32)), "pieces")
+trained = classifier_with(keras.layers.ReLU())
+for name in sys.argv[2:]:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    try:
+        export(trained, sys.argv[1], (name,), compare_on=sample)
+    except OSError as error:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        print(error)
+"""
+
+
+def test_a_full_disk_is_told_and_nothing_stays(tmp_path):
+    script = tmp_path / "full.py"
+    script.write_text(FULL.format(tests=str(pathlib.Path(__file__).parent)))
+    formats = ("saved_model", "tflite")
+    done = forked.run_script(script, tmp_path / "out", *formats)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert "cannot be written, nothing was exported: " in line
+        assert "File too large" in line
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -168,8 +305,9 @@ def test_mixed_precision_is_exported_in_float32(make_trained, photographs, tmp_p
     np.testing.assert_array_equal(
         in_float32(trained).logits(photographs), reference.logits(photographs)
     )
-    for exported in export(trained, tmp_path, images=photographs[:2]):
-        assert exported.agreement.within()
+    sample = take_sample(photographs[:2], trained.data, "pieces")
+    report = export(trained, tmp_path, ("saved_model", "tflite"), compare_on=sample)
+    assert not report.rejected
 
 
 def test_a_float32_model_is_exported_as_it_is(make_trained):

@@ -1,0 +1,227 @@
+"""The model card: `README.md` of an export folder, made from the run and the export's report."""
+
+import json
+
+from pit_keras.export.formats import FORMATS, TOLERANCE
+from pit_keras.export.report import COLUMNS, REPORT_FILE
+from pit_keras.training.run_folder import RunFolder
+
+CARD_FILE = "README.md"
+MARK = "<!-- Written by pit-keras export; made anew by each. -->"
+MOST_CLASSES = 20  # named one by one
+
+PILLOW = """\
+import numpy as np
+from PIL import Image, ImageOps
+{imports}
+photo = Image.open("photo.jpg").convert("RGB")
+crop = ImageOps.fit(photo, ({width}, {height}), Image.Resampling.BICUBIC, bleed={bleed:.4g})
+"""
+
+
+def is_model_card(text):
+    """Whether a text was written by `model_card`, and not by hand."""
+    return text.startswith(MARK)
+
+
+def model_card(trained, report):
+    """The card as Markdown text.
+
+    Args:
+        trained: The `TrainedModel` that was exported; with its run folder the card says what it was
+            trained on, how, and how well it does.
+        report: The export's `Report`.
+    """
+    run = None if trained.folder is None else RunFolder(trained.folder)
+    parts = [
+        MARK,
+        _title(trained, report, run),
+        _files(report),
+        _use(trained, report),
+        _preprocessing(trained.data),
+        _data_and_recipe(trained, run),
+        _results(run),
+        _limits(trained, report),
+        _licence(report),
+    ]
+    return "\n".join(parts)
+
+
+def _title(trained, report, run):
+    model, names = report.model, trained.class_names
+    height, width = model["image_size"]
+    shown = ", ".join(f"`{name}`" for name in names[:MOST_CLASSES])
+    rest = "" if len(names) <= MOST_CLASSES else f" and {len(names) - MOST_CLASSES:,} more"
+    trained_on = "" if run is None else f", trained on `{run.read_config().data.dataset}`"
+    return (
+        f"# {model['name']}{trained_on}\n"
+        f"An image classifier of {model['parameters']:,} parameters. It looks at {height} x "
+        f"{width} pixels (height before width) and tells {len(names):,} classes apart: "
+        f"{shown}{rest}. "
+        "All of them, in the order of the outputs, are in `classes.txt`.\n"
+    )
+
+
+def _files(report):
+    head = f"| {' | '.join(COLUMNS)} |\n|---|{'--:|' * (len(COLUMNS) - 1)}"
+    rows = [f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in report.rows()]
+    forced = [f"`{entry.path}`" for entry in report.rejected if entry.written]
+    warning = (
+        f"\n**{', '.join(forced)}: below what was asked for, and written all the same.**\n"
+        if forced
+        else ""
+    )
+    written = [entry for entry in report.entries.values() if entry.written]
+    compared = " or ".join(dict.fromkeys(entry.compared_on for entry in written))
+    calibrated = "".join(
+        f" `{entry.path}` was calibrated on {entry.calibrated_on}."
+        for entry in written
+        if entry.calibrated_on
+    )
+    return (
+        "## Files\n"
+        + "\n".join([head, *rows])
+        + f"\n{warning}\nErrors are differences of logits from the Keras model's, on "
+        f'{compared}; "same top-1" is the share whose likeliest class is the same. '
+        "Milliseconds are medians of one call on the machine that exported, worth comparing with "
+        f"each other only.{calibrated} `{REPORT_FILE}` has all of it.\n"
+    )
+
+
+def _use(trained, report):
+    sections = [
+        f"`{entry.path}`:\n```python\n{_snippet(entry, trained)}```"
+        for entry in report.entries.values()
+        if entry.written
+    ]
+    return "## Use\nRun from this folder; none of it needs `pit_keras`.\n\n" + "\n\n".join(
+        [*sections, ""]
+    )
+
+
+def _snippet(entry, trained):
+    """A few lines of Python that print the likeliest class of photo.jpg."""
+    if FORMATS[entry.format].family == "saved_model":
+        return (
+            "import tensorflow as tf\n\n"
+            f'model = tf.saved_model.load("{entry.path}/1")\n'
+            'photo = tf.io.read_file("photo.jpg")\n'
+            'outputs = model.signatures["serve_bytes"](image_bytes=photo[None])\n'
+            'print(outputs["top_classes"][0, 0].numpy().decode())\n'
+        )
+    height, width = trained.data.image_size
+    bleed = (1 - trained.data.eval_crop) / 2
+    if FORMATS[entry.format].family == "tflite":
+        imports = "from ai_edge_litert.interpreter import Interpreter\n"
+        batch = "[None]" if entry.batch_size == 1 else f"[None].repeat({entry.batch_size}, axis=0)"
+        call = (
+            f'classify = Interpreter("{entry.path}", num_threads=2).get_signature_runner()\n'
+            f'logits = classify(images=np.asarray(crop){batch})["logits"]\n'
+        )
+    else:
+        imports = "from onnxruntime import InferenceSession\n"
+        call = (
+            f'session = InferenceSession("{entry.path}")\n'
+            '(logits,) = session.run(["logits"], {"images": np.asarray(crop)[None]})\n'
+        )
+    names = 'print(open("classes.txt", encoding="utf-8").read().splitlines()[logits[0].argmax()])\n'
+    return PILLOW.format(imports=imports, width=width, height=height, bleed=bleed) + call + names
+
+
+def _preprocessing(data):
+    height, width = data.image_size
+    return (
+        "## Preprocessing\n"
+        "RGB, 8 bits, as the file stores it: an orientation given in EXIF is not applied. The "
+        f"image is resized (bicubic, antialiased) until it covers {height} x {width} / "
+        f"{data.eval_crop:g}, and the middle {height} x {width} are what the model sees. These "
+        f"are normalised with mean {_numbers(data.mean)} and standard deviation "
+        f"{_numbers(data.std)} of values in 0..1. The SavedModel does all of this; the other files "
+        "take the crop as uint8 and normalise it.\n"
+    )
+
+
+def _data_and_recipe(trained, run):
+    if run is None:
+        return (
+            "## Data and recipe\nNot known: the model was exported from a single file, not from a "
+            "run folder.\n"
+        )
+    config = run.read_config()
+    data, training = config.data, config.training
+    start = config.model.weights or "random weights"
+    distilled = config.distillation
+    teacher = (
+        f", with `{distilled.teacher}` as teacher ({distilled.kind} distillation)"
+        if distilled.kind != "none"
+        else ""
+    )
+    mixing = [
+        name for name, on in (("MixUp", data.mixup_alpha), ("CutMix", data.cutmix_alpha)) if on
+    ]
+    augmentation = [
+        "random resized crops",
+        *(["horizontal flips"] if data.flip else []),
+        *(["RandAugment"] if data.rand_augment else []),
+        *(["random erasing"] if data.erasing else []),
+        *mixing,
+    ]
+    return (
+        "## Data and recipe\n"
+        f"Data set: `{data.dataset}`. Recipe: `{config.recipe}`, {training.epochs} epochs of "
+        f"batches of {training.images_of_update} from {start}{teacher}, seed {training.seed}; "
+        f"AdamP, learning rate {config.optimizer.learning_rate:g} for a batch of 512. "
+        f"Augmentation: {', '.join(augmentation)}. The run's `config.json` has every value.\n"
+    )
+
+
+def _results(run):
+    if run is None or not run.results.exists():
+        what = "The run has not ended" if run is not None else "Not known"
+        return f"## Results\n{what}: the Keras model's accuracy is not in this card.\n"
+    results = json.loads(run.results.read_text())
+    return (
+        "## Results\n"
+        f"The Keras model on the {results['images']:,} images of the `{results['split']}` split of "
+        f"`{results['dataset']}` (centre crop {results['eval_crop']:g}): top-1 "
+        f"{results['top1']:.2%}, top-5 {results['top5']:.2%}. The files' accuracy was not measured "
+        "by itself; the table above says how often they answer as the Keras model does.\n"
+    )
+
+
+def _limits(trained, report):
+    entries = [entry for entry in report.entries.values() if entry.written]
+    fewest = min(entry.agreement.images for entry in entries)
+    few = (
+        f" They were compared on only {fewest} images, so shares are coarse."
+        if fewest < 100
+        else ""
+    )
+    return (
+        "## Limits\n"
+        f"- It names one of its {len(trained.class_names):,} classes for every image, also for one "
+        "that shows none of them. The probabilities are not calibrated.\n"
+        "- It is as good as its data: on images of another kind (other cameras, light, framing) "
+        "its accuracy is unknown until it is measured there.\n"
+        f'- Files with a "same top-1" below 100% answer differently now and then; the others are '
+        f"within {TOLERANCE:.0e} of the largest logit.{few}\n"
+        "- Only the middle of a long image is seen.\n"
+    )
+
+
+def _licence(report):
+    stated = report.license or (
+        "Not stated by who exported it (`--license` says it). The software that made it, "
+        "pit_keras, is under Apache-2.0; that says nothing of the weights, for which the data's "
+        "terms may count"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    return (
+        f"## Licence\n{stated.rstrip('.')}.\n\nMade with {versions}. Architecture: Heo et al., "
+        "Rethinking Spatial Dimensions of Vision Transformers, ICCV 2021 (arXiv 2103.16302), or "
+        "what it compares with.\n"
+    )
+
+
+def _numbers(values):
+    return f"({', '.join(f'{value:g}' for value in values)})"

@@ -1,0 +1,177 @@
+"""What an export wrote and how closely each file agrees with the Keras model: `report.json`."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import pathlib
+
+from pit_keras.analysis.cost import count_parameters
+from pit_keras.export.agreement import Agreement
+from pit_keras.export.formats import FORMATS, TOLERANCE
+
+REPORT_FILE = "report.json"
+PACKAGES = ("pit_keras", "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx")
+COLUMNS = (
+    "file",
+    "MB",
+    "ms, 1 thread",
+    "ms, 2 threads",
+    "largest error",
+    "mean error",
+    "same top-1",
+    "images",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One exported form.
+
+    Attributes:
+        format: Its name in `FORMATS`.
+        path: The file or folder, relative to the export folder.
+        bytes: Its size.
+        agreement: How its logits differ from the Keras model's.
+        min_agreement: The share of equal likeliest classes that was asked for; None where the
+            logits must be within `TOLERANCE` of the largest.
+        latency_ms: Median milliseconds of one call, by threads: "1", "2", or "all" for what
+            TensorFlow uses by itself.
+        batch_size: Images of one call when the latency was measured.
+        compared_on: What the images were on which it was compared.
+        calibrated_on: What those were on which it was calibrated; None if it was not.
+        written: Whether it is in the folder. What does not agree is written only if forced.
+    """
+
+    format: str
+    path: str
+    bytes: int
+    agreement: Agreement
+    min_agreement: float | None
+    latency_ms: dict
+    batch_size: int
+    compared_on: str
+    calibrated_on: str | None
+    written: bool
+
+    @property
+    def accepted(self):
+        """Whether it agrees with the Keras model as closely as it should."""
+        if self.min_agreement is None:
+            return self.agreement.within(TOLERANCE)
+        return self.agreement.finite and self.agreement.top1_agreement >= self.min_agreement
+
+    def __str__(self):
+        return f"{self.path} ({self.bytes / 1e6:.1f} MB): {self.agreement}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Everything about one export folder.
+
+    Attributes:
+        model: Its name, classes, parameters, image size and the sha256 of its weights.
+        license: Of the weights; None if it is not said.
+        versions: Of the packages that took part.
+        entries: An `Entry` for each format, by its name.
+        left_out: Why formats that would be written by default are not, by their names.
+    """
+
+    model: dict
+    license: str | None
+    versions: dict
+    entries: dict
+    left_out: dict
+
+    @property
+    def rejected(self):
+        """The entries that are not as close to the Keras model as they should be."""
+        return [entry for entry in self.entries.values() if not entry.accepted]
+
+    def to_json(self):
+        """As JSON text; `from_json` is the inverse."""
+        content = dataclasses.asdict(self)
+        for name, entry in self.entries.items():
+            content["entries"][name]["accepted"] = entry.accepted
+        return json.dumps(content, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text):
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        try:
+            content = json.loads(text)
+            entries = {name: _entry(values) for name, values in content.pop("entries").items()}
+            return cls(**content, entries=entries)
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a report of an export: {error}") from error
+
+    def rows(self):
+        """The table: a row of texts for each form that is in the folder, in `COLUMNS`' order."""
+        return [_row(entry) for entry in self.entries.values() if entry.written]
+
+
+def describe_model(model):
+    """What a report says of a model; equal for equal weights of an equal architecture."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(f"{weight.path}{weight.shape}".encode())
+        digest.update(weight.numpy().tobytes())
+    return {
+        "name": model.name,
+        "parameters": count_parameters(model),
+        "classes": model.output_shape[-1],
+        "image_size": list(model.input_shape[1:3]),
+        "weights_sha256": digest.hexdigest(),
+    }
+
+
+def installed_versions():
+    """Versions of the packages that take part in an export, without those not installed."""
+    installed = {each.metadata["Name"] for each in importlib.metadata.distributions()}
+    return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
+
+
+def read_report(folder):
+    """The report of an export folder, or None if it holds none.
+
+    Raises:
+        ValueError: If its `report.json` is something else.
+    """
+    path = pathlib.Path(folder, REPORT_FILE)
+    if not path.exists():
+        return None
+    try:
+        return Report.from_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} was not written by pit-keras export; choose another folder ({error})."
+        ) from error
+
+
+def _entry(values):
+    fields = {name: value for name, value in values.items() if name != "accepted"}
+    if fields["format"] not in FORMATS:
+        raise KeyError(fields["format"])
+    return Entry(**{**fields, "agreement": Agreement(**fields["agreement"])})
+
+
+def _row(entry):
+    latency = entry.latency_ms
+    agreement = entry.agreement
+    one, two = (f"{latency[key]:.1f}" if key in latency else "" for key in ("1", "2"))
+    if "all" in latency:
+        two = f"{latency['all']:.1f} (all)"
+    return (
+        entry.path,
+        f"{entry.bytes / 1e6:.1f}",
+        one,
+        two,
+        f"{agreement.max_difference:.1e}",
+        f"{agreement.mean_difference:.1e}",
+        f"{agreement.top1_agreement:.1%}",
+        f"{agreement.images:,}",
+    )

@@ -1,0 +1,107 @@
+import dataclasses
+import json
+import math
+
+import keras
+import pytest
+
+from pit_keras.export.agreement import Agreement
+from pit_keras.export.report import (
+    COLUMNS,
+    REPORT_FILE,
+    Entry,
+    Report,
+    describe_model,
+    installed_versions,
+    read_report,
+)
+
+EXACT = Agreement(1e-6, 1e-7, scale=5.0, top1_agreement=1.0, images=200)
+CLOSE = Agreement(0.1, 0.02, scale=5.0, top1_agreement=0.98, images=200)
+
+
+def entry(name="tflite_int8", path="model_int8.tflite", agreement=CLOSE, share=0.97, **changes):
+    values = {"bytes": 2_345_678, "latency_ms": {"1": 9.87, "2": 5.43}, "batch_size": 1}
+    values |= {"compared_on": "200 images", "calibrated_on": None, "written": True, **changes}
+    return Entry(name, path, agreement=agreement, min_agreement=share, **values)
+
+
+def report(*entries):
+    by_name = {each.format: each for each in entries}
+    return Report({"name": "pit_ti"}, None, {"keras": "3"}, by_name, {"onnx": "not installed"})
+
+
+@pytest.mark.parametrize(
+    ("agreement", "share", "accepted"),
+    [
+        (CLOSE, 0.97, True),
+        (CLOSE, 0.98, True),
+        (CLOSE, 0.985, False),
+        (CLOSE, None, False),
+        (EXACT, None, True),
+        (dataclasses.replace(EXACT, max_difference=math.nan), 0.5, False),
+        (dataclasses.replace(EXACT, max_difference=math.inf), None, False),
+    ],
+)
+def test_what_is_accepted(agreement, share, accepted):
+    each = entry(agreement=agreement, share=share)
+    assert each.accepted == accepted
+    assert report(each).rejected == ([] if accepted else [each])
+
+
+def test_json_and_back(tmp_path):
+    before = report(
+        entry(), entry("saved_model", "saved_model", EXACT, None, latency_ms={"all": 1})
+    )
+    (tmp_path / REPORT_FILE).write_text(before.to_json())
+    assert read_report(tmp_path) == before
+    content = json.loads(before.to_json())
+    assert content["entries"]["tflite_int8"]["accepted"] is True
+    assert content["entries"]["tflite_int8"]["agreement"]["top1_agreement"] == 0.98
+    assert content["left_out"] == {"onnx": "not installed"}
+
+
+def test_no_report_is_none(tmp_path):
+    assert read_report(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"entries": {"a": {}}}', '{"entries": {"a": {"format": "onyx"}}}']
+)
+def test_something_else_is_refused(tmp_path, text):
+    (tmp_path / REPORT_FILE).write_text(text)
+    with pytest.raises(ValueError, match=r"report.json was not written by pit-keras export"):
+        read_report(tmp_path)
+
+
+def test_rows_are_those_of_what_is_there():
+    there, missing = entry(), entry("tflite", "model.tflite", written=False)
+    tensorflow = entry("saved_model", "saved_model", EXACT, None, latency_ms={"all": 12.34})
+    rows = report(there, missing, tensorflow).rows()
+    assert all(len(row) == len(COLUMNS) for row in rows)
+    assert rows == [
+        ("model_int8.tflite", "2.3", "9.9", "5.4", "1.0e-01", "2.0e-02", "98.0%", "200"),
+        ("saved_model", "2.3", "", "12.3 (all)", "1.0e-06", "1.0e-07", "100.0%", "200"),
+    ]
+
+
+def test_a_model_is_known_by_its_weights():
+    def model(units=3):
+        keras.utils.set_random_seed(0)
+        images = keras.Input((8, 9, 3))
+        pooled = keras.layers.GlobalAveragePooling2D()(images)
+        return keras.Model(images, keras.layers.Dense(units, name="d")(pooled), name="a")
+
+    description = describe_model(model())
+    assert description["image_size"] == [8, 9]
+    assert (description["parameters"], description["classes"]) == (12, 3)
+    assert describe_model(model()) == description
+    changed = model()
+    changed.weights[0].assign_add(changed.weights[0] * 1e-6)
+    assert describe_model(changed)["weights_sha256"] != description["weights_sha256"]
+
+
+def test_versions_are_of_what_is_installed():
+    versions = installed_versions()
+    assert versions["keras"] == keras.__version__
+    assert "pit_keras" in versions
