@@ -73,7 +73,7 @@ def test_an_export_that_does_not_agree_changes_nothing(
 ):
     export(classifier_with(keras.layers.ReLU()), tmp_path / "old", images=photographs[:1])
     before = contents(tmp_path / "old")
-    assert {"model.tflite", "saved_model/saved_model.pb"} <= set(before)
+    assert {"model.tflite", "saved_model/1/saved_model.pb"} <= set(before)
     for output_dir in (tmp_path / "old", tmp_path / "new"):
         with pytest.raises(ExportError, match=f"The {wrong} export of spoiled does not agree"):
             export(
@@ -104,7 +104,7 @@ def test_what_is_there_is_replaced_only_on_request(make_trained, photographs, tm
     assert contents(tmp_path) == before
     export(renamed, tmp_path, images=images, overwrite=True)
     after = contents(tmp_path)
-    assert after["saved_model/assets/classes.txt"] == b"k\nl\nm\nn\no\np\nq\nr\ns\nt\n"
+    assert after["saved_model/1/assets/classes.txt"] == b"k\nl\nm\nn\no\np\nq\nr\ns\nt\n"
     assert after["model.tflite"] != before["model.tflite"]
     assert {path.name for path in tmp_path.iterdir()} == {"saved_model", "model.tflite"}
 
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_repl
     export(trained, tmp_path, images=images, overwrite=True)
 
     assert not (tmp_path / "saved_model").is_symlink()
-    assert (tmp_path / "saved_model" / "saved_model.pb").is_file()
+    assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
     assert (tmp_path / "model.tflite").is_file()
     assert len(list(tmp_path.iterdir())) == 2
 
