@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import SIGNATURE
+from pit_keras.versioned_folder import find_saved_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +68,19 @@ def compare(expected, actual):
 
 
 def run_saved_model(path, images):
-    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes."""
-    loaded = tf.saved_model.load(str(path))  # its variables live as long as it does
+    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes.
+
+    Args:
+        path: Its folder, or the one that holds its versions.
+        images: The images.
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel.
+    """
+    folder = find_saved_model(path)
+    if folder is None:
+        raise FileNotFoundError(f"There is no SavedModel in {path}.")
+    loaded = tf.saved_model.load(str(folder))  # its variables live as long as it does
     serve = loaded.signatures[SIGNATURE]
     logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
     return np.concatenate(logits)

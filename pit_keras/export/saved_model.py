@@ -5,19 +5,36 @@ import tempfile
 
 import tensorflow as tf
 
-from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluation, resize_and_crop
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
+from pit_keras.export.warm_up import write_warm_up
+from pit_keras.models.features import pre_logits
+from pit_keras.versioned_folder import version_folder
 
 SIGNATURE = "serving_default"
+TOP = 5  # classes that are named for each image, or all if there are fewer
 
 
 def export_saved_model(trained, path):
     """Writes a SavedModel that takes images as they come from a file.
 
-    Its signature `serving_default` maps `images`, uint8 (B, H, W, 3) of any size, to `logits` and
-    `probabilities`, float32 (B, classes). Resizing, centre crop and normalisation are inside. The
-    class names are an asset, `assets/classes.txt`, one a line in the order of the logits; in Python
-    `tf.saved_model.load(path).classes.asset_path`. Nothing but TensorFlow is needed to use it.
+    The model lies in `version_folder(path)`, as TensorFlow Serving expects it. Resizing, centre
+    crop and normalisation are inside, and nothing but TensorFlow is needed to use it. Signatures:
+
+    - `serving_default`: `images`, uint8 (B, H, W, 3) of any size, to `logits` and `probabilities`,
+      float32 (B, classes), and to `top_classes`, strings (B, k), and `top_probabilities`, float32
+      (B, k), the likeliest k = min(5, classes), likeliest first;
+    - `serving_float`: the same for float32 `images` with values in 0..255;
+    - `serve_bytes`: the same for `image_bytes`, strings (B,) that each hold a JPEG or PNG file, of
+      different sizes too; the pixels are those of `data.preprocessing.decode`;
+    - `features`: `images`, uint8 (B, H, W, 3) of any size, to `features`, float32 (B, C), which
+      `pre_logits` describes. A model whose classifier `pre_logits` cannot tell does without.
+
+    Of the object that `tf.saved_model.load` gives, `serve` is one function for uint8 and float32
+    images, and `classes` and `preprocessing` are the assets `classes.txt`, one name a line in the
+    order of the logits, and `preprocessing.json`: `loaded.classes.asset_path` is the file's path.
+    TensorFlow Serving finds warm-up requests, see `write_warm_up`.
 
     Args:
         trained: A `TrainedModel` on Keras' TensorFlow backend.
@@ -26,33 +43,100 @@ def export_saved_model(trained, path):
     Raises:
         ValueError: If a class name holds a line break.
     """
+    texts = {
+        CLASSES_FILE: class_names_text(trained.class_names),
+        PREPROCESSING_FILE: preprocessing_text(trained.data),
+    }
+    serve, signatures = _functions(trained)
+    folder = version_folder(path)
+    with tempfile.TemporaryDirectory() as assets:
+        for name, text in texts.items():
+            pathlib.Path(assets, name).write_bytes(text.encode())
+        _save(
+            signatures,
+            trained.model,
+            folder,
+            serve=serve,
+            classes=tf.saved_model.Asset(pathlib.Path(assets, CLASSES_FILE)),
+            preprocessing=tf.saved_model.Asset(pathlib.Path(assets, PREPROCESSING_FILE)),
+        )
+    write_warm_up(folder, trained.model.name, trained.data.image_size)
 
-    def serve(images):
-        images = preprocess_evaluation(images, trained.data)
-        logits = trained.model(images, training=False)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
-    images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
-    with tempfile.TemporaryDirectory() as folder:
-        classes = pathlib.Path(folder, CLASSES_FILE)
-        classes.write_bytes(class_names_text(trained.class_names).encode())
-        save_function(serve, images, trained.model, path, classes=tf.saved_model.Asset(classes))
-
-
-def save_function(function, images, model, path, **trackables):
-    """Writes a SavedModel of one function of images.
+def save_function(function, images, model, path):
+    """Writes a SavedModel of one function of images, its signature `serving_default`.
 
     Args:
         function: Takes one tensor, returns a dictionary of tensors: the signature's outputs.
         images: The `tf.TensorSpec` of that tensor; its name is the signature's argument.
         model: The Keras model whose weights the function uses.
         path: The folder to write.
-        **trackables: Further attributes of the saved object, such as a `tf.saved_model.Asset`.
     """
+    function = tf.function(function, input_signature=[images], autograph=False)
+    _save({SIGNATURE: function}, model, path)
+
+
+def _save(signatures, model, path, **attributes):
     # `keras.export.ExportArchive` does the same, but has no place for an asset.
     module = tf.Module()
     module.weights = [weight.value for weight in model.weights]
-    for name, trackable in trackables.items():
-        setattr(module, name, trackable)
-    module.serve = tf.function(function, input_signature=[images], autograph=False)
-    tf.saved_model.save(module, str(path), signatures={SIGNATURE: module.serve})
+    for name, attribute in attributes.items():
+        setattr(module, name, attribute)
+    tf.saved_model.save(module, str(path), signatures=signatures)
+
+
+def _functions(trained):
+    """The function `serve`, of images of either type, and the signatures by name."""
+    data, model = trained.data, trained.model
+    names = tf.constant(trained.class_names)
+    crop_spec = tf.TensorSpec((*data.image_size, 3), tf.float32)
+
+    # A function of its own, so that the network is traced and stored once for all that share it.
+    @tf.function(autograph=False)
+    def classify(normalised):
+        logits = model(normalised, training=False)
+        probabilities = tf.nn.softmax(logits)
+        top = tf.math.top_k(probabilities, min(TOP, len(trained.class_names)))
+        return {
+            "logits": logits,
+            "probabilities": probabilities,
+            "top_classes": tf.gather(names, top.indices),
+            "top_probabilities": top.values,
+        }
+
+    @tf.function(autograph=False)
+    def serve(images):
+        return classify(preprocess_evaluation(images, data))
+
+    def crop(contents):
+        return resize_and_crop(decode(contents), data.image_size, data.eval_crop)
+
+    @tf.function(autograph=False)
+    def serve_bytes(image_bytes):
+        crops = tf.map_fn(crop, image_bytes, fn_output_signature=crop_spec)
+        return classify(normalise(crops, data.mean, data.std))
+
+    images = tf.TensorSpec((None, None, None, 3), tf.uint8, name="images")
+    float_images = tf.TensorSpec(images.shape, tf.float32, name="images")
+    signatures = {
+        SIGNATURE: serve.get_concrete_function(images),
+        "serving_float": serve.get_concrete_function(float_images),
+        "serve_bytes": serve_bytes.get_concrete_function(
+            tf.TensorSpec((None,), tf.string, name="image_bytes")
+        ),
+    }
+    features = _feature_model(model)
+    if features is not None:
+        describe = tf.function(
+            lambda images: {"features": features(preprocess_evaluation(images, data))},
+            autograph=False,
+        )
+        signatures["features"] = describe.get_concrete_function(images)
+    return serve, signatures
+
+
+def _feature_model(model):
+    try:
+        return pre_logits(model)
+    except ValueError:  # a model from elsewhere
+        return None

@@ -17,6 +17,7 @@ from pit_keras.models import create_model, list_models
 from pit_keras.models.precision import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
 from pit_keras.training.run_folder import RunFolder
+from pit_keras.versioned_folder import find_saved_model
 from pit_keras.weights.loading import NewHeadsWarning
 
 
@@ -46,8 +47,9 @@ def load_teacher(config, source):
             f"distillation.teacher_weights is {weights!r}, which is for a teacher by name; "
             f"{teacher} has its own."
         )
-    if (path / "saved_model.pb").is_file():
-        size, logits = _saved_model(path, len(source.class_names))
+    saved_model = find_saved_model(path)
+    if saved_model is not None:
+        size, logits = _saved_model(saved_model, len(source.class_names))
     elif path.is_dir() or path.suffix == ".keras":
         size, logits = _trained_model(path, config, source)
     elif teacher in list_models():

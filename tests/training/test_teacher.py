@@ -66,19 +66,21 @@ def test_a_keras_file_alone_is_taken_by_its_number_of_classes(config, source, tm
 
 def test_a_saved_model_teaches(config, source, tmp_path):
     model = network()
-    model.export(str(tmp_path / "saved"), verbose=False)
-    config.distillation.teacher = str(tmp_path / "saved")
-    teacher = load_teacher(config, source)
-    np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-5, atol=1e-6)
+    model.export(str(tmp_path / "saved" / "1"), verbose=False)
+    for folder in (tmp_path / "saved" / "1", tmp_path / "saved"):
+        config.distillation.teacher = str(folder)
+        teacher = load_teacher(config, source)
+        np.testing.assert_allclose(teacher(images()), model(images()), rtol=1e-5, atol=1e-6)
 
 
 def test_a_saved_model_with_its_own_preprocessing_is_refused(config, source, tmp_path):
     trained = load_trained_model(run_folder(tmp_path / "run", config, network()))
     export(trained, tmp_path / "out", formats=("saved_model",))
-    (saved,) = tmp_path.glob("out/*/saved_model.pb")
-    config.distillation.teacher = str(saved.parent)
-    with pytest.raises(ValueError, match="has its own preprocessing: give its run folder"):
-        load_teacher(config, source)
+    (saved,) = tmp_path.glob("out/*/*/saved_model.pb")
+    for folder in (saved.parent, saved.parent.parent):
+        config.distillation.teacher = str(folder)
+        with pytest.raises(ValueError, match="has its own preprocessing: give its run folder"):
+            load_teacher(config, source)
 
 
 def test_a_saved_model_of_other_classes_is_refused(config, source, tmp_path):
