@@ -251,11 +251,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_repl
     export(trained, tmp_path, formats, compare_on=sample, overwrite=True)
 
     assert not (tmp_path / "saved_model").is_symlink()
-<<<<<<< HEAD
     assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
-=======
-    assert (tmp_path / "saved_model" / "1" / "saved_model.pb").is_file()
->>>>>>> saved
     assert (tmp_path / "model.tflite").is_file()
     assert names_in(tmp_path) == {"saved_model", "model.tflite", *TEXTS}
 
