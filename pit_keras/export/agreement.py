@@ -3,11 +3,8 @@
 import dataclasses
 
 import numpy as np
-import tensorflow as tf
 
 from pit_keras.export.formats import TOLERANCE
-from pit_keras.export.saved_model import SIGNATURE
-from pit_keras.versioned_folder import find_saved_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,51 +64,6 @@ def compare(expected, actual):
     )
 
 
-def run_saved_model(path, images):
-    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes.
-
-    Args:
-        path: Its folder, or the one that holds its versions.
-        images: The images.
-
-    Raises:
-        FileNotFoundError: If there is no SavedModel.
-    """
-    folder = find_saved_model(path)
-    if folder is None:
-        raise FileNotFoundError(f"There is no SavedModel in {path}.")
-    loaded = tf.saved_model.load(str(folder))  # its variables live as long as it does
-    serve = loaded.signatures[SIGNATURE]
-    logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
-    return np.concatenate(logits)
-
-
-def run_tflite(path, images, threads=1):
-    """Logits (N, classes) of a TFLite file for uint8 images (H, W, 3) of the model's own size.
-
-    Raises:
-        ImportError: If LiteRT is not installed.
-    """
-    interpreter = _interpreter()(model_path=str(path), num_threads=threads)
-    classify = interpreter.get_signature_runner(SIGNATURE)
-    return np.concatenate([classify(images=image[np.newaxis])["logits"] for image in images])
-
-
-def tflite_sizes(path):
-    """Height and width of the image that a TFLite file takes, and its number of classes.
-
-    Raises:
-        ValueError: If LiteRT cannot load it.
-    """
-    try:
-        classify = _interpreter()(model_path=str(path)).get_signature_runner(SIGNATURE)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    _, height, width, _ = classify.get_input_details()["images"]["shape"]
-    _, classes = classify.get_output_details()["logits"]["shape"]
-    return (int(height), int(width)), int(classes)
-
-
 def real_images():
     """Eight pieces of scikit-learn's two photographs: uint8 (H, W, 3), wide, high and small."""
     from sklearn.datasets import load_sample_images  # takes a second to import
@@ -124,13 +76,3 @@ def real_images():
     ]
     photographs = load_sample_images().images  # each (427, 640, 3)
     return [photograph[window] for photograph in photographs for window in windows]
-
-
-def _interpreter():
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "Running a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
-        ) from error
-    return Interpreter

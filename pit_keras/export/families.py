@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.export.agreement import run_saved_model, run_tflite
 from pit_keras.export.formats import LEAST_CALIBRATION_IMAGES
-from pit_keras.export.latency import onnx_latency, saved_model_latency, tflite_latency
-from pit_keras.export.onnx_file import export_onnx, run_onnx
+from pit_keras.export.litert import run_tflite, tflite_latency
+from pit_keras.export.onnx_file import export_onnx, onnx_latency, run_onnx
 from pit_keras.export.sample import Sample
 from pit_keras.export.saved_model import export_saved_model
+from pit_keras.export.saved_model_running import run_saved_model, saved_model_latency
 from pit_keras.export.tflite import export_tflite
 
 THREADS = (1, 2)
@@ -57,7 +57,7 @@ def _write_saved_model(job, kind, path):
 
 def _write_tflite(job, kind, path):
     calibration = job.calibration.crops if kind == "int8" else None
-    export_tflite(job.trained, path, kind, job.batch_size, calibration, license=job.license)
+    export_tflite(job.trained, path, kind, job.batch_size, calibration, licence=job.license)
 
 
 def _write_onnx(job, kind, path):

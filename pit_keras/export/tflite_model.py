@@ -8,8 +8,8 @@ import zipfile
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import resize_and_crop
-from pit_keras.export.agreement import run_tflite, tflite_sizes
 from pit_keras.export.class_names import CLASSES_FILE
+from pit_keras.export.litert import run_tflite, tflite_sizes
 from pit_keras.export.tflite import PREPROCESSING_FILE
 
 

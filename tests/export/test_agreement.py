@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from pit_keras.export.agreement import TOLERANCE, compare, real_images
+from pit_keras.export.agreement import compare, real_images
+from pit_keras.export.formats import TOLERANCE
 
 EXPECTED = np.array([[1.0, -4.0], [3.0, 2.0]], np.float32)
 

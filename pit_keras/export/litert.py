@@ -1,0 +1,88 @@
+"""TFLite files as LiteRT runs them: their logits, their sizes and how long a call takes."""
+
+import itertools
+import time
+
+import numpy as np
+
+from pit_keras.export.saved_model import SIGNATURE
+
+_WARM_UP_CALLS = 3
+
+
+def run_tflite(path, images, threads=1):
+    """Logits (N, classes) of a TFLite file for uint8 images (H, W, 3) of the model's own size.
+
+    They are as many as there are images, whatever the batch of the file.
+
+    Raises:
+        ImportError: If LiteRT is not installed.
+    """
+    classify = _signature(path, threads)
+    batch = classify.get_input_details()["images"]["shape"][0]
+    logits = [classify(images=filled)["logits"][:count] for filled, count in batches(images, batch)]
+    return np.concatenate(logits)
+
+
+def tflite_latency(path, image, threads=1, calls=50):
+    """Median milliseconds of a call of a TFLite file; a call takes the whole batch of the file.
+
+    Args:
+        path: The file.
+        image: uint8 (H, W, 3) of the model's own size, for all images of the batch.
+        threads: Number of threads of LiteRT's.
+        calls: Number of timed calls, after a few that are not.
+
+    Raises:
+        ImportError: If LiteRT is not installed.
+    """
+    interpreter = _interpreter(path, threads)
+    interpreter.allocate_tensors()
+    (details,) = interpreter.get_input_details()
+    interpreter.set_tensor(details["index"], np.broadcast_to(image, details["shape"]))
+    seconds = []
+    for _ in range(_WARM_UP_CALLS + calls):
+        start = time.perf_counter()
+        interpreter.invoke()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds[_WARM_UP_CALLS:]))
+
+
+def tflite_sizes(path):
+    """Height and width of the images that a TFLite file takes, and its number of classes.
+
+    Raises:
+        ValueError: If LiteRT cannot load it.
+        ImportError: If LiteRT is not installed.
+    """
+    try:
+        classify = _signature(path)
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    _, height, width, _ = classify.get_input_details()["images"]["shape"]
+    _, classes = classify.get_output_details()["logits"]["shape"]
+    return (int(height), int(width)), int(classes)
+
+
+def batches(images, batch):
+    """Images (H, W, 3) in arrays (batch, H, W, 3), each with the number of images in it.
+
+    The last one is filled up with its last image.
+    """
+    images = iter(images)
+    while part := list(itertools.islice(images, batch)):
+        yield np.stack(part + part[-1:] * (batch - len(part))), len(part)
+
+
+def _signature(path, threads=1):
+    return _interpreter(path, threads).get_signature_runner(SIGNATURE)
+
+
+def _interpreter(path, threads):
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(
+            "Running a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
+        ) from error
+    return Interpreter(model_path=str(path), num_threads=int(threads))

@@ -1,0 +1,30 @@
+"""SavedModels as TensorFlow runs them: their logits and how long a call takes."""
+
+import numpy as np
+import tensorflow as tf
+
+from pit_keras.export.latency import CALLS, median_milliseconds
+from pit_keras.export.saved_model import SIGNATURE
+from pit_keras.versioned_folder import find_saved_model
+
+
+def run_saved_model(path, images):
+    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes."""
+    loaded = _load(path)  # its variables live as long as it does
+    serve = loaded.signatures[SIGNATURE]
+    logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
+    return np.concatenate(logits)
+
+
+def saved_model_latency(path, image, calls=CALLS):
+    """Median milliseconds of a call with one image, uint8 (H, W, 3), resizing included.
+
+    It runs on as many threads as TensorFlow has in this process.
+    """
+    loaded = _load(path)
+    serve, images = loaded.signatures[SIGNATURE], tf.constant(image[np.newaxis])
+    return median_milliseconds(lambda: serve(images=images)["logits"].numpy(), calls)
+
+
+def _load(path):
+    return tf.saved_model.load(str(find_saved_model(path)))
