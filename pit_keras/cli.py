@@ -465,6 +465,7 @@ def _print_report(report, output_dir):
     from pit_keras.export.report import COLUMNS
 
     table = Table(*COLUMNS, box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[1:]:
         column.justify = "right"
     for row in report.rows():

@@ -89,14 +89,19 @@ def _files(report):
 
 
 def _use(trained, report):
-    sections = [
-        f"`{entry.path}`:\n```python\n{_snippet(entry, trained)}```"
-        for entry in report.entries.values()
-        if entry.written
-    ]
-    return "## Use\nRun from this folder; none of it needs `pit_keras`.\n\n" + "\n\n".join(
-        [*sections, ""]
-    )
+    """A program for each family; TFLite files differ in their names only."""
+    alike = {}
+    for entry in report.entries.values():
+        if entry.written:
+            alike.setdefault((FORMATS[entry.format].family, entry.batch_size), []).append(entry)
+    sections = []
+    for first, *others in alike.values():
+        same = ", ".join(f"`{entry.path}`" for entry in others)
+        sections.append(
+            f"`{first.path}`{f' (the same lines run {same})' if same else ''}:\n"
+            f"```python\n{_snippet(first, trained)}```\n"
+        )
+    return "## Use\nRun from this folder; none of it needs `pit_keras`.\n\n" + "\n".join(sections)
 
 
 def _snippet(entry, trained):
@@ -133,9 +138,9 @@ def _preprocessing(data):
     return (
         "## Preprocessing\n"
         "RGB, 8 bits, as the file stores it: an orientation given in EXIF is not applied. The "
-        f"image is resized (bicubic, antialiased) until it covers {height} x {width} / "
-        f"{data.eval_crop:g}, and the middle {height} x {width} are what the model sees. These "
-        f"are normalised with mean {_numbers(data.mean)} and standard deviation "
+        "image is resized (bicubic, antialiased), its aspect kept, and the model sees the middle "
+        f"{height} x {width} pixels: {data.eval_crop:.1%} of the short side. These are normalised "
+        f"with mean {_numbers(data.mean)} and standard deviation "
         f"{_numbers(data.std)} of values in 0..1. The SavedModel does all of this; the other files "
         "take the crop as uint8 and normalise it.\n"
     )
@@ -190,11 +195,10 @@ def _results(run):
 
 
 def _limits(trained, report):
-    entries = [entry for entry in report.entries.values() if entry.written]
-    fewest = min(entry.agreement.images for entry in entries)
+    counts = [entry.agreement.images for entry in report.entries.values() if entry.min_agreement]
     few = (
-        f" They were compared on only {fewest} images, so shares are coarse."
-        if fewest < 100
+        f" They were compared on only {min(counts)} images, so shares are coarse."
+        if counts and min(counts) < 100
         else ""
     )
     return (
