@@ -1,0 +1,142 @@
+"""ONNX: one file for ONNX Runtime, OpenVINO and others that read this format."""
+
+import importlib
+import re
+import statistics
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from pit_keras.data.preprocessing import normalise
+from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
+
+OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
+WARM_UP_CALLS = 3
+
+
+def export_onnx(trained, path):
+    """Writes a float32 ONNX file that takes images of the model's own size.
+
+    It maps `images`, uint8 (B, H, W, 3) for any B, to `logits`, float32 (B, classes). The
+    normalisation is inside; resizing and cropping are not. The file's `metadata_props` hold the
+    class names, one a line in the order of the logits, as `classes.txt`, and the whole of the
+    preprocessing as `preprocessing.json`.
+
+    Args:
+        trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
+        path: The file to write.
+
+    Raises:
+        ValueError: If a class name holds a line break.
+        ImportError: If a package of the extra `onnx` is not installed.
+    """
+    metadata = {
+        CLASSES_FILE: class_names_text(trained.class_names),
+        PREPROCESSING_FILE: preprocessing_text(trained.data),
+    }
+    onnx, fusion = _package("onnx"), _package("pit_keras.export.onnx_fusion")
+    model = fusion.fused(_convert(trained))
+    model.graph.name, model.graph.doc_string = trained.model.name, ""
+    _name_by_order(model.graph)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def run_onnx(path, images, threads=1):
+    """Logits (N, classes) of an ONNX file for uint8 images (H, W, 3) of the model's own size.
+
+    Raises:
+        ImportError: If ONNX Runtime is not installed.
+    """
+    classify = _classifier(path, threads)
+    return np.concatenate([classify(image[np.newaxis]) for image in images])
+
+
+def onnx_latency(path, image, threads, calls):
+    """Median milliseconds of a call of an ONNX file with one image.
+
+    Args:
+        path: The file.
+        image: uint8 (H, W, 3) of the model's own size.
+        threads: Of ONNX Runtime.
+        calls: How many are timed, after a few that are not.
+
+    Raises:
+        ImportError: If ONNX Runtime is not installed.
+    """
+    classify, batch = _classifier(path, threads), np.asarray(image)[np.newaxis]
+    seconds = []
+    for _ in range(WARM_UP_CALLS + calls):
+        start = time.perf_counter()
+        classify(batch)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds[WARM_UP_CALLS:])
+
+
+def _convert(trained):
+    """The network with its normalisation as an `onnx.ModelProto`, as tf2onnx writes it."""
+    data = trained.data
+
+    @tf.function(autograph=False)
+    def classify(images):
+        images = normalise(images, data.mean, data.std)
+        return {"logits": trained.model(images, training=False)}
+
+    model, _ = _package("tf2onnx").convert.from_function(
+        classify,
+        input_signature=[tf.TensorSpec((None, *data.image_size, 3), tf.uint8, name="images")],
+        opset=OPSET,
+        custom_op_handlers={"Erfc": (_erfc, [])},
+    )
+    return model
+
+
+def _name_by_order(graph):
+    """Names that are the same each time: tf2onnx counts names through the life of a process."""
+    names = {"": ""}  # an input that is left out
+    names |= {value.name: value.name for value in (*graph.input, *graph.output)}
+    for index, node in enumerate(graph.node):
+        scope = re.sub(r"(_+\d+)?(:\d+)?(?=/|$)", "", node.output[0])
+        node.name = f"{scope}_{index}"
+        for position, name in enumerate(node.input):
+            node.input[position] = names.setdefault(name, f"constant_{len(names)}")
+        for position, name in enumerate(node.output):
+            node.output[position] = names.setdefault(name, f"{node.name}:{position}")
+    for tensor in graph.initializer:
+        tensor.name = names[tensor.name]
+    graph.initializer.sort(key=lambda tensor: int(tensor.name.rpartition("_")[2]))
+    del graph.value_info[:]  # runtimes infer these shapes themselves
+
+
+def _erfc(context, node, *_):
+    """Writes erfc(x), of which ONNX has no operation, as 1 - erf(x)."""
+    node.type = "Erf"
+    (output,) = node.output
+    one = context.make_const(f"{node.name}_one", np.float32(1)).output[0]
+    context.insert_new_node_on_output(
+        "Sub", output, inputs=[one, output], name=f"{node.name}_complement"
+    )
+
+
+def _classifier(path, threads):
+    """A function of uint8 images (B, H, W, 3) that gives logits (B, classes)."""
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
+def _package(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        missing = (error.name or name).partition(".")[0]
+        raise ImportError(
+            f"ONNX files need the package {missing}: pip install pit_keras[onnx]."
+        ) from error
