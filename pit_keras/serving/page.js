@@ -8,6 +8,7 @@ const part = (id) => document.getElementById(id);
 const address = `/v1/models/${document.body.dataset.model}`;
 
 let facts = null; // what the server tells about its model
+let learning = null; // the promise of them
 let turn = 0; // number of the picture; what an earlier one waits for comes too late
 let instances = null; // the picture, as requests have it
 let explanations = new Map(); // of the picture, by stage
@@ -30,8 +31,15 @@ async function ask(path, content) {
   return answer;
 }
 
-async function learnFacts() {
-  if (facts) return;
+function learnFacts() {
+  learning ??= learn().catch((error) => {
+    learning = null; // once more with the next picture
+    throw error;
+  });
+  return learning;
+}
+
+async function learn() {
   facts = await ask("/metadata");
   const { classes, image_size: [height, width], attention } = facts.model;
   part("about").textContent = `${classes} classes, images of ${width} × ${height} pixels`;
@@ -67,6 +75,7 @@ function encoded(file) {
 async function look(file) {
   const mine = ++turn;
   clear();
+  document.body.classList.add("looking");
   say("Looking …");
   try {
     if (!file.size) throw new Error("The file is empty.");
@@ -183,7 +192,7 @@ function showAttention({ attention }) {
   const sum = values.reduce((total, value) => total + value, 0);
   part("share").textContent =
     `Each cell's share of the attention in ${attention.block}; together ${percent(sum)}, ` +
-    "the rest goes to the token itself.";
+    "the rest goes to class tokens.";
 }
 
 function colourOf(share) {
@@ -223,6 +232,10 @@ function given(transfer) {
   return Boolean(file);
 }
 
+async function changeShown() {
+  await explain().then(showAttention, (error) => say(error.message, true));
+}
+
 part("file").addEventListener("change", (event) => {
   given(event.target);
   event.target.value = ""; // so that the same file can be chosen once more
@@ -242,9 +255,5 @@ document.addEventListener("drop", (event) => {
 });
 part("stage").addEventListener("change", changeStage);
 for (const id of ["head", "shown"]) part(id).addEventListener("change", changeShown);
-
-async function changeShown() {
-  if (instances) showAttention(await explain());
-}
 
 learnFacts().catch((error) => say(error.message, true));
