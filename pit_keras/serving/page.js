@@ -214,7 +214,7 @@ function percentage(share) {
 }
 
 function megabytes(bytes) {
-  return `${(bytes / 1e6).toFixed(0)} MB at most`;
+  return `${Number((bytes / 1e6).toPrecision(2))} MB at most`;
 }
 
 function element(kind, name, text = "") {

@@ -3,8 +3,10 @@
 import base64
 import contextlib
 import io
+import json
 import pathlib
 import re
+import socket
 import tempfile
 import time
 
@@ -64,6 +66,27 @@ def _port(process, log):
             return int(served[1])
         time.sleep(0.05)
     raise AssertionError(f"The server ended: {log.read_text()}")
+
+
+def connected(server):
+    """A connection to a server, on which nothing was sent."""
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.settimeout(60)
+    return connection
+
+
+def begun(server, contents):
+    """A connection with half a request that has its place, and the other half."""
+    body = json.dumps({"instances": [b64(contents)]}).encode()
+    head = (
+        f"POST {ADDRESS}:predict HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
+    )
+    connection = connected(server)
+    connection.sendall(head.encode())
+    assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.sendall(body[:100])
+    return connection, body[100:]
 
 
 def b64(contents):
