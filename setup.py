@@ -22,7 +22,8 @@ TRAIN = [
 ]
 EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
-DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6"]
+SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
+DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
 
 setup(
     name="pit_keras",
@@ -33,13 +34,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
-    package_data={"pit_keras": ["imagenet_classes.txt"]},
+    package_data={"pit_keras": ["imagenet_classes.txt"], "pit_keras.serving": ["page.*"]},
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
     extras_require={
         "train": TRAIN,
         "export": EXPORT,
         "convert": CONVERT,
-        "dev": sorted({*TRAIN, *EXPORT, *CONVERT, *DEV}),
+        "serve": SERVE,
+        "dev": sorted({*TRAIN, *EXPORT, *CONVERT, *SERVE, *DEV}),
     },
     entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},
 )

@@ -1,4 +1,4 @@
-"""The command `pit-keras`: look at models and runs, use a trained one, measure, convert, export."""
+"""The command `pit-keras`: look at models and runs, use, measure, convert, export, serve them."""
 
 import argparse
 import contextlib
@@ -50,7 +50,15 @@ def _warnings_in_one_sentence():
 def _parser():
     parser = argparse.ArgumentParser(prog="pit-keras", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_models, _add_runs, _add_predict, _add_evaluate, _add_convert, _add_export):
+    for add in (
+        _add_models,
+        _add_runs,
+        _add_predict,
+        _add_evaluate,
+        _add_convert,
+        _add_export,
+        _add_serve,
+    ):
         add(commands)
     return parser
 
@@ -185,6 +193,37 @@ def _add_export(commands):
     command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
+def _add_serve(commands):
+    command = _command(commands, "serve", serve, "try a model in a browser and over HTTP")
+    command.add_argument(
+        "--model", required=True, help="a run folder, a .keras file or an exported .tflite file"
+    )
+    command.add_argument(
+        "--classes", metavar="FILE", help="class names, one a line (default: the model's own)"
+    )
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve at (default 127.0.0.1: for this machine alone; 0.0.0.0: for all)",
+    )
+    command.add_argument(
+        "--port", type=_port, default=8501, help="default 8501; 0: one that is free"
+    )
+    command.add_argument(
+        "--name", help="what addresses call the model (default: as its folder or file)"
+    )
+    for option, default, help_ in (
+        ("--max_batch", 8, "images that the model sees at once"),
+        ("--max_queue", 32, "images in the server; more are refused with 503"),
+        ("--max_request_mb", 16, "size of a request"),
+        ("--max_pixels", 50_000_000, "height times width of an image"),
+        ("--timeout", 30, "seconds that a client has to send a request"),
+    ):
+        command.add_argument(
+            option, type=_positive, default=default, help=f"{help_} (default {default})"
+        )
+
+
 def _command(commands, name, run, summary):
     command = commands.add_parser(
         name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
@@ -219,6 +258,12 @@ def _images_for_calibration(text):
 def _positive(text):
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number, 1 or more; got {text!r}")
+    return int(text)
+
+
+def _port(text):
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"must be a number from 0 to 65535; got {text!r}")
     return int(text)
 
 
@@ -487,6 +532,35 @@ def _status():
         yield status.update
 
 
+def serve(options):
+    """Serves a model over HTTP until it is interrupted."""
+    try:
+        from pit_keras.serving import server
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"serve needs the package {error.name}: pip install pit_keras[serve]."
+        ) from error
+    from pit_keras.serving.limits import Limits
+
+    name = server.model_name(options.model, options.name)
+    limits = Limits(
+        max_batch=options.max_batch,
+        max_queue=options.max_queue,
+        max_request_bytes=1_000_000 * options.max_request_mb,
+        max_pixels=options.max_pixels,
+        timeout=options.timeout,
+    )
+    with server.bind(options.host, options.port) as listener:
+        server.run(_network(options), name, listener, limits)
+
+
+def _network(options):
+    """A model of either kind, ready for serving."""
+    from pit_keras.serving.networks import KerasNetwork, TFLiteNetwork
+
+    return (TFLiteNetwork if _is_tflite(options.model) else KerasNetwork)(_classifier(options))
+
+
 def _image_files(arguments):
     """The files among the arguments, and those in the folders among them."""
     paths = []
@@ -523,8 +597,8 @@ def _classifier(options):
 def _trained(options):
     if _is_tflite(options.model):
         raise ValueError(
-            f"--model={options.model} is a TFLite file, which only predict takes; give the run "
-            "folder or the .keras file that it was exported from."
+            f"--model={options.model} is a TFLite file, which only predict and serve take; give "
+            "the run folder or the .keras file that it was exported from."
         )
     from pit_keras.evaluation.trained_model import load_trained_model
 

@@ -1,8 +1,12 @@
-"""Comparisons with PyTorch run where it is installed; elsewhere golden files stand in for it."""
+"""Comparisons with PyTorch run where it is installed; elsewhere golden files stand in for it.
+
+The page of `pit-keras serve` is tested where there is a browser.
+"""
 
 import importlib.util
 import os
 import pathlib
+import shutil
 import signal
 import sys
 
@@ -34,5 +38,7 @@ if _missing("jax") and _missing("torch"):
     collect_ignore += ["models/test_backends.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["training/test_optimizer_live.py"]
+if _missing("playwright") or shutil.which("chromium") is None:
+    collect_ignore += ["serving/test_browser.py"]
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent / "golden"))

@@ -367,7 +367,10 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
             ["predict", "--model={nameless}", "{pictures}"],
             "nameless/classes.txt, which should hold",
         ),
-        (["evaluate", "--model=x.tflite"], "x.tflite is a TFLite file, which only predict takes"),
+        (
+            ["evaluate", "--model=x.tflite"],
+            "x.tflite is a TFLite file, which only predict and serve",
+        ),
         (["evaluate", "--model={pictures}/b.jpg"], "b.jpg is not a model; give a run folder or a"),
         (["evaluate", "--model={run}", "--output=nowhere/x.json"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--output=/proc/x.json"], "=/proc/x.json cannot be written"),

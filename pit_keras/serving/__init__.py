@@ -1,0 +1,1 @@
+"""A small HTTP server for trying a model: TensorFlow Serving's REST API and one page."""

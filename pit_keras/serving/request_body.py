@@ -1,0 +1,154 @@
+"""The body of a request: read within limits, and the images that its JSON holds."""
+
+import base64
+import binascii
+import dataclasses
+import json
+
+import anyio
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+INPUT = "image_bytes"
+SIGNATURES = ("serving_default", "serve_bytes")
+
+# A few brackets and commas for each instance, and some more. What has many is no request of ours,
+# and would cost many times its size once it is parsed.
+_STRUCTURE = b"{[,"
+_STRUCTURE_PER_INSTANCE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What a request asks for.
+
+    Attributes:
+        images: Encoded images, one for each instance.
+        columnar: Whether it asks in columns ("inputs") and not in rows ("instances").
+        stage: Number of the stage whose attention is asked for, or None.
+    """
+
+    images: list[bytes]
+    columnar: bool
+    stage: int | None = None
+
+
+async def read_body(request, limits):
+    """Reads a request's body.
+
+    Raises:
+        HTTPException: 413 if it is larger than allowed, as soon as that is known; 408 if it does
+            not arrive in time; 400 if the client leaves.
+    """
+    too_large = HTTPException(
+        413, f"The request is larger than the {limits.max_request_bytes:,} bytes that are allowed."
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limits.max_request_bytes:
+        raise too_large
+    body = bytearray()
+    try:
+        with anyio.fail_after(limits.timeout):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.max_request_bytes:
+                    raise too_large
+    except TimeoutError:
+        raise HTTPException(
+            408, f"The request did not arrive within {limits.timeout:g} seconds."
+        ) from None
+    except ClientDisconnect:
+        raise HTTPException(400, "The client left before its request was complete.") from None
+    return bytes(body)
+
+
+def parse(body, most_instances, explain=False):
+    """The images of a request in the form of TensorFlow Serving's REST API.
+
+    `{"instances": [INSTANCE, ...]}`, where each is `{"b64": "..."}` or `{"image_bytes": {"b64":
+    "..."}}`; or `{"inputs": COLUMN}`, where the column is a list of `{"b64": "..."}` or
+    `{"image_bytes": [...]}` with such a list.
+
+    Args:
+        body: Bytes.
+        most_instances: How many a request may have.
+        explain: Whether a "stage" may be asked for.
+
+    Returns:
+        An `Asked`.
+
+    Raises:
+        HTTPException: 400; the sentence says what is wrong and where.
+    """
+    content = _json(body, most_instances)
+    known = {"instances", "inputs", "signature_name", *(["stage"] if explain else [])}
+    unknown = sorted(content.keys() - known)
+    if unknown:
+        raise _bad(
+            f"There is no {json.dumps(unknown[0])} here; there is {', '.join(sorted(known))}."
+        )
+    signature = content.get("signature_name", SIGNATURES[0])
+    if signature not in SIGNATURES:
+        raise _bad(
+            f"There is no signature {json.dumps(signature)}; signatures are "
+            f"{' and '.join(SIGNATURES)}."
+        )
+    stage = content.get("stage")
+    if stage is not None and type(stage) is not int:
+        raise _bad(f'"stage" must be a whole number; got {json.dumps(stage)}.')
+    images, columnar = _images(content, most_instances)
+    return Asked(images, columnar, stage)
+
+
+def _json(body, most_instances):
+    """The object that the body is."""
+    if not body.strip():
+        raise _bad('The request is empty; send {"instances": [{"b64": "..."}]}.')
+    structure = sum(body.count(character) for character in _STRUCTURE)
+    if structure > _STRUCTURE_PER_INSTANCE * (most_instances + 4):
+        raise _bad(
+            f"The request holds too many values: at most {most_instances} instances are allowed, "
+            'and each is an encoded image, {"b64": "..."}, not its pixels.'
+        )
+    try:
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _bad(f"The request is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise _bad('The request must be an object such as {"instances": [{"b64": "..."}]}.')
+    return content
+
+
+def _refuse_constant(name):
+    raise ValueError(f"{name} is not a value of JSON")
+
+
+def _images(content, most_instances):
+    """Encoded images and whether they came as a column."""
+    if ("instances" in content) == ("inputs" in content):
+        raise _bad('The request must have either "instances" or "inputs".')
+    columnar = "inputs" in content
+    where = "inputs" if columnar else "instances"
+    items = content[where]
+    if columnar and isinstance(items, dict) and items.keys() == {INPUT}:
+        items, where = items[INPUT], f"inputs.{INPUT}"
+    if not isinstance(items, list) or not items:
+        raise _bad(f'"{where}" must be a list of one or more {{"b64": "..."}}.')
+    if len(items) > most_instances:
+        raise _bad(f'"{where}" has {len(items)} images, and at most {most_instances} are allowed.')
+    return [_image(item, f"{where}[{index}]") for index, item in enumerate(items)], columnar
+
+
+def _image(item, where):
+    if isinstance(item, dict) and item.keys() == {INPUT}:
+        item = item[INPUT]
+    if not isinstance(item, dict) or item.keys() != {"b64"} or not isinstance(item["b64"], str):
+        raise _bad(f'{where} must be {{"b64": "..."}}, the image file\'s bytes in base64.')
+    try:
+        return base64.b64decode(item["b64"], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _bad(f"{where} is not base64: {error}.") from None
+
+
+def _bad(sentence):
+    return HTTPException(400, sentence)

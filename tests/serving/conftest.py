@@ -1,0 +1,47 @@
+"""A small model with random weights in a file, and pictures to show it."""
+
+import pytest
+from servers import encoded
+
+import pit_keras
+from pit_keras.evaluation.trained_model import load_trained_model
+from pit_keras.export.agreement import real_images
+
+CLASS_NAMES = ("cat", "Größe", "猫", "<b>two words</b>", *(f"class {index}" for index in range(6)))
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """`model.keras`, a distilled PiT of three stages for images of 32 x 40, and `classes.txt`."""
+    folder = tmp_path_factory.mktemp("model")
+    model = pit_keras.create_model(
+        "pit_ti_distilled",
+        input_shape=(32, 40, 3),
+        classes=len(CLASS_NAMES),
+        patch_size=4,
+        stride=2,
+        head_dim=8,
+        depths=(1, 2, 1),
+    )
+    model.save(folder / "model.keras")
+    (folder / "classes.txt").write_text("\n".join(CLASS_NAMES))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(model_folder):
+    return load_trained_model(model_folder / "model.keras", CLASS_NAMES)
+
+
+@pytest.fixture(scope="session")
+def photographs():
+    return real_images()
+
+
+@pytest.fixture(scope="session")
+def files(photographs):
+    """The photographs as bytes of files, six JPEG and two PNG."""
+    return [
+        encoded(image, "PNG" if index % 4 == 3 else "JPEG")
+        for index, image in enumerate(photographs)
+    ]
