@@ -20,7 +20,14 @@ TRAIN = [
     "matplotlib>=3.8",
     "pillow>=10.0",
 ]
-EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
+EXPORT = [
+    "tensorflow>=2.18",
+    "ai-edge-litert>=2.0",
+    "ai-edge-quantizer>=0.10",
+    "scikit-learn>=1.3",
+    "pillow>=10.0",
+]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
 DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
@@ -39,9 +46,10 @@ setup(
     extras_require={
         "train": TRAIN,
         "export": EXPORT,
+        "onnx": [*EXPORT, *ONNX],
         "convert": CONVERT,
         "serve": SERVE,
-        "dev": sorted({*TRAIN, *EXPORT, *CONVERT, *SERVE, *DEV}),
+        "dev": sorted({*TRAIN, *EXPORT, *ONNX, *CONVERT, *SERVE, *DEV}),
     },
     entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},
 )

@@ -2,18 +2,16 @@
 
 import importlib
 import re
-import statistics
-import time
 
 import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.latency import CALLS, median_milliseconds
 from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
-WARM_UP_CALLS = 3
 
 
 def export_onnx(trained, path):
@@ -57,7 +55,7 @@ def run_onnx(path, images, threads=1):
     return np.concatenate([classify(image[np.newaxis]) for image in images])
 
 
-def onnx_latency(path, image, threads, calls):
+def onnx_latency(path, image, threads=1, calls=CALLS):
     """Median milliseconds of a call of an ONNX file with one image.
 
     Args:
@@ -70,12 +68,7 @@ def onnx_latency(path, image, threads, calls):
         ImportError: If ONNX Runtime is not installed.
     """
     classify, batch = _classifier(path, threads), np.asarray(image)[np.newaxis]
-    seconds = []
-    for _ in range(WARM_UP_CALLS + calls):
-        start = time.perf_counter()
-        classify(batch)
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds[WARM_UP_CALLS:])
+    return median_milliseconds(lambda: classify(batch), calls)
 
 
 def _convert(trained):

@@ -9,7 +9,11 @@ from pit_keras.versioned_folder import find_saved_model
 
 
 def run_saved_model(path, images):
-    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes."""
+    """Logits (N, classes) of a SavedModel for a list of uint8 images (H, W, 3) of any sizes.
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel at the path.
+    """
     loaded = _load(path)  # its variables live as long as it does
     serve = loaded.signatures[SIGNATURE]
     logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
@@ -27,4 +31,7 @@ def saved_model_latency(path, image, calls=CALLS):
 
 
 def _load(path):
-    return tf.saved_model.load(str(find_saved_model(path)))
+    folder = find_saved_model(path)
+    if folder is None:
+        raise FileNotFoundError(f"There is no SavedModel in {path}.")
+    return tf.saved_model.load(str(folder))
