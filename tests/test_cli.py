@@ -17,6 +17,8 @@ from PIL import Image
 import pit_keras
 from pit_keras.cli import main
 from pit_keras.data.sources import open_source
+from pit_keras.export.formats import FORMATS
+from pit_keras.export.report import read_report
 from pit_keras.imagenet import class_names
 from pit_keras.training.recipes import recipe
 from pit_keras.training.trainer import Trainer
@@ -203,13 +205,18 @@ def test_evaluate_gives_the_runs_own_results(run, capsys, tmp_path):
 
 
 def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures, capsys, tmp_path):
-    out = printed(capsys, "export", f"--model={run}", f"--output_dir={tmp_path / 'out'}")
-    assert [line.split(" ")[0] for line in out.splitlines()[-2:]] == [
-        str(tmp_path / "out/saved_model"),
-        str(tmp_path / "out/model.tflite"),
-    ]
-    assert out.count("the logits of 32 images differ by at most") == 2
-    assert out.count("100.0% of the likeliest classes are the same") == 2
+    arguments = ["export", f"--model={run}", f"--output_dir={tmp_path / 'out'}", "--license=MIT"]
+    # The run is hardly trained: its likeliest classes are all but as likely as the next.
+    limits = "--min_agreement", "tflite_dynamic=0.7", "tflite_int8=0.7"
+    printed(capsys, *arguments, *limits)
+    report = read_report(tmp_path / "out")
+    assert set(report.entries) == set(FORMATS)
+    assert not report.rejected
+    assert report.license == "MIT"
+    assert report.entries["saved_model"].compared_on.startswith("32 images of the validation part")
+    int8 = report.entries["tflite_int8"]
+    assert int8.compared_on == "256 images of the validation part of digits"
+    assert int8.calibrated_on == "128 images of the training part of digits"
     of_keras = printed(capsys, "predict", f"--model={run / 'model.keras'}", pictures)
     of_tflite = printed(capsys, "predict", f"--model={tmp_path / 'out/model.tflite'}", pictures)
     for a, b in zip(of_keras.splitlines(), of_tflite.splitlines(), strict=True):
@@ -222,12 +229,37 @@ def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
     lone = tmp_path / "lone.keras"
     lone.write_bytes((run / "model.keras").read_bytes())
     arguments = ["export", f"--model={lone}", "--format", "tflite"]
-    out = printed(capsys, *arguments)
-    assert "the logits of 8 images" in out
-    out = printed(capsys, *arguments, "--overwrite", "--images", *pictures.glob("*.[pj]*"))
-    assert "the logits of 2 images" in out
-    out = printed(capsys, *arguments, "--overwrite", "--images", pictures)
-    assert "the logits of 3 images" in out
+
+    def compared_on(*more):
+        printed(capsys, *arguments, *more)
+        return read_report(tmp_path / "export").entries["tflite"].compared_on
+
+    assert compared_on() == "8 pieces of two photographs"
+    images = "--overwrite", "--images", *pictures.glob("*.[pj]*")
+    assert compared_on(*images) == "2 images given"
+    assert compared_on("--overwrite", "--images", pictures) == "3 images given"
+    one_set = "--overwrite", "--dataset=digits", "--compare_on=40"
+    assert compared_on(*one_set) == "40 images of the validation part of digits"
+
+
+def test_what_cannot_be_exported_is_told_and_the_rest_is_written(run, pictures, capsys, tmp_path):
+    lone = tmp_path / "lone.keras"
+    lone.write_bytes((run / "model.keras").read_bytes())
+    many = tmp_path / "many"
+    many.mkdir()
+    for index in range(40):
+        shutil.copy(pictures / "b.jpg", many / f"{index}.jpg")
+    arguments = ["export", f"--model={lone}", "--format", "tflite_int8", "tflite_dynamic"]
+    with pytest.raises(SystemExit, match="tflite_int8 cannot be written: it needs 32 or more"):
+        printed(capsys, *arguments)
+    limits = "--min_agreement", "tflite_int8=1.0", "tflite_dynamic=0.7"
+    with pytest.raises(SystemExit) as ending:  # calibrated on one picture, compared on digits
+        printed(capsys, *arguments, *limits, f"--calibration_images={many}", "--dataset=digits")
+    assert str(ending.value).startswith("error: Not written: tflite_int8 does not agree with")
+    assert "100.0% of the likeliest classes must be the same" in str(ending.value)
+    assert "--force writes it all the same" in str(ending.value)
+    assert (tmp_path / "export/model_dynamic.tflite").exists()
+    assert not (tmp_path / "export/model_int8.tflite").exists()
 
 
 def test_all_is_every_image_of_a_data_set_even_one_a_class(run, capsys, tmp_path):
@@ -379,6 +411,16 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),
         (["export", "--model={run}", "--output_dir={exported}"], "replace it with --overwrite"),
         (["export", "--model={run}", "--images={empty}"], "holds no .jpg, .jpeg, .png files"),
+        (["export", "--model={run}", "--format=onyx"], "Unknown format 'onyx'; known are saved"),
+        (
+            ["export", "--model={run}", "--min_agreement", "tflite=0.9"],
+            "tflite computes what the Keras model does and is held to",
+        ),
+        (
+            ["export", "--model={run}", "--calibration_images={pictures}"],
+            "--calibration_images gives 3 images; int8 needs 32 or more.",
+        ),
+        (["export", "--model={other}"], "other has no model.keras yet; give a run folder"),
         (["predict", "--model={run}", "--output={pictures}/a.png", "{pictures}"], "is one of the"),
         (
             ["predict", "--model={run}", "--classes={pictures}/notes.txt", "{pictures}"],
