@@ -55,10 +55,10 @@ def int8_products(model, samples):
     for product in _PRODUCTS:
         recipe.add_static_config(".*", product, _BITS, _BITS)
     recipe.add_dynamic_config(_CLASSIFIERS, "FULLY_CONNECTED", _BITS)
-    # `Quantizer.calibrate` has moving averages instead, which clip what is rare.
-    calibrator = Calibrator(model, num_threads=1, qsv_update_func=min_max_update)
     quantizer = Quantizer(model, recipe.get_quantization_recipe())
     with contextlib.redirect_stderr(io.StringIO()):  # not all progress bars can be switched off
+        # `Quantizer.calibrate` has moving averages instead, which clip what is rare.
+        calibrator = Calibrator(model, num_threads=1, qsv_update_func=min_max_update)
         calibrator.calibrate({SIGNATURE: list(samples)}, recipe)
         result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
     return bytes(result.quantized_model)
