@@ -11,14 +11,15 @@ from pit_keras.data.preprocessing import normalise
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite_metadata import with_metadata
-from pit_keras.export.tflite_quantization import calibrated_int8, check_calibration, dynamic_int8
+from pit_keras.export.tflite_quantization import check_calibration, int8_products, samples
+from pit_keras.models.layers import has_transformer_blocks
 
 # What is in the file, by kind. The values are sentences for the file's description.
 TFLITE_KINDS = {
     "float32": "in float32",
     "float16": "with weights in float16, computed in float32 where a device has nothing better",
     "dynamic": "with weights in int8 and activations quantised while it runs",
-    "int8": "with matrix products in int8, calibrated on images, and all else in float32",
+    "int8": "with matrix products in int8, calibrated on images",
 }
 PREPROCESSING_FILE = "preprocessing.json"
 
@@ -40,7 +41,8 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
         path: The file to write.
         kind: One of `TFLITE_KINDS`: `float32`; `float16`, half the size; `dynamic`, a quarter of
-            it; `int8`, a quarter of it too, which needs `calibration`.
+            it; `int8`, a quarter of it too, which needs `calibration`: see
+            `int8_products`. Of a convolutional network all operations are in int8.
         batch: Number of images that the file takes at once.
         calibration: For `int8` alone, images such as the model will see: uint8 (N, H, W, 3) of the
             model's size, N at least 32. `data.preprocessing.resize_and_crop` makes them.
@@ -49,15 +51,11 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
     Raises:
         ValueError: If the kind is unknown, the batch is not a positive integer, the calibration
             images are not fit or not asked for, or a class name holds a line break.
-        ImportError: If LiteRT is not installed, or for `dynamic` and `int8` ai-edge-quantizer.
+        ImportError: If LiteRT is not installed, or for `int8` ai-edge-quantizer.
     """
     _check(trained, kind, batch, calibration)
     path, names = pathlib.Path(path), class_names_text(trained.class_names)
-    model = _convert(trained, batch, half=kind == "float16")
-    if kind == "dynamic":
-        model = dynamic_int8(model)
-    elif kind == "int8":
-        model = calibrated_int8(model, calibration, batch)
+    model = _convert(trained, kind, batch, calibration)
     description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
     path.write_bytes(with_metadata(model, trained.model.name, description, licence))
     with zipfile.ZipFile(path, "a") as archive:
@@ -81,8 +79,9 @@ def _check(trained, kind, batch, calibration):
         raise ValueError(f"Calibration images are for the kind int8; {kind} has no use for them.")
 
 
-def _convert(trained, batch, half):
+def _convert(trained, kind, batch, calibration):
     data = trained.data
+    selective = kind == "int8" and has_transformer_blocks(trained.model)
 
     def classify(images):
         images = normalise(images, data.mean, data.std)
@@ -95,7 +94,12 @@ def _convert(trained, batch, half):
         # Not `from_concrete_functions`: it does not freeze the variables of a Keras 3 model, and
         # the result computes NaN.
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if half:
+        if kind != "float32" and not selective:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if kind == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+        elif kind == "int8" and not selective:
+            # The whole of a convolutional network holds in int8.
+            converter.representative_dataset = lambda: samples(calibration, batch)
+        model = converter.convert()
+    return int8_products(model, samples(calibration, batch)) if selective else model

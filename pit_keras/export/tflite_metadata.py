@@ -39,17 +39,21 @@ def with_metadata(model, name, description, licence=None):
     """
     try:
         from ai_edge_litert import schema_py_generated as schema
+        from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
     except ImportError as error:
         raise ImportError(
             "Writing a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
         ) from error
-    content = schema.ModelT.InitFromPackedBuf(model)
-    metadata = np.frombuffer(_metadata(name, description, licence), np.uint8)
+    content = read_model_from_bytearray(model)
+    metadata = _metadata(name, description, licence)
     content.metadata = [
         *(content.metadata or []),
         schema.MetadataT(name=METADATA_NAME, buffer=len(content.buffers)),
     ]
     content.buffers.append(schema.BufferT(data=metadata))
+    for buffer in content.buffers:
+        if buffer.data is not None:  # of an array the builder takes all bytes at once
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
     builder = _AlignedBuilder(len(model))
     builder.Finish(content.Pack(builder), file_identifier=b"TFL3")
     return bytes(builder.Output())

@@ -1,10 +1,10 @@
-"""Matrix products of a TFLite file in 8-bit integers, by ai-edge-quantizer.
+"""A transformer's matrix products in 8-bit integers, by ai-edge-quantizer.
 
-Only the products with weights become integers: FULLY_CONNECTED and CONV_2D, with a scale for each
-output channel. All else stays float32. LayerNorm, softmax, GELU, the residual stream and the
+Only the products with weights become integers, FULLY_CONNECTED and CONV_2D, with a scale for each
+output channel; all else stays float32. LayerNorm, softmax, GELU, the residual stream and the
 products within the attention lose too much in 8 bits, and integers there cut the graph into pieces
 that LiteRT's CPU library, XNNPACK, cannot join: the whole of a PiT in int8 is both wrong and slow.
-`benchmarks/quantisation.py` measures these and other ways.
+`benchmarks/quantisation.py` measures this and the other ways.
 """
 
 import contextlib
@@ -18,47 +18,55 @@ from pit_keras.export.saved_model import SIGNATURE
 MIN_CALIBRATION_IMAGES = 32
 
 _PRODUCTS = ("FULLY_CONNECTED", "CONV_2D")
-# Where operations are told apart by name, it is that of their output. The converter calls the
-# output of the whole model by the second name.
+# The quantizer tells operations apart by the names of their outputs. The converter calls the output
+# of the whole model by the second name.
 _CLASSIFIERS = "head|StatefulPartitionedCall"
 _BITS = 8
 
 
-def dynamic_int8(model):
-    """Weights in int8; activations are quantised while it runs, each row with a range of its own.
+def int8_products(model, samples):
+    """Weights of the products, their inputs and their outputs in int8.
+
+    Their ranges reach from the smallest to the largest value that the samples bring about. The
+    classifiers alone measure their inputs while they run and give float32: logits beyond those of
+    the samples would be clipped.
 
     Args:
         model: Bytes of a float32 TFLite file.
+        samples: See `samples`.
+
+    Returns:
+        Bytes of another.
 
     Raises:
         ImportError: If ai-edge-quantizer is not installed.
     """
-    quantizer = _quantizer(model)
-    for operation in _PRODUCTS:
-        quantizer.add_dynamic_config(".*", operation, _BITS)
-    return _quantised(quantizer)
+    try:
+        from ai_edge_quantizer.calibrator import Calibrator
+        from ai_edge_quantizer.quantizer import Quantizer
+        from ai_edge_quantizer.recipe_manager import RecipeManager
+        from ai_edge_quantizer.utils.qsv_utils import min_max_update
+    except ImportError as error:
+        raise ImportError(
+            "A TFLite file of the kind int8 needs the package ai-edge-quantizer: pip install "
+            "pit_keras[export]."
+        ) from error
+    recipe = RecipeManager()
+    for product in _PRODUCTS:
+        recipe.add_static_config(".*", product, _BITS, _BITS)
+    recipe.add_dynamic_config(_CLASSIFIERS, "FULLY_CONNECTED", _BITS)
+    quantizer = Quantizer(model, recipe.get_quantization_recipe())
+    with contextlib.redirect_stderr(io.StringIO()):  # not all progress bars can be switched off
+        # `Quantizer.calibrate` has moving averages instead, which clip what is rare.
+        calibrator = Calibrator(model, num_threads=1, qsv_update_func=min_max_update)
+        calibrator.calibrate({SIGNATURE: list(samples)}, recipe)
+        result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
+    return bytes(result.quantized_model)
 
 
-def calibrated_int8(model, calibration, batch):
-    """Weights and the products' inputs and outputs in int8, with ranges known beforehand.
-
-    The ranges reach from the smallest to the largest value that the calibration images bring about.
-    The classifiers are quantised as in `dynamic_int8`: logits beyond the calibration's would be
-    clipped.
-
-    Args:
-        model: Bytes of a float32 TFLite file.
-        calibration: See `check_calibration`.
-        batch: Number of images that the file takes at once.
-
-    Raises:
-        ImportError: If ai-edge-quantizer is not installed.
-    """
-    quantizer = _quantizer(model)
-    for operation in _PRODUCTS:
-        quantizer.add_static_config(".*", operation, _BITS, _BITS)
-    quantizer.add_dynamic_config(_CLASSIFIERS, "FULLY_CONNECTED", _BITS)
-    return _quantised(quantizer, _ranges(quantizer, model, calibration, batch))
+def samples(calibration, batch):
+    """Calibration images as arguments of the model's signature, `batch` at once."""
+    return ({"images": images} for images, _ in batches(calibration, batch))
 
 
 def check_calibration(calibration, image_size):
@@ -71,54 +79,15 @@ def check_calibration(calibration, image_size):
     if calibration is None:
         raise ValueError(
             f"The kind int8 needs calibration images: {expected}, at least "
-            f"{MIN_CALIBRATION_IMAGES} of those that the model is for."
+            f"{MIN_CALIBRATION_IMAGES} such as the model will see."
         )
     calibration = np.asarray(calibration)
     if calibration.dtype != np.uint8 or calibration.shape[1:] != (*image_size, 3):
         raise ValueError(
-            f"Calibration images must be {expected}, the model's own size; got "
+            f"Calibration images must be {expected}, of the model's own size; got "
             f"{calibration.dtype} of shape {calibration.shape}."
         )
     if len(calibration) < MIN_CALIBRATION_IMAGES:
         raise ValueError(
             f"Calibration needs at least {MIN_CALIBRATION_IMAGES} images, not {len(calibration)}."
         )
-
-
-def _quantizer(model):
-    try:
-        from ai_edge_quantizer.quantizer import Quantizer
-    except ImportError as error:
-        raise ImportError(
-            "TFLite files of the kinds dynamic and int8 need the package ai-edge-quantizer: pip "
-            "install pit_keras[export]."
-        ) from error
-    return Quantizer(model)
-
-
-def _ranges(quantizer, model, calibration, batch):
-    """The smallest and largest value of each tensor, {name: {"min": ..., "max": ...}}."""
-    from ai_edge_quantizer.calibrator import Calibrator
-    from ai_edge_quantizer.recipe_manager import RecipeManager
-    from ai_edge_quantizer.utils.qsv_utils import min_max_update
-
-    recipe = RecipeManager()
-    recipe.load_quantization_recipe(quantizer.get_quantization_recipe())
-    # `Quantizer.calibrate` has moving averages instead, which clip what is rare: the largest error
-    # of a logit was four times as large.
-    calibrator = Calibrator(model, num_threads=1, qsv_update_func=min_max_update)
-    samples = [{"images": images} for images, _ in batches(calibration, batch)]
-    with _without_progress_bars():
-        calibrator.calibrate({SIGNATURE: samples}, recipe)
-    return calibrator.get_model_qsvs()
-
-
-def _quantised(quantizer, ranges=None):
-    with _without_progress_bars():
-        result = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    return bytes(result.quantized_model)
-
-
-def _without_progress_bars():
-    # Not all of them can be switched off.
-    return contextlib.redirect_stderr(io.StringIO())

@@ -470,11 +470,16 @@ def check_can_recompute(model):
     Raises:
         ValueError: If the model has no `TransformerBlock`.
     """
-    if not any(isinstance(layer, TransformerBlock) for layer in model.layers):
+    if not has_transformer_blocks(model):
         raise ValueError(
             f"The model {model.name!r} has no transformer blocks to be recomputed; "
             "PiT and ViT have them."
         )
+
+
+def has_transformer_blocks(model):
+    """Whether a model is made of `TransformerBlock`, as PiT and ViT are."""
+    return any(isinstance(layer, TransformerBlock) for layer in model.layers)
 
 
 def attention_weights(query, key):

@@ -13,6 +13,13 @@ CLASS_NAMES = ("cat", "Größe", "猫", "two words", *(f"class {index}" for inde
 OVERRIDES = {
     "pit": {"patch_size": 4, "stride": 2, "head_dim": 8, "depths": (1, 2, 1)},
     "vit": {"patch_size": 4, "stride": 4, "head_dim": 8, "depth": 2},
+    "resnet50": {"base_width": 8, "depths": (1, 1, 1, 1)},
+    "regnety": {
+        "stage_widths": (8, 8, 16, 16),
+        "depths": (1, 1, 1, 1),
+        "group_width": 8,
+        "stem_width": 8,
+    },
 }
 
 

@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import pit_keras
@@ -12,7 +13,7 @@ from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.litert import run_tflite
-from pit_keras.export.tflite import export_tflite
+from pit_keras.export.tflite import TFLITE_KINDS, export_tflite
 from pit_keras.export.tflite_model import load_tflite_model
 from pit_keras.training.config import DataConfig
 
@@ -21,6 +22,55 @@ def crops_of(images, data):
     """What a device would hand over: uint8 images of the model's own size."""
     crops = [resize_and_crop(image, data.image_size, data.eval_crop) for image in images]
     return [crop.numpy().astype(np.uint8) for crop in crops]
+
+
+# Differences of logits, as a share of the largest, that a kind's rounding explains.
+ROUNDING = {"float32": TOLERANCE, "float16": 2e-3, "dynamic": 4e-2, "int8": 8e-2}
+OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+TYPES = {code: name for name, code in vars(schema.TensorType).items()}
+
+
+def calibration_of(images, data):
+    """The images' crops, moved to the side by several distances: 32 of 8."""
+    crops = crops_of(images, data)
+    return np.stack([np.roll(crop, shift, axis=1) for crop in crops for shift in range(0, 12, 3)])
+
+
+@pytest.fixture(scope="module")
+def exported(make_trained, photographs, tmp_path_factory):
+    """Gives a small model and the file that it was written to, each made once."""
+    folder, models, written = tmp_path_factory.mktemp("tflite"), {}, set()
+
+    def give(name, kind, batch=1):
+        if name not in models:
+            models[name] = make_trained(name)
+        trained, path = models[name], folder / f"{name}_{kind}_{batch}.tflite"
+        if path not in written:
+            calibration = calibration_of(photographs, trained.data) if kind == "int8" else None
+            export_tflite(trained, path, kind, batch, calibration, licence="CC-BY-4.0")
+            written.add(path)
+        return trained, path
+
+    return give
+
+
+def operations(path):
+    """Name, input types and output types of each operation in a file."""
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    (graph,) = model.subgraphs
+
+    def types(indices):
+        return [TYPES[graph.tensors[index].type] for index in indices]
+
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    return [
+        (
+            OPERATIONS[codes[operation.opcodeIndex]],
+            types(operation.inputs),
+            types(operation.outputs),
+        )
+        for operation in graph.operators
+    ]
 
 
 def assert_agrees(trained, path, images):
@@ -46,12 +96,6 @@ def test_computes_what_the_keras_model_does(make_trained, photographs, tmp_path,
         "serving_default": {"inputs": ["images"], "outputs": ["logits"]}
     }
     assert_agrees(trained, path, photographs)
-
-
-def test_the_smallest_model_in_full(photographs, tmp_path):
-    trained = TrainedModel(pit_keras.create_model("pit_ti"), ("class",) * 1000, DataConfig())
-    export_tflite(trained, tmp_path / "model.tflite")
-    assert_agrees(trained, tmp_path / "model.tflite", photographs[::4])  # one of each
 
 
 def test_pooling_is_a_depthwise_convolution_and_gelu_one_operation(make_trained, tmp_path, capsys):
@@ -97,8 +141,104 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
         load_tflite_model(path)
 
 
-def test_the_same_model_gives_the_same_file(make_trained, tmp_path):
-    trained, paths = make_trained("vit_ti"), [tmp_path / "a.tflite", tmp_path / "b.tflite"]
-    for path in paths:
-        export_tflite(trained, path)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
+@pytest.mark.parametrize("kind", TFLITE_KINDS)
+@pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti"])
+def test_every_kind_agrees_with_built_in_operations_alone(exported, photographs, name, kind):
+    trained, path = exported(name, kind)
+    logits = run_tflite(path, crops_of(photographs, trained.data))
+    assert compare(trained.logits(photographs), logits).within(ROUNDING[kind])
+    assert "CUSTOM" not in {operation for operation, _, _ in operations(path)}
+
+
+@pytest.mark.parametrize("kind", TFLITE_KINDS)
+@pytest.mark.parametrize("name", ["resnet50", "regnety_160"])
+def test_convolutional_networks_too(exported, photographs, name, kind):
+    trained, path = exported(name, kind)
+    logits = run_tflite(path, crops_of(photographs, trained.data))
+    assert compare(trained.logits(photographs), logits).within(ROUNDING[kind])
+    products = [inputs for operation, inputs, _ in operations(path) if operation == "CONV_2D"]
+    assert all((inputs[0] == "INT8") == (kind == "int8") for inputs in products)
+
+
+def test_int8_is_the_products_alone(exported):
+    listed = operations(exported("pit_ti_distilled", "int8")[1])
+    assert [entry for entry in listed if entry[0] == "CONV_2D"] == [
+        ("CONV_2D", ["INT8", "INT8", "INT32"], ["INT8"])
+    ]
+    *products, first, second = [entry for entry in listed if entry[0] == "FULLY_CONNECTED"]
+    assert len(products) == 4 * 4 + 2  # of four blocks, and for the class tokens of two poolings
+    for _, inputs, outputs in products:
+        assert (inputs, outputs) == (["INT8", "INT8", "INT32"], ["INT8"])
+    for _, inputs, outputs in (first, second):  # the classifiers, whose logits nothing may clip
+        assert (inputs, outputs) == (["FLOAT32", "INT8", "FLOAT32"], ["FLOAT32"])
+    others = [entry for entry in listed if entry[0] in ("RSQRT", "SOFTMAX", "GELU", "BATCH_MATMUL")]
+    assert {operation for operation, _, _ in others} == {
+        "RSQRT",
+        "SOFTMAX",
+        "GELU",
+        "BATCH_MATMUL",
+    }
+    assert all({*inputs, *outputs} == {"FLOAT32"} for _, inputs, outputs in others)
+
+
+@pytest.mark.parametrize("kind", TFLITE_KINDS)
+def test_the_same_model_gives_the_same_file(exported, photographs, tmp_path, kind):
+    trained, path = exported("vit_ti", kind)
+    calibration = calibration_of(photographs, trained.data) if kind == "int8" else None
+    export_tflite(trained, tmp_path / "again", kind, calibration=calibration, licence="CC-BY-4.0")
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_a_file_of_another_batch(exported, photographs, kind):
+    trained, path = exported("vit_ti", kind, batch=3)
+    (inputs,) = Interpreter(str(path)).get_input_details()
+    assert tuple(inputs["shape"]) == (3, 32, 32, 3)
+    _, single = exported("vit_ti", kind)
+    crops = crops_of(photographs, trained.data)  # 8: two and two thirds of a batch
+    np.testing.assert_allclose(run_tflite(path, crops), run_tflite(single, crops), atol=1e-5)
+    loaded = load_tflite_model(path)
+    assert compare(trained.logits(photographs), loaded.logits(photographs)).within(ROUNDING[kind])
+
+
+def test_a_model_of_full_size_shrinks(photographs, tmp_path):
+    trained = TrainedModel(pit_keras.create_model("pit_ti"), ("class",) * 1000, DataConfig())
+    calibration = calibration_of(photographs, trained.data)
+    sizes = {}
+    for kind, images in (("float32", None), ("float16", None), ("int8", calibration)):
+        export_tflite(trained, tmp_path / kind, kind, calibration=images)
+        sizes[kind] = (tmp_path / kind).stat().st_size
+    assert_agrees(trained, tmp_path / "float32", photographs[::4])  # one of each
+    assert sizes["float16"] < 0.52 * sizes["float32"]
+    assert sizes["int8"] < 0.3 * sizes["float32"]
+    expected = trained.logits(photographs[::4])
+    logits = run_tflite(tmp_path / "int8", crops_of(photographs[::4], trained.data))
+    assert compare(expected, logits).within(ROUNDING["int8"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "calibration", "message"),
+    [
+        ("int8", None, r"needs calibration images: uint8 \(N, 32, 32, 3\), at least 32"),
+        ("int8", np.zeros((31, 32, 32, 3), np.uint8), "at least 32 images, not 31"),
+        (
+            "int8",
+            np.zeros((32, 32, 24, 3), np.uint8),
+            r"own size; got uint8 of shape \(32, 32, 24,",
+        ),
+        ("int8", np.zeros((32, 32, 32, 3), np.float32), "got float32 of shape"),
+        ("int8", np.zeros((32, 32, 3), np.uint8), r"got uint8 of shape \(32, 32, 3\)"),
+        ("dynamic", np.zeros((32, 32, 32, 3), np.uint8), "dynamic has no use for them"),
+        ("int4", None, "Unknown kind of TFLite file 'int4'; known are float32, float16, dynamic"),
+    ],
+)
+def test_what_cannot_be_exported(make_trained, tmp_path, kind, calibration, message):
+    with pytest.raises(ValueError, match=message):
+        export_tflite(make_trained("vit_ti"), tmp_path / "m.tflite", kind, calibration=calibration)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("batch", [0, -1, 2.0, True])
+def test_a_batch_is_a_positive_integer(make_trained, tmp_path, batch):
+    with pytest.raises(ValueError, match="must be a positive integer, not"):
+        export_tflite(make_trained("vit_ti"), tmp_path / "m.tflite", batch=batch)
