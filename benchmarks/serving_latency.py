@@ -5,8 +5,8 @@
 
 The server runs in a process of its own with a model of random weights. Each client has a connection
 and sends one small JPEG after the other, each as soon as the one before is answered; one that is
-refused with 503 waits a second, as it is told. The clients share the machine with the server. The CSV
-holds, for each number of clients, answers per second, the median and the 95th percentile of the
+refused with 503 waits a second, as it is told. The clients share the machine with the server. The
+CSV holds, for each number of clients, answers per second, the median and the 95th percentile of the
 answers' latency, their ratio, the share of the requests that was refused, and the mean size of the
 batches. Whether all answers are right is checked too.
 """
