@@ -5,8 +5,8 @@
 
 The server runs in a process of its own with a model of random weights. Each client has a connection
 and sends one small JPEG after the other, each as soon as the one before is answered; one that is
-refused with 503 waits a tenth of a second. The clients share the machine with the server. The CSV
-holds, for each number of clients, answers per second, the median and the 95th percentile of the
+refused with 503 waits a second, as it is told. The clients share the machine with the server. The
+CSV holds, for each number of clients, answers per second, the median and the 95th percentile of the
 answers' latency, their ratio, the share of the requests that was refused, and the mean size of the
 batches. Whether all answers are right is checked too.
 """
@@ -15,6 +15,7 @@ import asyncio
 import base64
 import contextlib
 import io
+import logging
 import os
 import pathlib
 import re
@@ -41,10 +42,10 @@ flags.DEFINE_float("seconds", 20.0, "How long each number of clients asks.", low
 flags.DEFINE_string("output", "benchmarks/results/serving_latency.csv", "The CSV to write.")
 
 PATH = "/v1/models/model"
-PAUSE_SECONDS = 0.1  # of a client that was refused
 
 
 def main(_):
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
     requests = [request_of(image) for image in real_images()]
     rows = []
     with serving() as url:
@@ -101,7 +102,7 @@ async def ask_all(url, count, requests, expected):
                 response = await http.post(f"{PATH}:predict", json=requests[which])
                 if response.status_code == 503:
                     refused += 1
-                    await asyncio.sleep(PAUSE_SECONDS)
+                    await asyncio.sleep(float(response.headers["retry-after"]))
                     continue
                 latencies.append(time.perf_counter() - began)
                 check(response.raise_for_status().json(), expected[which])

@@ -4,6 +4,7 @@ import contextlib
 
 from starlette.exceptions import HTTPException
 
+BUSY = "The server is busy; try again in a moment."
 RETRY_AFTER_SECONDS = 1
 
 
@@ -32,11 +33,8 @@ class Places:
             nonlocal held
             if count > self.free:
                 self.refused += 1
-                raise HTTPException(
-                    503,
-                    "The server is busy; try again in a moment.",
-                    headers={"Retry-After": str(RETRY_AFTER_SECONDS)},
-                )
+                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+                raise HTTPException(503, BUSY, headers)
             self.free -= count
             held += count
 

@@ -8,9 +8,7 @@ import socket
 import uvicorn
 
 from pit_keras.serving.application import Service
-from pit_keras.serving.connections import protocol_with_deadlines
-
-BACKLOG = 2048  # connections that wait to be accepted
+from pit_keras.serving.connections import BACKLOG, guarded_protocol
 
 
 def model_name(model, name=None):
@@ -76,7 +74,7 @@ def run(network, name, listener, limits):
     service = Service(network, name, limits, host)
     config = uvicorn.Config(
         service.application,
-        http=protocol_with_deadlines(limits.timeout),
+        http=guarded_protocol(limits.timeout),
         loop="asyncio",
         ws="none",
         lifespan="off",

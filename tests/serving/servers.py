@@ -75,6 +75,17 @@ def connected(server):
     return connection
 
 
+def received(connection):
+    """All that comes until the server closes the connection."""
+    parts = []
+    try:
+        while part := connection.recv(65_536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
 def begun(server, contents):
     """A connection with half a request that has its place, and the other half."""
     body = json.dumps({"instances": [b64(contents)]}).encode()

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from servers import begun, connected, serving
+from servers import begun, connected, received, serving
 
 import pit_keras.cli
 from pit_keras.serving.server import bind, model_name
@@ -16,17 +16,6 @@ from pit_keras.serving.server import bind, model_name
 def server(model_folder):
     with serving(model_folder / "model.keras", "--max_queue=1", "--timeout=2") as server:
         yield server
-
-
-def received(connection):
-    """All that comes until the server closes the connection."""
-    parts = []
-    try:
-        while part := connection.recv(65_536):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
 
 
 def test_slow_clients_hold_no_place_for_ever(server, files):

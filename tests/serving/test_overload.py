@@ -3,9 +3,10 @@ import asyncio
 import httpx
 import numpy as np
 import pytest
-from servers import ADDRESS, b64, serving
+from servers import ADDRESS, b64, connected, received, serving
 
 from pit_keras.data.preprocessing import decode
+from pit_keras.serving.connections import MOST_CONNECTIONS
 
 CLIENTS = 200
 
@@ -54,3 +55,16 @@ def test_a_request_takes_a_place_for_each_image(server, files):
     response = server.predict(*files[:5])
     assert response.status_code == 400
     assert "has 5 images, and at most 4 are allowed" in response.json()["error"]
+
+
+def test_connections_are_bounded(server, files):
+    connections = [connected(server) for _ in range(MOST_CONNECTIONS)]
+    with connected(server) as one_more:
+        answer = received(one_more)
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"Retry-After: 1" in answer
+    for connection in connections:
+        connection.close()
+    while server.predict(files[0]).status_code == 503:  # until all of it was noticed
+        pass
+    assert server.predict(files[0]).status_code == 200
