@@ -22,7 +22,7 @@ TRAIN = [
 ]
 EXPORT = ["tensorflow>=2.18", "ai-edge-litert>=1.2", "scikit-learn>=1.3", "pillow>=10.0"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
-SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
+SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0", "filelock>=3.12"]
 DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
 
 setup(
