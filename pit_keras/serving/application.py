@@ -50,7 +50,8 @@ class Service:
     def __init__(self, network, name, limits, host):
         self.network, self.name, self.limits = network, name, limits
         self.places = Places(limits.max_queue)
-        works = {_PREDICT: Work(network.logits, limits.max_batch)}
+        most = min(limits.max_batch, limits.max_queue)
+        works = {_PREDICT: Work(network.logits, most)}
         works |= {stage: Work(each.function, 1) for stage, each in network.attention.items()}
         self.batcher = Batcher(works)
         self.decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "decode")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -83,6 +84,16 @@ def test_what_cannot_be_served_is_told_in_one_sentence(model_folder, option, wor
     with pytest.raises(SystemExit) as ended:
         pit_keras.cli.main(arguments)
     assert ended.value.code.startswith(f"error: {words}")
+
+
+def test_a_missing_package_is_told_with_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "pit_keras.serving.server")
+    monkeypatch.delattr(pit_keras.serving, "server")
+    with pytest.raises(SystemExit) as ended:
+        pit_keras.cli.main(["serve", "--model=none.keras"])
+    words = "error: serve needs the package uvicorn: pip install pit_keras[serve]."
+    assert ended.value.code == words
 
 
 @pytest.mark.parametrize("option", ["--port=65536", "--port=x", "--max_batch=0", "--timeout=-1"])
