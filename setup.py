@@ -24,12 +24,13 @@ EXPORT = [
     "tensorflow>=2.18",
     "ai-edge-litert>=2.0",
     "ai-edge-quantizer>=0.10",
+    "filelock>=3.12",
     "scikit-learn>=1.3",
     "pillow>=10.0",
 ]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
-SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0", "filelock>=3.12"]
+SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
 DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
 
 setup(

@@ -3,8 +3,8 @@
 import numpy as np
 
 from pit_keras.data.preprocessing import evaluation_geometry
+from pit_keras.export.saved_model import TOP
 
-TOP = 5
 OUTPUTS = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
