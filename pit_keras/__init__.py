@@ -1,5 +1,13 @@
 """Pooling-based Vision Transformer (PiT, ICCV 2021) for Keras 3 and TensorFlow."""
 
+import os
+import sys
+
+# TensorFlow reads this when it is imported, which the next lines do. In the command's output, its
+# remarks on every conversion would hide what the command has to say.
+if os.path.basename(sys.argv[0] if sys.argv else "") == "pit-keras":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 from pit_keras.models import (
     attention_maps,
     create_model,

@@ -1,0 +1,1 @@
+"""The commands of `pit-keras`, a module each: `add` describes it, `run` does it."""

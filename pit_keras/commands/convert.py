@@ -1,0 +1,40 @@
+"""`pit-keras convert`: turn a checkpoint into a .keras file."""
+
+from pit_keras.commands.arguments import add_command, image_size
+
+
+def add(commands):
+    command = add_command(commands, "convert", run, "turn a checkpoint into a .keras file")
+    command.add_argument(
+        "checkpoint", help="a .safetensors, .pth or .keras file, or imagenet for the released one"
+    )
+    command.add_argument("--model", help="its model (default: what the checkpoint looks like)")
+    command.add_argument("--output", metavar="FILE", help="default: MODEL.keras")
+    command.add_argument(
+        "--image_size",
+        type=image_size,
+        metavar="PIXELS",
+        help="side, or HEIGHT,WIDTH (default: the checkpoint's)",
+    )
+    command.add_argument(
+        "--weights_across_distillation",
+        action="store_true",
+        help="allow a distilled checkpoint for a plain model, and the reverse",
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
+
+
+def run(options):
+    """Writes a checkpoint as a .keras file and prints what was carried over."""
+    from pit_keras.weights.converting import convert as convert_checkpoint
+
+    path, report = convert_checkpoint(
+        options.checkpoint,
+        options.output,
+        name=options.model,
+        image_size=options.image_size,
+        across_distillation=options.weights_across_distillation,
+        overwrite=options.overwrite,
+    )
+    print(report)
+    print(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,55 @@
+"""`pit-keras evaluate`: measure accuracy on a data set."""
+
+import json
+import pathlib
+import sys
+
+from pit_keras.commands.arguments import (
+    add_command,
+    add_model_arguments,
+    load_trained,
+    open_data_set,
+    positive,
+)
+from pit_keras.errors import check_can_write
+
+
+def add(commands):
+    command = add_command(commands, "evaluate", run, "measure accuracy on a data set")
+    add_model_arguments(command)
+    command.add_argument(
+        "--dataset", help="digits, folder:PATH or a TFDS name (default: the run's)"
+    )
+    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
+    command.add_argument(
+        "--split",
+        choices=("train", "val", "all"),
+        default="val",
+        help="val (default): the validation part, or the share of the images that was held out for "
+        "it; train: the others; all: every image of both",
+    )
+    command.add_argument("--batch_size", type=positive, default=64)
+    command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
+    command.add_argument("--output", metavar="JSON", help="also write the results to a file")
+
+
+def run(options):
+    """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
+    if options.output is not None:
+        check_can_write(options.output, "--output")
+    from pit_keras.evaluation.classification import evaluate_source
+
+    trained = load_trained(options)
+    source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
+    results = evaluate_source(
+        trained,
+        source,
+        options.split,
+        batch_size=options.batch_size,
+        crop=options.crop,
+        progress=sys.stdout.isatty(),
+    )
+    text = json.dumps(results, indent=2)
+    print(text)
+    if options.output is not None:
+        pathlib.Path(options.output).write_text(text + "\n")

@@ -1,0 +1,205 @@
+"""`pit-keras export`: write a model in forms that need no Keras."""
+
+import argparse
+import contextlib
+import pathlib
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from pit_keras.commands.arguments import (
+    add_command,
+    add_model_arguments,
+    image_files,
+    load_trained,
+    open_data_set,
+    positive,
+)
+from pit_keras.export.formats import (
+    FORMATS,
+    LEAST_CALIBRATION_IMAGES,
+    check_formats,
+    checked_limits,
+)
+
+
+def add(commands):
+    command = add_command(commands, "export", run, "write a model in forms that need no Keras")
+    add_model_arguments(command)
+    command.add_argument("--output_dir", help="default: the folder `export` in the run's folder")
+    command.add_argument(
+        "--format",
+        nargs="+",
+        metavar="FORMAT",
+        dest="formats",
+        help=f"out of {', '.join(FORMATS)} (default: all that can be written)",
+    )
+    command.add_argument("--dataset", help="where images come from (default: the run's)")
+    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
+    command.add_argument(
+        "--images",
+        nargs="+",
+        metavar="IMAGE",
+        help="JPEG or PNG files, or folders of them, to compare on (default: the data set's "
+        "validation part, or two photographs)",
+    )
+    command.add_argument(
+        "--calibration_images",
+        nargs="+",
+        metavar="IMAGE",
+        help=f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the data set's "
+        "training part)",
+    )
+    command.add_argument(
+        "--compare_on", type=positive, default=256, metavar="N", help="images (default 256)"
+    )
+    command.add_argument(
+        "--calibrate_on",
+        type=_images_for_calibration,
+        default=128,
+        metavar="N",
+        help="images (default 128)",
+    )
+    command.add_argument(
+        "--min_agreement",
+        nargs="+",
+        type=_share_of_format,
+        default=(),
+        metavar="FORMAT=SHARE",
+        help="least share of images with the Keras model's likeliest class (default: "
+        + ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
+        + ")",
+    )
+    command.add_argument(
+        "--force", action="store_true", help="write also what does not agree closely enough"
+    )
+    command.add_argument(
+        "--batch_size", type=positive, default=1, help="of the TFLite files (default 1)"
+    )
+    command.add_argument("--license", metavar="TEXT", help="of the weights, to be written in them")
+    command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+
+
+def _share_of_format(text):
+    name, _, share = text.partition("=")
+    try:
+        return name, float(share)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be like tflite_int8=0.95, got {text}") from None
+
+
+def _images_for_calibration(text):
+    if positive(text) < LEAST_CALIBRATION_IMAGES:
+        raise argparse.ArgumentTypeError(
+            f"must be {LEAST_CALIBRATION_IMAGES} or more for a calibration to hold; got {text}"
+        )
+    return int(text)
+
+
+def run(options):
+    """Writes the exported forms and prints how closely each agrees with the Keras model."""
+    paths = image_files(options.images or [])
+    calibration_paths = image_files(options.calibration_images or [])
+    formats = tuple(dict.fromkeys(options.formats or FORMATS))
+    check_formats(formats)
+    limits = dict(options.min_agreement)
+    checked_limits(limits, formats)
+    if options.calibration_images and len(calibration_paths) < LEAST_CALIBRATION_IMAGES:
+        raise ValueError(
+            f"--calibration_images gives {len(calibration_paths)} images; int8 needs "
+            f"{LEAST_CALIBRATION_IMAGES} or more."
+        )
+    from pit_keras.export.exporting import check_targets, explain
+    from pit_keras.export.exporting import export as export_model
+
+    run = pathlib.Path(options.model)
+    output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
+    check_targets(output_dir, formats, options.overwrite)
+    trained = load_trained(options)
+    with _status() as announce:
+        compare_on, calibrate_on = _samples(options, trained, paths, calibration_paths)
+        report = export_model(
+            trained,
+            output_dir,
+            formats=options.formats and formats,
+            compare_on=compare_on,
+            calibrate_on=calibrate_on,
+            min_agreement=limits,
+            force=options.force,
+            batch_size=options.batch_size,
+            license=options.license,
+            overwrite=options.overwrite,
+            announce=announce,
+        )
+    _print_report(report, output_dir)
+    rejected = [entry for entry in report.rejected if not entry.written]
+    if rejected:
+        raise ValueError(
+            f"Not written: {explain(rejected)}; --force writes it all the same, --min_agreement "
+            "changes the limit."
+        )
+
+
+def _print_report(report, output_dir):
+    from pit_keras.export.report import COLUMNS
+
+    table = Table(*COLUMNS, box=None, pad_edge=False)
+    table.columns[0].no_wrap = True
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in report.rows():
+        table.add_row(*row)
+    Console().print(table)
+    for name, reason in report.left_out.items():
+        print(f"{name} is left out: {reason}.", file=sys.stderr)
+    print(f"Written to {output_dir}; its README.md says how to use each file.", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _status():
+    """A function that shows what is being done, where someone watches."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda words: None
+        return
+    with console.status("Reading images") as status:
+        yield status.update
+
+
+def _samples(options, trained, paths, calibration_paths):
+    """The images to compare and to calibrate on; None if there are none for the latter."""
+    from pit_keras.data.preprocessing import load_image
+    from pit_keras.export.agreement import real_images
+    from pit_keras.export.sample import take_sample, training_images, validation_images
+
+    def read(files):
+        return take_sample(map(load_image, files), trained.data, "images given")
+
+    source, data = None, trained.data
+    if not (paths and calibration_paths) or options.dataset:
+        source = _source_if_there(options, trained)
+    compare_on = read(paths) if paths else None
+    if compare_on is None and source is not None and source.sizes["val"]:
+        images = validation_images(source, options.compare_on)
+        compare_on = take_sample(images, data, f"images of the validation part of {source.name}")
+    if compare_on is None:
+        compare_on = take_sample(real_images(), data, "pieces of two photographs")
+    calibrate_on = read(calibration_paths) if calibration_paths else None
+    if calibrate_on is None and source is not None:
+        images = training_images(source, options.calibrate_on)
+        calibrate_on = take_sample(images, data, f"images of the training part of {source.name}")
+    return compare_on, calibrate_on
+
+
+def _source_if_there(options, trained):
+    """The data set; None where nobody asked for one and a run's own is not at hand."""
+    if options.dataset or options.data_dir:
+        return open_data_set(trained, options.dataset, options.data_dir)
+    if trained.folder is None:
+        return None
+    try:
+        return open_data_set(trained)
+    except (ValueError, OSError) as error:
+        print(f"The run's data is not at hand: {error}", file=sys.stderr)
+        return None

@@ -1,0 +1,126 @@
+"""`pit-keras runs`: compare training runs."""
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pit_keras.commands.arguments import add_command
+from pit_keras.errors import check_can_write
+
+MOST_SETTINGS = 6  # columns of the table of runs
+
+
+def add(commands):
+    command = add_command(commands, "runs", run, "compare training runs")
+    command.add_argument(
+        "folders", nargs="+", metavar="DIR", help="a folder with run folders below it, or a run's"
+    )
+    command.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        default="top1",
+        help="run, state, model, recipe, dataset, epochs, top1 (default), loss, images_per_second, "
+        "or a setting such as optimizer.learning_rate",
+    )
+    command.add_argument("--output", metavar="PICTURE", help="also draw loss and top-1 over epochs")
+    command.add_argument(
+        "--csv", metavar="FILE", help="also write the table, with all settings that differ"
+    )
+
+
+def run(options):
+    """Prints a table of the runs in folders, and writes and draws it if asked."""
+    for path, option in ((options.output, "--output"), (options.csv, "--csv")):
+        if path is not None:
+            check_can_write(path, option)
+    if options.output is not None:
+        from pit_keras.analysis.plots import check_picture, draw_runs
+
+        check_picture(options.output, 0)
+    from pit_keras.analysis.runs import read_runs, sorted_runs, write_table
+
+    found = sorted_runs(read_runs(options.folders), options.sort)
+    if not found:
+        raise ValueError(
+            f"There is no run in or below {', '.join(options.folders)}: no folder holds the "
+            "config.json of one."
+        )
+    _print_runs(found, Console())
+    if options.csv is not None:
+        write_table(found, options.csv)
+        print(f"Written to {options.csv}", file=sys.stderr)
+    if options.output is not None:
+        count = draw_runs(found, options.output)
+        which = "" if count == len(found) else f": {count} of the {len(found)} runs"
+        print(f"Drawn in {options.output}{which}", file=sys.stderr)
+
+
+def _print_runs(runs, console):
+    """A table with as many of the settings that differ as there is room for, and what is wrong."""
+    from pit_keras.analysis.runs import COLUMNS, differing_settings, follows_from_recipe
+    from pit_keras.training.config import WITHOUT_EFFECT_ON_THE_RESULT
+
+    settings = [
+        path
+        for path in differing_settings(runs)
+        if path not in WITHOUT_EFFECT_ON_THE_RESULT and not follows_from_recipe(path, runs)
+    ]
+    # Where there is little room, what all runs share is told once.
+    shared = {
+        column: runs[0].value(column)
+        for column in ("model", "recipe", "dataset")
+        if len(runs) > 1 and len({run.value(column) for run in runs}) == 1
+    }
+    others = [column for column in COLUMNS if column not in shared]
+    most = min(len(settings), MOST_SETTINGS)
+    layouts = [[*COLUMNS, *settings[:most]]]
+    layouts += [[*others, *settings[:count]] for count in range(most, -1, -1)]
+    columns = next((columns for columns in layouts if _fits(runs, columns, console)), layouts[-1])
+    console.print(_table_of_runs(runs, columns, console.width))
+
+    told = [f"{column} {value}" for column, value in shared.items() if column not in columns]
+    left_out = [path for path in settings if path not in columns]
+    notes = [f"All have {', '.join(told)}."] if told else []
+    if left_out:
+        notes.append(f"They differ in {', '.join(left_out)} too: more width or --csv shows it.")
+    notes += [f"{run.run}: {run.problem}" for run in runs if run.problem]
+    if notes:
+        print("", *notes, sep="\n")
+
+
+def _fits(runs, columns, console):
+    """Whether a table of these columns is no wider than the terminal."""
+    table = _table_of_runs(runs, columns, console.width)
+    anything = console.options.update(max_width=10_000)
+    return console.measure(table, options=anything).maximum <= console.width
+
+
+def _table_of_runs(runs, columns, width):
+    table = Table(box=None, pad_edge=False, collapse_padding=width < 100)
+    widest = {"run": width // 3, "dataset": width // 5}
+    for column in columns:
+        is_number = column in ("epochs", "top1", "loss", "images_per_second")
+        is_setting = "." in column
+        table.add_column(
+            {"images_per_second": "images/s"}.get(column, column.replace(".", ".\n")),
+            justify="right" if is_number else "left",
+            max_width=width // 5 if is_setting else widest.get(column),
+            no_wrap=not is_setting and column not in widest,
+            overflow="fold",
+        )
+    for run in runs:
+        table.add_row(*(Text(_cell_of_run(run, column)) for column in columns))
+    return table
+
+
+def _cell_of_run(run, column):
+    value = run.value(column)
+    if value is None:
+        return "None" if column in run.settings else ""
+    if column == "epochs":
+        return f"{value}/{'?' if run.total_epochs is None else run.total_epochs}"
+    usual = "g" if isinstance(value, float) else ""
+    form = {"top1": ".4f", "loss": ".4f", "images_per_second": ",.0f"}.get(column, usual)
+    return format(value, form)
