@@ -1,7 +1,7 @@
 """Requests that TensorFlow Serving replays when it loads a model, so that no client waits for it.
 
-They are `PredictionLog` messages of the package tensorflow-serving-api. These few fields of it are
-described here instead, for it asks for a TensorFlow of its own version.
+They are `PredictionLog` messages of the package tensorflow-serving-api. The few fields that are
+needed are described here instead, for that package asks for a TensorFlow as new as itself.
 """
 
 import pathlib
