@@ -36,7 +36,7 @@ demo: $(INSTALLED)
 	@echo "  history.png       training curves; history.csv and logs/ hold the numbers"
 	@echo "  results.json      accuracy on the held-out digits"
 	@echo "  model.keras       the model: keras.models.load_model(...) after import pit_keras"
-	@echo "  export/           saved_model/ and model.tflite, preprocessing inside"
+	@echo "  export/           SavedModel, TFLite and ONNX files; its README.md is their model card"
 	@echo "Next, your own images, PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg:"
 	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH \\"
 	@echo "      --batch_size=32 --epochs=50 --output_dir=runs/mine"
