@@ -12,6 +12,7 @@ from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import check_calibration, int8_products, samples
+from pit_keras.models.inference import logits_only
 from pit_keras.models.layers import has_transformer_blocks
 
 # What is in the file, by kind. The values are sentences for the file's description.
@@ -80,17 +81,17 @@ def _check(trained, kind, batch, calibration):
 
 
 def _convert(trained, kind, batch, calibration):
-    data = trained.data
+    data, model = trained.data, logits_only(trained.model)
     selective = kind == "int8" and has_transformer_blocks(trained.model)
 
     def classify(images):
         images = normalise(images, data.mean, data.std)
-        return {"logits": trained.model(images, training=False)}
+        return {"logits": model(images, training=False)}
 
     # A fixed batch lets the converter compute all shapes: half the operations remain.
     images = tf.TensorSpec((batch, *data.image_size, 3), tf.uint8, name="images")
     with tempfile.TemporaryDirectory() as folder:
-        save_function(classify, images, trained.model, folder)
+        save_function(classify, images, model, folder)
         # Not `from_concrete_functions`: it does not freeze the variables of a Keras 3 model, and
         # the result computes NaN.
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -101,5 +102,5 @@ def _convert(trained, kind, batch, calibration):
         elif kind == "int8" and not selective:
             # The whole of a convolutional network holds in int8.
             converter.representative_dataset = lambda: samples(calibration, batch)
-        model = converter.convert()
-    return int8_products(model, samples(calibration, batch)) if selective else model
+        contents = converter.convert()
+    return int8_products(contents, samples(calibration, batch)) if selective else contents

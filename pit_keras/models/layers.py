@@ -271,9 +271,11 @@ class Attention(layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def call(self, inputs, num_positions=None, training=False):
+    def call(self, inputs, num_positions=None, num_queries=None, training=False):
         channels = inputs.shape[-1]
         query, key, value = self.query_key_value(inputs, num_positions)
+        if num_queries is not None:  # only the first tokens ask, and (B * num_queries, C) comes out
+            query = query[:, :, :num_queries]
         weights = self.attention_drop(attention_weights(query, key), training=training)
         heads = ops.matmul(weights, value)  # (B, heads, N, C / heads)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, channels))  # (B * N, C)
@@ -435,6 +437,16 @@ class TransformerBlock(layers.Layer):
         branch = self.mlp(self.mlp_norm(x), training=training)
         x = x + self._dropped(self.mlp_drop_path, branch, shape, training)
         return ops.reshape(x, shape)  # (B * N, C) -> (B, N, C)
+
+    def first_tokens(self, inputs, count):
+        """The first tokens of the output without the others, (B, N, C) -> (B, count, C)."""
+        num_positions, channels = length(inputs, 1), inputs.shape[-1]
+        x = ops.reshape(inputs, (-1, channels))  # (B, N, C) -> (B * N, C)
+        x = self.attention_norm(x)
+        branch = self.attention(x, num_positions=num_positions, num_queries=count)
+        x = ops.reshape(inputs[:, :count], (-1, channels)) + branch  # (B * count, C)
+        x = x + self.mlp(self.mlp_norm(x))
+        return ops.reshape(x, (-1, count, channels))
 
     def attention_of(self, inputs):
         """The attention weights that the block gives its input, (B, N, C) -> (B, heads, N, N)."""
