@@ -24,6 +24,7 @@ EXPORT = [
     "tensorflow>=2.18",
     "ai-edge-litert>=2.0",
     "ai-edge-quantizer>=0.10",
+    "flatbuffers>=24.3",
     "filelock>=3.12",
     "scikit-learn>=1.3",
     "pillow>=10.0",

@@ -36,6 +36,7 @@ class _Plan(NamedTuple):
     """What one export is to do: names in `FORMATS`, least agreements, reasons, what was there."""
 
     names: tuple[str, ...]
+    by_name: bool
     limits: dict
     left_out: dict
     earlier: Report | None
@@ -93,13 +94,13 @@ def export(
     is_new = not output_dir.exists()
     try:
         with _temporary_folder(output_dir) as folder:
-            entries = _write_and_compare(job, folder, plan, compare_on, force, announce)
+            entries, left_out = _write_and_compare(job, folder, plan, compare_on, force, announce)
             report = Report(
                 model=description,
                 license=license,
                 versions=installed_versions(),
                 entries=_with_earlier(entries, plan.earlier),
-                left_out=plan.left_out,
+                left_out=left_out,
             )
             _write_texts(trained, report, folder)
             _move_all(entries, folder, output_dir, plan.earlier)
@@ -146,7 +147,7 @@ def _plan(job, output_dir, formats, min_agreement, overwrite, description):
                 "or choose another folder."
             )
         earlier = None
-    return _Plan(names, limits, left_out, earlier)
+    return _Plan(names, formats is not None, limits, left_out, earlier)
 
 
 def check_targets(output_dir, formats, overwrite=False):
@@ -197,27 +198,45 @@ def _temporary_folder(output_dir):
 
 
 def _write_and_compare(job, folder, plan, compare_on, force, announce):
-    """Writes the formats into a folder; returns each one's `Entry`.
+    """Writes the formats into a folder.
+
+    Returns:
+        Each one's `Entry`, and why those are left out that cannot be made of this model.
 
     Raises:
-        ExportError: If none is to stay.
+        ExportError: If none is to stay, or one cannot be made that was asked for by name.
     """
     expected = functools.cache(lambda logits_of: logits_of(job.trained, compare_on))
-    entries = {}
+    entries, left_out = {}, dict(plan.left_out)
     for name in plan.names:
-        format_ = FORMATS[name]
-        announce(f"Writing {format_.target}")
-        with _explained(format_.target):
-            FAMILIES[format_.family].write(job, format_.kind, folder / format_.target)
-        announce(f"Comparing {format_.target} with the Keras model")
-        with full_float32():
-            entry = _measured(
-                name, job, folder / format_.target, plan.limits[name], compare_on, expected
+        try:
+            entry = _write_and_measure(name, job, folder, plan, compare_on, expected, announce)
+        except OSError:
+            raise
+        except Exception as error:  # converters and runtimes have no class of errors in common
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            left_out[name] = (
+                f"it cannot be made of {job.trained.model.name} or not be run: {reason}"
             )
-        entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
+            if plan.by_name:
+                raise ExportError(f"Nothing was written; {name}: {left_out[name]}") from error
+        else:
+            entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
     if not any(entry.written for entry in entries.values()):
-        raise ExportError(f"Nothing was written: {explain(entries.values())}.")
-    return entries
+        reasons = [explain(entries.values()), *(f"{n}: {why}" for n, why in left_out.items())]
+        raise ExportError(f"Nothing was written: {'; '.join(filter(None, reasons))}.")
+    return entries, left_out
+
+
+def _write_and_measure(name, job, folder, plan, compare_on, expected, announce):
+    format_ = FORMATS[name]
+    path = folder / format_.target
+    announce(f"Writing {format_.target}")
+    with _explained(format_.target):
+        FAMILIES[format_.family].write(job, format_.kind, path)
+    announce(f"Comparing {format_.target} with the Keras model")
+    with full_float32():
+        return _measured(name, job, path, plan.limits[name], compare_on, expected)
 
 
 def _measured(name, job, path, min_agreement, compare_on, expected):

@@ -57,7 +57,7 @@ def _write_saved_model(job, kind, path):
 
 def _write_tflite(job, kind, path):
     calibration = job.calibration.crops if kind == "int8" else None
-    export_tflite(job.trained, path, kind, job.batch_size, calibration, licence=job.license)
+    export_tflite(job.trained, path, kind, job.batch_size, calibration, license=job.license)
 
 
 def _write_onnx(job, kind, path):

@@ -1,13 +1,11 @@
 """TFLite files as LiteRT runs them: their logits, their sizes and how long a call takes."""
 
 import itertools
-import time
 
 import numpy as np
 
+from pit_keras.export.latency import CALLS, median_milliseconds
 from pit_keras.export.saved_model import SIGNATURE
-
-_WARM_UP_CALLS = 3
 
 
 def run_tflite(path, images, threads=1):
@@ -24,7 +22,7 @@ def run_tflite(path, images, threads=1):
     return np.concatenate(logits)
 
 
-def tflite_latency(path, image, threads=1, calls=50):
+def tflite_latency(path, image, threads=1, calls=CALLS):
     """Median milliseconds of a call of a TFLite file; a call takes the whole batch of the file.
 
     Args:
@@ -40,12 +38,7 @@ def tflite_latency(path, image, threads=1, calls=50):
     interpreter.allocate_tensors()
     (details,) = interpreter.get_input_details()
     interpreter.set_tensor(details["index"], np.broadcast_to(image, details["shape"]))
-    seconds = []
-    for _ in range(_WARM_UP_CALLS + calls):
-        start = time.perf_counter()
-        interpreter.invoke()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * float(np.median(seconds[_WARM_UP_CALLS:]))
+    return median_milliseconds(interpreter.invoke, calls)
 
 
 def tflite_sizes(path):

@@ -10,6 +10,7 @@ from pit_keras.data.preprocessing import normalise
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.latency import CALLS, median_milliseconds
 from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
+from pit_keras.models.inference import logits_only
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
 
@@ -73,20 +74,20 @@ def onnx_latency(path, image, threads=1, calls=CALLS):
 
 def _convert(trained):
     """The network with its normalisation as an `onnx.ModelProto`, as tf2onnx writes it."""
-    data = trained.data
+    data, model = trained.data, logits_only(trained.model)
 
     @tf.function(autograph=False)
     def classify(images):
         images = normalise(images, data.mean, data.std)
-        return {"logits": trained.model(images, training=False)}
+        return {"logits": model(images, training=False)}
 
-    model, _ = _package("tf2onnx").convert.from_function(
+    converted, _ = _package("tf2onnx").convert.from_function(
         classify,
         input_signature=[tf.TensorSpec((None, *data.image_size, 3), tf.uint8, name="images")],
         opset=OPSET,
         custom_op_handlers={"Erfc": (_erfc, [])},
     )
-    return model
+    return converted
 
 
 def _name_by_order(graph):

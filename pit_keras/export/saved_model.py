@@ -10,6 +10,7 @@ from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
 from pit_keras.export.warm_up import write_warm_up
 from pit_keras.models.features import pre_logits
+from pit_keras.models.inference import logits_only
 from pit_keras.versioned_folder import version_folder
 
 SIGNATURE = "serving_default"
@@ -87,7 +88,7 @@ def _save(signatures, model, path, **attributes):
 
 def _functions(trained):
     """The function `serve`, of images of either type, and the signatures by name."""
-    data, model = trained.data, trained.model
+    data, model = trained.data, logits_only(trained.model)
     names = tf.constant(trained.class_names)
     crop_spec = tf.TensorSpec((*data.image_size, 3), tf.float32)
 
@@ -125,7 +126,7 @@ def _functions(trained):
             tf.TensorSpec((None,), tf.string, name="image_bytes")
         ),
     }
-    features = _feature_model(model)
+    features = _feature_model(trained.model)
     if features is not None:
         describe = tf.function(
             lambda images: {"features": features(preprocess_evaluation(images, data))},

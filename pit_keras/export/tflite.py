@@ -25,7 +25,7 @@ TFLITE_KINDS = {
 PREPROCESSING_FILE = "preprocessing.json"
 
 
-def export_tflite(trained, path, kind="float32", batch=1, calibration=None, licence=None):
+def export_tflite(trained, path, kind="float32", batch=1, calibration=None, license=None):
     """Writes a TFLite file that takes images of the model's own size.
 
     Its signature `serving_default` maps `images`, uint8 (batch, H, W, 3), to `logits`, float32
@@ -47,7 +47,7 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         batch: Number of images that the file takes at once.
         calibration: For `int8` alone, images such as the model will see: uint8 (N, H, W, 3) of the
             model's size, N at least 32. `data.preprocessing.resize_and_crop` makes them.
-        licence: Under which the model may be used, a name or a text, for the metadata.
+        license: Under which the model may be used, a name or a text, for the metadata.
 
     Raises:
         ValueError: If the kind is unknown, the batch is not a positive integer, the calibration
@@ -58,7 +58,7 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
     path, names = pathlib.Path(path), class_names_text(trained.class_names)
     model = _convert(trained, kind, batch, calibration)
     description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
-    path.write_bytes(with_metadata(model, trained.model.name, description, licence))
+    path.write_bytes(with_metadata(model, trained.model.name, description, license))
     with zipfile.ZipFile(path, "a") as archive:
         # A fixed date and no compression: the same model gives the same bytes, and readers that
         # map the file into memory need no decoder.

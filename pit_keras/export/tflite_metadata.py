@@ -22,7 +22,7 @@ _FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2  # ContentProperties
 _NORMALIZATION_OPTIONS = 1  # ProcessUnitOptions
 
 
-def with_metadata(model, name, description, licence=None):
+def with_metadata(model, name, description, license=None):
     """The bytes of a TFLite model with metadata in it.
 
     The input is an RGB image of values 0..255 that needs no normalisation. The labels of the output
@@ -32,7 +32,7 @@ def with_metadata(model, name, description, licence=None):
         model: Bytes of a model of one image tensor and one tensor of logits.
         name: Of the model.
         description: A sentence about it.
-        licence: Under which the model may be used, a name or a text; None to say nothing of it.
+        license: Under which the model may be used, a name or a text; None to say nothing of it.
 
     Raises:
         ImportError: If LiteRT is not installed.
@@ -45,7 +45,7 @@ def with_metadata(model, name, description, licence=None):
             "Writing a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
         ) from error
     content = read_model_from_bytearray(model)
-    metadata = _metadata(name, description, licence)
+    metadata = _metadata(name, description, license)
     content.metadata = [
         *(content.metadata or []),
         schema.MetadataT(name=METADATA_NAME, buffer=len(content.buffers)),
@@ -59,7 +59,7 @@ def with_metadata(model, name, description, licence=None):
     return bytes(builder.Output())
 
 
-def _metadata(name, description, licence):
+def _metadata(name, description, license):
     write = _Writer()
     image = write.table(
         write.text("image"),
@@ -95,7 +95,7 @@ def _metadata(name, description, licence):
         write.text(__version__),
         write.vector(graph),
         write.text("pit_keras"),
-        None if licence is None else write.text(licence),
+        None if license is None else write.text(license),
         None,  # associated files of the whole model
         write.text(_PARSER_VERSION),
     )

@@ -12,10 +12,9 @@ import io
 
 import numpy as np
 
+from pit_keras.export.formats import LEAST_CALIBRATION_IMAGES
 from pit_keras.export.litert import batches
 from pit_keras.export.saved_model import SIGNATURE
-
-MIN_CALIBRATION_IMAGES = 32
 
 _PRODUCTS = ("FULLY_CONNECTED", "CONV_2D")
 # The quantizer tells operations apart by the names of their outputs. The converter calls the output
@@ -79,7 +78,7 @@ def check_calibration(calibration, image_size):
     if calibration is None:
         raise ValueError(
             f"The kind int8 needs calibration images: {expected}, at least "
-            f"{MIN_CALIBRATION_IMAGES} such as the model will see."
+            f"{LEAST_CALIBRATION_IMAGES} such as the model will see."
         )
     calibration = np.asarray(calibration)
     if calibration.dtype != np.uint8 or calibration.shape[1:] != (*image_size, 3):
@@ -87,7 +86,7 @@ def check_calibration(calibration, image_size):
             f"Calibration images must be {expected}, of the model's own size; got "
             f"{calibration.dtype} of shape {calibration.shape}."
         )
-    if len(calibration) < MIN_CALIBRATION_IMAGES:
+    if len(calibration) < LEAST_CALIBRATION_IMAGES:
         raise ValueError(
-            f"Calibration needs at least {MIN_CALIBRATION_IMAGES} images, not {len(calibration)}."
+            f"Calibration needs at least {LEAST_CALIBRATION_IMAGES} images, not {len(calibration)}."
         )

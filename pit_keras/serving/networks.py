@@ -10,6 +10,7 @@ import tensorflow as tf
 from pit_keras.data.preprocessing import preprocess_evaluation, resize_and_crop
 from pit_keras.export.saved_model import SIGNATURE
 from pit_keras.models.features import attention_maps, stage_features
+from pit_keras.models.inference import logits_only
 from pit_keras.models.layers import TransformerBlock
 
 
@@ -51,7 +52,8 @@ class KerasNetwork:
         self._data = trained.data
         self.class_names = trained.class_names
         self.image_size, self.eval_crop = trained.data.image_size, trained.data.eval_crop
-        self._logits = self._compile(lambda images: trained.model(images, training=False))
+        model = logits_only(trained.model)
+        self._logits = self._compile(lambda images: model(images, training=False))
         self.attention = {
             stage: self._attention(trained.model, stage, block)
             for stage, block in _last_blocks(trained.model).items()

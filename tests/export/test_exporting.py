@@ -6,6 +6,7 @@ import forked
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
@@ -126,6 +127,24 @@ def test_what_does_not_agree_is_left_out(tmp_path, sample, layer, wrong, right):
         assert not report.entries[wrong].written
         # The earlier file is of another model, so it does not stay.
         assert names_in(tmp_path / "old") == {FORMATS[right].target, *TEXTS}
+
+
+class Refuses(keras.layers.Layer):
+    """Computes an operation that neither TFLite nor ONNX has built in."""
+
+    def call(self, inputs):
+        return inputs + 0.0 * tf.math.bessel_i0e(inputs)
+
+
+def test_what_cannot_be_converted_is_left_out_or_told(tmp_path, sample):
+    trained = classifier_with(Refuses())
+    report = export(trained, tmp_path / "all", compare_on=sample)
+    assert set(report.entries) == {"saved_model"}
+    assert set(report.left_out) == set(FORMATS) - {"saved_model"}
+    assert "it cannot be made of spoiled or not be run" in report.left_out["tflite"]
+    with pytest.raises(ExportError, match="Nothing was written; tflite: it cannot be made of"):
+        export(trained, tmp_path / "one", ("saved_model", "tflite"), compare_on=sample)
+    assert names_in(tmp_path) == {"all"}
 
 
 def test_what_does_not_agree_can_be_forced(tmp_path, sample):

@@ -48,7 +48,7 @@ class Table:
 @pytest.fixture(scope="module")
 def path(make_trained, tmp_path_factory):
     path = tmp_path_factory.mktemp("metadata") / "model.tflite"
-    export_tflite(make_trained("vit_ti"), path, licence="CC-BY-4.0, für alle")
+    export_tflite(make_trained("vit_ti"), path, license="CC-BY-4.0, für alle")
     return path
 
 
