@@ -80,7 +80,8 @@ def calls(paths, batch):
     for name, path in paths.items():
         if FORMATS[name].family == "tflite":
             found[f"LiteRT, {FORMATS[name].kind}"] = litert_call(path, pixels)
-    found["SavedModel"] = saved_model_call(paths["saved_model"], pixels)
+    found["SavedModel, float32"] = saved_model_call(paths["saved_model"], pixels)
+    found["SavedModel, bfloat16"] = saved_model_call(paths["saved_model_bfloat16"], pixels)
     found["ONNX Runtime"] = onnx_call(paths["onnx"], pixels)
     for precision in ("f32", "bf16"):
         found[f"OpenVINO, {precision}"] = openvino_call(paths["onnx"], pixels, precision)

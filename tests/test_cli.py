@@ -17,7 +17,7 @@ from PIL import Image
 import pit_keras
 from pit_keras.cli import main
 from pit_keras.data.sources import open_source
-from pit_keras.export.formats import FORMATS
+from pit_keras.export.formats import DEFAULT_FORMATS
 from pit_keras.export.report import read_report
 from pit_keras.imagenet import class_names
 from pit_keras.training.recipes import recipe
@@ -210,7 +210,7 @@ def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures,
     limits = "--min_agreement", "tflite_dynamic=0.7", "tflite_int8=0.7"
     printed(capsys, *arguments, *limits)
     report = read_report(tmp_path / "out")
-    assert set(report.entries) == set(FORMATS)
+    assert set(report.entries) == set(DEFAULT_FORMATS)
     assert not report.rejected
     assert report.license == "MIT"
     assert report.entries["saved_model"].compared_on.startswith("32 images of the validation part")

@@ -17,6 +17,7 @@ from pit_keras.commands.arguments import (
     positive,
 )
 from pit_keras.export.formats import (
+    DEFAULT_FORMATS,
     FORMATS,
     LEAST_CALIBRATION_IMAGES,
     check_formats,
@@ -33,7 +34,8 @@ def add(commands):
         nargs="+",
         metavar="FORMAT",
         dest="formats",
-        help=f"out of {', '.join(FORMATS)} (default: all that can be written)",
+        help=f"out of {', '.join(FORMATS)} (default: all that can be written but "
+        f"{', '.join(set(FORMATS) - set(DEFAULT_FORMATS))})",
     )
     command.add_argument("--dataset", help="where images come from (default: the run's)")
     command.add_argument("--data_dir", help="where TFDS keeps its data sets")
@@ -101,7 +103,7 @@ def run(options):
     """Writes the exported forms and prints how closely each agrees with the Keras model."""
     paths = image_files(options.images or [])
     calibration_paths = image_files(options.calibration_images or [])
-    formats = tuple(dict.fromkeys(options.formats or FORMATS))
+    formats = tuple(dict.fromkeys(options.formats or DEFAULT_FORMATS))
     check_formats(formats)
     limits = dict(options.min_agreement)
     checked_limits(limits, formats)

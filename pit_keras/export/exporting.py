@@ -14,7 +14,13 @@ import tensorflow as tf
 from pit_keras.export.agreement import compare
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.families import FAMILIES, Job, why_not
-from pit_keras.export.formats import FORMATS, TOLERANCE, check_formats, checked_limits
+from pit_keras.export.formats import (
+    DEFAULT_FORMATS,
+    FORMATS,
+    TOLERANCE,
+    check_formats,
+    checked_limits,
+)
 from pit_keras.export.model_card import CARD_FILE, is_model_card, model_card
 from pit_keras.export.precision import full_float32, in_float32
 from pit_keras.export.replacing import move_into_place
@@ -66,7 +72,7 @@ def export(
     Args:
         trained: A `TrainedModel`. Whatever its precision, it is exported in float32.
         output_dir: The folder to write to; made if it is missing.
-        formats: Names in `FORMATS`; None for all that can be written here.
+        formats: Names in `FORMATS`; None for those written by default that can be written here.
         compare_on: A `Sample` of images.
         calibrate_on: A `Sample` of at least `LEAST_CALIBRATION_IMAGES` others, for int8.
         min_agreement: `{format: share}` where another agreement is asked for than `FORMATS` has.
@@ -123,8 +129,8 @@ def _plan(job, output_dir, formats, min_agreement, overwrite, description):
     """Checks everything that can be checked before the work; leaves no trace."""
     reasons = {name: why_not(format_, job) for name, format_ in FORMATS.items()}
     if formats is None:
-        names = tuple(name for name, reason in reasons.items() if reason is None)
-        left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+        names = tuple(name for name in DEFAULT_FORMATS if reasons[name] is None)
+        left_out = {name: reasons[name] for name in DEFAULT_FORMATS if name not in names}
     else:
         names, left_out = tuple(dict.fromkeys(formats)), {}
         check_formats(names)

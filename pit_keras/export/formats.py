@@ -16,22 +16,29 @@ class Format(NamedTuple):
         kind: How its numbers are stored; see `pit_keras.export.tflite`.
         min_agreement: Share of the images, 0..1, whose likeliest class must be the Keras model's.
             None for a form that computes the same numbers: its logits must be within `TOLERANCE`.
+        by_default: Whether it is written where no format is asked for.
     """
 
     target: str
     family: str
     kind: str = "float32"
     min_agreement: float | None = None
+    by_default: bool = True
 
 
 FORMATS = {
     "saved_model": Format("saved_model", "saved_model"),
+    # For servers whose processor multiplies such numbers; on others it is slower.
+    "saved_model_bfloat16": Format(
+        "saved_model_bfloat16", "saved_model", "bfloat16", 0.99, by_default=False
+    ),
     "tflite": Format("model.tflite", "tflite"),
     "tflite_float16": Format("model_float16.tflite", "tflite", "float16", 0.99),
     "tflite_dynamic": Format("model_dynamic.tflite", "tflite", "dynamic", 0.99),
     "tflite_int8": Format("model_int8.tflite", "tflite", "int8", 0.97),
     "onnx": Format("model.onnx", "onnx"),
 }
+DEFAULT_FORMATS = tuple(name for name, format_ in FORMATS.items() if format_.by_default)
 
 
 def check_formats(names):

@@ -11,13 +11,14 @@ from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessin
 from pit_keras.export.warm_up import write_warm_up
 from pit_keras.models.features import pre_logits
 from pit_keras.models.inference import logits_only
+from pit_keras.models.precision import with_dtype_policy
 from pit_keras.versioned_folder import version_folder
 
 SIGNATURE = "serving_default"
 TOP = 5  # classes that are named for each image, or all if there are fewer
 
 
-def export_saved_model(trained, path):
+def export_saved_model(trained, path, kind="float32"):
     """Writes a SavedModel that takes images as they come from a file.
 
     The model lies in `version_folder(path)`, as TensorFlow Serving expects it. Resizing, centre
@@ -30,7 +31,8 @@ def export_saved_model(trained, path):
     - `serve_bytes`: the same for `image_bytes`, strings (B,) that each hold a JPEG or PNG file, of
       different sizes too; the pixels are those of `data.preprocessing.decode`;
     - `features`: `images`, uint8 (B, H, W, 3) of any size, to `features`, float32 (B, C), which
-      `pre_logits` describes. A model whose classifier `pre_logits` cannot tell does without.
+      `pre_logits` describes. A model whose classifier `pre_logits` cannot tell does without, and
+      so does one of the kind `bfloat16`.
 
     Of the object that `tf.saved_model.load` gives, `serve` is one function for uint8 and float32
     images, and `classes` and `preprocessing` are the assets `classes.txt`, one name a line in the
@@ -40,22 +42,24 @@ def export_saved_model(trained, path):
     Args:
         trained: A `TrainedModel` on Keras' TensorFlow backend.
         path: The folder to write, a new one.
+        kind: `float32`; or `bfloat16`, which has half the size and is faster where the device
+            multiplies such numbers. Its weights cannot be trained further.
 
     Raises:
-        ValueError: If a class name holds a line break.
+        ValueError: If a class name holds a line break, or the kind is another.
     """
     texts = {
         CLASSES_FILE: class_names_text(trained.class_names),
         PREPROCESSING_FILE: preprocessing_text(trained.data),
     }
-    serve, signatures = _functions(trained)
+    serve, signatures = _functions(trained, kind)
     folder = version_folder(path)
     with tempfile.TemporaryDirectory() as assets:
         for name, text in texts.items():
             pathlib.Path(assets, name).write_bytes(text.encode())
         _save(
             signatures,
-            trained.model,
+            trained.model.weights if kind == "float32" else [],
             folder,
             serve=serve,
             classes=tf.saved_model.Asset(pathlib.Path(assets, CLASSES_FILE)),
@@ -74,28 +78,49 @@ def save_function(function, images, model, path):
         path: The folder to write.
     """
     function = tf.function(function, input_signature=[images], autograph=False)
-    _save({SIGNATURE: function}, model, path)
+    _save({SIGNATURE: function}, model.weights, path)
 
 
-def _save(signatures, model, path, **attributes):
+def _save(signatures, weights, path, **attributes):
     # `keras.export.ExportArchive` does the same, but has no place for an asset.
     module = tf.Module()
-    module.weights = [weight.value for weight in model.weights]
+    module.weights = [weight.value for weight in weights]
     for name, attribute in attributes.items():
         setattr(module, name, attribute)
     tf.saved_model.save(module, str(path), signatures=signatures)
 
 
-def _functions(trained):
+def _network(model, kind):
+    """A function of normalised images (B, H, W, 3), float32, that gives logits (B, classes)."""
+    if kind == "float32":
+        model = logits_only(model)
+        return lambda images: model(images, training=False)
+    if kind != "bfloat16":
+        raise ValueError(f"Unknown kind of SavedModel {kind!r}; known are float32, bfloat16.")
+    model = logits_only(with_dtype_policy(model, "bfloat16"))
+    trainable = [variable.numpy() for variable in model.trainable_variables]
+    others = [variable.numpy() for variable in model.non_trainable_variables]
+
+    def network(images):
+        # Of constants, a processor's library arranges the weights for its products once; of
+        # variables in each call.
+        constants = tf.nest.map_structure(tf.constant, (trainable, others))
+        logits, _ = model.stateless_call(*constants, images, training=False)
+        return tf.cast(logits, tf.float32)
+
+    return network
+
+
+def _functions(trained, kind):
     """The function `serve`, of images of either type, and the signatures by name."""
-    data, model = trained.data, logits_only(trained.model)
+    data, network = trained.data, _network(trained.model, kind)
     names = tf.constant(trained.class_names)
     crop_spec = tf.TensorSpec((*data.image_size, 3), tf.float32)
 
     # A function of its own, so that the network is traced and stored once for all that share it.
     @tf.function(autograph=False)
     def classify(normalised):
-        logits = model(normalised, training=False)
+        logits = network(normalised)
         probabilities = tf.nn.softmax(logits)
         top = tf.math.top_k(probabilities, min(TOP, len(trained.class_names)))
         return {
@@ -126,7 +151,7 @@ def _functions(trained):
             tf.TensorSpec((None,), tf.string, name="image_bytes")
         ),
     }
-    features = _feature_model(trained.model)
+    features = _feature_model(trained.model) if kind == "float32" else None
     if features is not None:
         describe = tf.function(
             lambda images: {"features": features(preprocess_evaluation(images, data))},

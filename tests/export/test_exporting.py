@@ -11,7 +11,7 @@ import tensorflow as tf
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
 from pit_keras.export.exporting import ExportError, check_targets, export
-from pit_keras.export.formats import FORMATS, TOLERANCE
+from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, TOLERANCE
 from pit_keras.export.precision import in_float32
 from pit_keras.export.report import read_report
 from pit_keras.export.sample import take_sample
@@ -89,7 +89,7 @@ def test_the_files_the_report_and_the_card_come_together(make_trained, photograp
 
 def test_by_default_all_is_written_that_can_be(sample, tmp_path):
     report = export(classifier_with(keras.layers.ReLU()), tmp_path, compare_on=sample)
-    assert set(report.entries) == set(FORMATS) - {"tflite_int8"}
+    assert set(report.entries) == set(DEFAULT_FORMATS) - {"tflite_int8"}
     assert set(report.left_out) == {"tflite_int8"}
     assert (
         "32 or more images to be calibrated on, and there are 0" in report.left_out["tflite_int8"]
@@ -140,7 +140,7 @@ def test_what_cannot_be_converted_is_left_out_or_told(tmp_path, sample):
     trained = classifier_with(Refuses())
     report = export(trained, tmp_path / "all", compare_on=sample)
     assert set(report.entries) == {"saved_model"}
-    assert set(report.left_out) == set(FORMATS) - {"saved_model"}
+    assert set(report.left_out) == set(DEFAULT_FORMATS) - {"saved_model"}
     assert "it cannot be made of spoiled or not be run" in report.left_out["tflite"]
     with pytest.raises(ExportError, match="Nothing was written; tflite: it cannot be made of"):
         export(trained, tmp_path / "one", ("saved_model", "tflite"), compare_on=sample)
@@ -233,7 +233,7 @@ def test_files_of_the_users_are_never_replaced(sample, tmp_path, name):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"formats": ("onyx",)}, "Unknown format 'onyx'; known are saved_model, tflite"),
+        ({"formats": ("onyx",)}, "Unknown format 'onyx'; known are saved_model, saved"),
         ({"formats": ()}, "No format to export to"),
         ({"batch_size": 4}, "A batch size of 4 is of TFLite files, of which none"),
         ({"min_agreement": {"saved_model": 0.9}}, "is held to 1e-04 of the largest logit"),

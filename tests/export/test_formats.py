@@ -15,7 +15,7 @@ def test_limits_are_the_formats_own_or_those_asked_for():
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
-        ({"onyx": 0.5}, "Unknown format 'onyx'; known are saved_model, tflite"),
+        ({"onyx": 0.5}, "Unknown format 'onyx'; known are saved_model, saved"),
         ({"tflite_dynamic": 0.5}, "tflite_dynamic, which is not to be exported"),
         ({"tflite": 0.5}, "tflite computes what the Keras model does and is held to 1e-04"),
         ({"tflite_int8": 1.5}, r"share in 0..1; got 1.5"),

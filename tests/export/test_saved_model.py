@@ -221,6 +221,23 @@ def test_it_runs_from_its_folder_and_from_that_of_its_versions(exported, photogr
         run_saved_model(folder, photographs[:2])
 
 
+def test_bfloat16_agrees_as_closely_as_16_bits_can(exported, photographs, tmp_path):
+    _, trained = exported
+    export_saved_model(trained["pit_ti_distilled"], tmp_path / "half", "bfloat16")
+    expected = trained["pit_ti_distilled"].logits(photographs)
+    actual = run_saved_model(tmp_path / "half", photographs)
+    assert actual.dtype == np.float32
+    assert compare(expected, actual).within(0.03)
+    assert not compare(expected, actual).within(1e-4)  # or it would not be in bfloat16
+    loaded = tf.saved_model.load(str(version_folder(tmp_path / "half")))
+    assert set(loaded.signatures) == {"serving_default", "serving_float", "serve_bytes"}
+
+
+def test_another_kind_is_an_error(make_trained, tmp_path):
+    with pytest.raises(ValueError, match="Unknown kind of SavedModel 'int4'; known are float32"):
+        export_saved_model(make_trained(), tmp_path / "model", "int4")
+
+
 def test_a_line_break_in_a_name_is_an_error(make_trained, tmp_path):
     trained = dataclasses.replace(make_trained(), class_names=("cat\ndog", *"bcdefghij"))
     with pytest.raises(ValueError, match=r"'cat\\ndog' holds a line break"):
