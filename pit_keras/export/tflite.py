@@ -1,6 +1,5 @@
 """TFLite (LiteRT): one file for phones and small computers."""
 
-import json
 import pathlib
 import tempfile
 import zipfile
@@ -9,6 +8,7 @@ import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import check_calibration, int8_products, samples
@@ -22,7 +22,6 @@ TFLITE_KINDS = {
     "dynamic": "with weights in int8 and activations quantised while it runs",
     "int8": "with matrix products in int8, calibrated on images",
 }
-PREPROCESSING_FILE = "preprocessing.json"
 
 
 def export_tflite(trained, path, kind="float32", batch=1, calibration=None, license=None):
@@ -35,8 +34,8 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
 
     The class names are TFLite's "associated file" `classes.txt`: a zip archive behind the model,
     which interpreters ignore; `zipfile.ZipFile(path).read("classes.txt")` gives one name a line.
-    TFLite's metadata point to them as the labels of the output. Beside them, `preprocessing.json`
-    holds the centre crop's share, `eval_crop`.
+    TFLite's metadata point to them as the labels of the output. Beside them lies
+    `preprocessing.json`, see `preprocessing_text`.
 
     Args:
         trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
@@ -63,8 +62,8 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         # A fixed date and no compression: the same model gives the same bytes, and readers that
         # map the file into memory need no decoder.
         archive.writestr(zipfile.ZipInfo(CLASSES_FILE), names)
-        crop = json.dumps({"eval_crop": trained.data.eval_crop})
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), crop)
+        preprocessing = preprocessing_text(trained.data)
+        archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), preprocessing)
 
 
 def _check(trained, kind, batch, calibration):

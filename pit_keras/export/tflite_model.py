@@ -10,7 +10,7 @@ import tensorflow as tf
 from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.export.class_names import CLASSES_FILE
 from pit_keras.export.litert import run_tflite, tflite_sizes
-from pit_keras.export.tflite import PREPROCESSING_FILE
+from pit_keras.export.preprocessing_text import PREPROCESSING_FILE
 
 
 @dataclasses.dataclass(frozen=True)
