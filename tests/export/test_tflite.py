@@ -130,7 +130,9 @@ def test_class_names_are_an_associated_file(make_trained, tmp_path):
         assert archive.namelist() == ["classes.txt", "preprocessing.json"]
         assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.read("classes.txt").decode().splitlines() == list(trained.class_names)
-        assert json.loads(archive.read("preprocessing.json")) == {"eval_crop": 0.9}
+        preprocessing = json.loads(archive.read("preprocessing.json"))
+    assert preprocessing["eval_crop"] == 0.9
+    assert preprocessing["mean"] == [0.4, 0.5, 0.6]
 
 
 def test_a_tflite_file_is_a_classifier_of_files_of_any_size(make_trained, photographs, tmp_path):
