@@ -213,9 +213,10 @@ def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures,
     assert set(report.entries) == set(DEFAULT_FORMATS)
     assert not report.rejected
     assert report.license == "MIT"
-    assert report.entries["saved_model"].compared_on.startswith("32 images of the validation part")
+    assert report.entries["saved_model"].agreement.images == 32
     int8 = report.entries["tflite_int8"]
-    assert int8.compared_on == "256 images of the validation part of digits"
+    assert int8.compared_on == "images of the validation part of digits"
+    assert int8.agreement.images == 256
     assert int8.calibrated_on == "128 images of the training part of digits"
     of_keras = printed(capsys, "predict", f"--model={run / 'model.keras'}", pictures)
     of_tflite = printed(capsys, "predict", f"--model={tmp_path / 'out/model.tflite'}", pictures)
@@ -232,7 +233,8 @@ def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
 
     def compared_on(*more):
         printed(capsys, *arguments, *more)
-        return read_report(tmp_path / "export").entries["tflite"].compared_on
+        entry = read_report(tmp_path / "export").entries["tflite"]
+        return f"{entry.agreement.images} {entry.compared_on}"
 
     assert compared_on() == "8 pieces of two photographs"
     images = "--overwrite", "--images", *pictures.glob("*.[pj]*")
@@ -240,6 +242,7 @@ def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
     assert compared_on("--overwrite", "--images", pictures) == "3 images given"
     one_set = "--overwrite", "--dataset=digits", "--compare_on=40"
     assert compared_on(*one_set) == "40 images of the validation part of digits"
+    assert (tmp_path / "export/classes.txt").read_text() == "".join(f"{n}\n" for n in range(10))
 
 
 def test_what_cannot_be_exported_is_told_and_the_rest_is_written(run, pictures, capsys, tmp_path):
@@ -260,6 +263,10 @@ def test_what_cannot_be_exported_is_told_and_the_rest_is_written(run, pictures, 
     assert "--force writes it all the same" in str(ending.value)
     assert (tmp_path / "export/model_dynamic.tflite").exists()
     assert not (tmp_path / "export/model_int8.tflite").exists()
+    given = f"--calibration_images={many}", "--dataset=digits", "--overwrite", "--force"
+    main([*map(str, arguments), *limits, *given])
+    assert "Written though tflite_int8 does not agree with" in capsys.readouterr().err
+    assert (tmp_path / "export/model_int8.tflite").exists()
 
 
 def test_all_is_every_image_of_a_data_set_even_one_a_class(run, capsys, tmp_path):

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import pathlib
 import sys
 
@@ -28,7 +29,10 @@ from pit_keras.export.formats import (
 def add(commands):
     command = add_command(commands, "export", run, "write a model in forms that need no Keras")
     add_model_arguments(command)
-    command.add_argument("--output_dir", help="default: the folder `export` in the run's folder")
+    command.add_argument(
+        "--output_dir",
+        help="default: the folder `export` in the run folder, or beside the .keras file",
+    )
     command.add_argument(
         "--format",
         nargs="+",
@@ -112,7 +116,7 @@ def run(options):
             f"--calibration_images gives {len(calibration_paths)} images; int8 needs "
             f"{LEAST_CALIBRATION_IMAGES} or more."
         )
-    from pit_keras.export.exporting import check_targets, explain
+    from pit_keras.export.exporting import REMEDY, check_targets, explain
     from pit_keras.export.exporting import export as export_model
 
     run = pathlib.Path(options.model)
@@ -120,7 +124,9 @@ def run(options):
     check_targets(output_dir, formats, options.overwrite)
     trained = load_trained(options)
     with _status() as announce:
-        compare_on, calibrate_on = _samples(options, trained, paths, calibration_paths)
+        source = _source(options, trained, needed=not (paths and calibration_paths))
+        trained = _named_by(source, trained, options)
+        compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
         report = export_model(
             trained,
             output_dir,
@@ -135,12 +141,12 @@ def run(options):
             announce=announce,
         )
     _print_report(report, output_dir)
+    forced = [entry for entry in report.rejected if entry.written]
+    if forced:
+        print(f"Written though {explain(forced)}.", file=sys.stderr)
     rejected = [entry for entry in report.rejected if not entry.written]
     if rejected:
-        raise ValueError(
-            f"Not written: {explain(rejected)}; --force writes it all the same, --min_agreement "
-            "changes the limit."
-        )
+        raise ValueError(f"Not written: {explain(rejected)}; {REMEDY}.")
 
 
 def _print_report(report, output_dir):
@@ -169,7 +175,7 @@ def _status():
         yield status.update
 
 
-def _samples(options, trained, paths, calibration_paths):
+def _samples(options, trained, source, paths, calibration_paths):
     """The images to compare and to calibrate on; None if there are none for the latter."""
     from pit_keras.data.preprocessing import load_image
     from pit_keras.export.agreement import real_images
@@ -178,9 +184,7 @@ def _samples(options, trained, paths, calibration_paths):
     def read(files):
         return take_sample(map(load_image, files), trained.data, "images given")
 
-    source, data = None, trained.data
-    if not (paths and calibration_paths) or options.dataset:
-        source = _source_if_there(options, trained)
+    data = trained.data
     compare_on = read(paths) if paths else None
     if compare_on is None and source is not None and source.sizes["val"]:
         images = validation_images(source, options.compare_on)
@@ -194,14 +198,26 @@ def _samples(options, trained, paths, calibration_paths):
     return compare_on, calibrate_on
 
 
-def _source_if_there(options, trained):
-    """The data set; None where nobody asked for one and a run's own is not at hand."""
+def _source(options, trained, needed):
+    """The data set; None where nobody asked for one and a run's own is not needed or not there."""
     if options.dataset or options.data_dir:
         return open_data_set(trained, options.dataset, options.data_dir)
-    if trained.folder is None:
+    if trained.folder is None or not needed:
         return None
     try:
         return open_data_set(trained)
     except (ValueError, OSError) as error:
         print(f"The run's data is not at hand: {error}", file=sys.stderr)
         return None
+
+
+def _named_by(source, trained, options):
+    """The model with the data set's class names, if it has come without any."""
+    if source is None or trained.folder is not None or options.classes is not None:
+        return trained
+    if len(source.class_names) != len(trained.class_names):
+        raise ValueError(
+            f"{options.dataset} has {len(source.class_names)} classes and the model "
+            f"{len(trained.class_names)}."
+        )
+    return dataclasses.replace(trained, class_names=source.class_names)

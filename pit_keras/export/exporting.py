@@ -33,6 +33,8 @@ from pit_keras.export.report import (
     read_report,
 )
 
+REMEDY = "--force writes it all the same, --min_agreement changes a limit"
+
 
 class ExportError(ValueError):
     """An export of which nothing agrees with the Keras model as closely as it should."""
@@ -78,7 +80,7 @@ def export(
         min_agreement: `{format: share}` where another agreement is asked for than `FORMATS` has.
         force: Whether to write what does not agree all the same.
         batch_size: Images of one call of a TFLite file.
-        license: Of the weights, as a text.
+        license: Of the weights, as a text; None for that of an earlier export of them, if any.
         overwrite: Whether to replace what is there.
         announce: Called with a few words before each piece of work.
 
@@ -103,7 +105,7 @@ def export(
             entries, left_out = _write_and_compare(job, folder, plan, compare_on, force, announce)
             report = Report(
                 model=description,
-                license=license,
+                license=license or (plan.earlier and plan.earlier.license),
                 versions=installed_versions(),
                 entries=_with_earlier(entries, plan.earlier),
                 left_out=left_out,
@@ -175,8 +177,8 @@ def check_targets(output_dir, formats, overwrite=False):
     for target in (output_dir / FORMATS[name].target for name in formats):
         if os.path.lexists(target) and not overwrite:
             raise FileExistsError(
-                f"{target} exists already; replace it with --overwrite (overwrite=True), or choose "
-                "another folder."
+                f"{target} exists already; replace it with --overwrite, or choose another folder "
+                "with --output_dir."
             )
     card, report = output_dir / CARD_FILE, output_dir / REPORT_FILE
     ours = card.is_file() and is_model_card(card.read_text(encoding="utf-8", errors="replace"))
@@ -229,8 +231,9 @@ def _write_and_compare(job, folder, plan, compare_on, force, announce):
         else:
             entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
     if not any(entry.written for entry in entries.values()):
-        reasons = [explain(entries.values()), *(f"{n}: {why}" for n, why in left_out.items())]
-        raise ExportError(f"Nothing was written: {'; '.join(filter(None, reasons))}.")
+        reasons = [f"{explain(entries.values())}; {REMEDY}"] if entries else []
+        reasons += [f"{name}: {reason}" for name, reason in left_out.items()]
+        raise ExportError(f"Nothing was written: {'; '.join(reasons)}.")
     return entries, left_out
 
 
@@ -259,7 +262,7 @@ def _measured(name, job, path, min_agreement, compare_on, expected):
         min_agreement=min_agreement,
         latency_ms=family.latency(path, compare_on.crops[0]),
         batch_size=job.batch_size if format_.family == "tflite" else 1,
-        compared_on=f"{agreement.images:,} {compare_on.origin}",
+        compared_on=compare_on.origin,
         calibrated_on=(f"{len(calibrated_on):,} {calibrated_on.origin}" if calibrated_on else None),
         written=True,
     )

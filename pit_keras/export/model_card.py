@@ -38,7 +38,7 @@ def model_card(trained, report):
         _title(trained, report, run),
         _files(report),
         _use(trained, report),
-        _preprocessing(trained.data),
+        _preprocessing(trained),
         _data_and_recipe(trained, run),
         _results(run),
         _limits(trained, report),
@@ -101,7 +101,10 @@ def _use(trained, report):
             f"`{first.path}`{f' (the same lines run {same})' if same else ''}:\n"
             f"```python\n{_snippet(first, trained)}```\n"
         )
-    return "## Use\nRun from this folder; none of it needs `pit_keras`.\n\n" + "\n".join(sections)
+    return (
+        "## Use\nRun from this folder, with a picture `photo.jpg` in it; none of it needs "
+        "`pit_keras`.\n\n" + "\n".join(sections)
+    )
 
 
 def _snippet(entry, trained):
@@ -133,14 +136,16 @@ def _snippet(entry, trained):
     return PILLOW.format(imports=imports, width=width, height=height, bleed=bleed) + call + names
 
 
-def _preprocessing(data):
+def _preprocessing(trained):
+    data = trained.data
     height, width = data.image_size
+    assumed = "" if trained.folder else " (assumed: there was no run folder to say so)"
     return (
         "## Preprocessing\n"
         "RGB, 8 bits, as the file stores it: an orientation given in EXIF is not applied. The "
         "image is resized (bicubic, antialiased), its aspect kept, and the model sees the middle "
-        f"{height} x {width} pixels: {data.eval_crop:.1%} of the short side. These are normalised "
-        f"with mean {_numbers(data.mean)} and standard deviation "
+        f"{height} x {width} pixels: {data.eval_crop:.1%} of the short side{assumed}. These are "
+        f"normalised with mean {_numbers(data.mean)} and standard deviation "
         f"{_numbers(data.std)} of values in 0..1. The SavedModel does all of this; the other files "
         "take the crop as uint8 and normalise it.\n"
     )
@@ -207,10 +212,25 @@ def _limits(trained, report):
         "that shows none of them. The probabilities are not calibrated.\n"
         "- It is as good as its data: on images of another kind (other cameras, light, framing) "
         "its accuracy is unknown until it is measured there.\n"
-        f'- Files with a "same top-1" below 100% answer differently now and then; the others are '
-        f"within {TOLERANCE:.0e} of the largest logit.{few}\n"
+        f"- {_closeness(report)}{few}\n"
         "- Only the middle of a long image is seen.\n"
     )
+
+
+def _closeness(report):
+    written = [entry for entry in report.entries.values() if entry.written]
+    exact = [f"`{entry.path}`" for entry in written if entry.min_agreement is None]
+    rounded = [f"`{entry.path}`" for entry in written if entry.min_agreement is not None]
+    sentences = []
+    if exact:
+        sentences.append(
+            f"{', '.join(exact)}: within {TOLERANCE:.0e} of the Keras model's largest logit."
+        )
+    if rounded:
+        sentences.append(
+            f"{', '.join(rounded)}: rounded numbers, which decide differently now and then."
+        )
+    return " ".join(sentences)
 
 
 def _licence(report):

@@ -16,7 +16,8 @@ COLUMNS = (
     "file",
     "MB",
     "ms, 1 thread",
-    "ms, 2 threads",
+    "2 threads",
+    "all",
     "largest error",
     "mean error",
     "same top-1",
@@ -38,7 +39,7 @@ class Entry:
         latency_ms: Median milliseconds of one call, by threads: "1", "2", or "all" for what
             TensorFlow uses by itself.
         batch_size: Images of one call when the latency was measured.
-        compared_on: What the images were on which it was compared.
+        compared_on: What the images were on which it was compared; `agreement` has their number.
         calibrated_on: What those were on which it was calibrated; None if it was not.
         written: Whether it is in the folder. What does not agree is written only if forced.
     """
@@ -160,16 +161,13 @@ def _entry(values):
 
 
 def _row(entry):
-    latency = entry.latency_ms
     agreement = entry.agreement
-    one, two = (f"{latency[key]:.1f}" if key in latency else "" for key in ("1", "2"))
-    if "all" in latency:
-        two = f"{latency['all']:.1f} (all)"
+    latencies = (entry.latency_ms.get(threads) for threads in ("1", "2", "all"))
+    batch = "" if entry.batch_size == 1 else f" (batch {entry.batch_size})"
     return (
-        entry.path,
+        entry.path + batch,
         f"{entry.bytes / 1e6:.1f}",
-        one,
-        two,
+        *("" if latency is None else f"{latency:.1f}" for latency in latencies),
         f"{agreement.max_difference:.1e}",
         f"{agreement.mean_difference:.1e}",
         f"{agreement.top1_agreement:.1%}",

@@ -201,10 +201,11 @@ def test_what_is_there_is_replaced_only_on_request(sample, tmp_path):
 
 def test_a_form_of_the_same_weights_is_added(sample, tmp_path):
     trained = classifier_with(keras.layers.ReLU())
-    first = export(trained, tmp_path, ("tflite",), compare_on=sample)
+    first = export(trained, tmp_path, ("tflite",), compare_on=sample, license="MIT")
     second = export(trained, tmp_path, ("tflite_float16",), compare_on=sample)
     assert second.entries["tflite"] == first.entries["tflite"]
     assert read_report(tmp_path) == second
+    assert second.license == "MIT"
     assert set(second.entries) == {"tflite", "tflite_float16"}
     other = classifier_with(keras.layers.ReLU())  # other random weights
     with pytest.raises(ValueError, match=r"holds model.tflite of another model; export these anew"):
@@ -262,7 +263,9 @@ def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_repl
 
     with pytest.raises(OSError, match="/proc cannot be written to: "):
         check_targets("/proc/new/folder", formats)
-    with pytest.raises(OSError, match="saved_model exists already; replace it with --overwrite"):
+    with pytest.raises(
+        OSError, match="saved_model exists already; replace it with --overwrite, or"
+    ):
         check_targets(tmp_path, formats)
     check_targets(tmp_path / "new" / "folder", formats)
     assert len(list(tmp_path.iterdir())) == 2
