@@ -152,11 +152,13 @@ def run(options):
 def _print_report(report, output_dir):
     from pit_keras.export.report import COLUMNS
 
-    table = Table(*COLUMNS, box=None, pad_edge=False)
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for row in report.rows():
+    rows = report.rows()
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    for index, name in enumerate(COLUMNS):
+        # Headings may wrap between their words, what is below may not at all.
+        width = max(map(len, [*name.split(), *(row[index] for row in rows)]))
+        table.add_column(name, justify="right" if index else "left", width=width)
+    for row in rows:
         table.add_row(*row)
     Console().print(table)
     for name, reason in report.left_out.items():

@@ -83,8 +83,8 @@ def _files(report):
         + "\n".join([head, *rows])
         + f"\n{warning}\nErrors are differences of logits from the Keras model's, on "
         f'{compared}, as many as the last column says; "same top-1" is the share whose likeliest '
-        "class is the same. Milliseconds are medians of one call on the machine that exported, worth comparing with "
-        f"each other only.{calibrated} `{REPORT_FILE}` has all of it.\n"
+        "class is the same. Milliseconds are medians of one call on the machine that exported, "
+        f"worth comparing with each other only.{calibrated} `{REPORT_FILE}` has all of it.\n"
     )
 
 
