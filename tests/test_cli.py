@@ -443,7 +443,7 @@ def test_bad_input_is_one_sentence_and_a_failure(
     arguments, message, run, pictures, tmp_path, capsys
 ):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "exported/saved_model").mkdir(parents=True)
+    (tmp_path / "exported/saved_model/1").mkdir(parents=True)
     (pictures / "x.keras").write_text("not a model")
     shutil.copytree(run, tmp_path / "nameless", ignore=shutil.ignore_patterns("classes.txt"))
     for label in "01":

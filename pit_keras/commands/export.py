@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
+import signal
 import sys
 
 from rich.console import Console
@@ -116,14 +117,15 @@ def run(options):
             f"--calibration_images gives {len(calibration_paths)} images; int8 needs "
             f"{LEAST_CALIBRATION_IMAGES} or more."
         )
-    from pit_keras.export.exporting import REMEDY, check_targets, explain
+    from pit_keras.export.export_folder import check_targets
+    from pit_keras.export.exporting import REMEDY, explain
     from pit_keras.export.exporting import export as export_model
 
     run = pathlib.Path(options.model)
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
     check_targets(output_dir, formats, options.overwrite)
     trained = load_trained(options)
-    with _status() as announce:
+    with _ended_by_sigterm(), _status() as announce:
         source = _source(options, trained, needed=not (paths and calibration_paths))
         trained = _named_by(source, trained, options)
         compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
@@ -167,6 +169,16 @@ def _print_report(report, output_dir):
 
 
 @contextlib.contextmanager
+def _ended_by_sigterm():
+    """Within it, SIGTERM is as Ctrl-C, so that temporary files go."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
 def _status():
     """A function that shows what is being done, where someone watches."""
     console = Console(stderr=True)
@@ -192,6 +204,11 @@ def _samples(options, trained, source, paths, calibration_paths):
         images = validation_images(source, options.compare_on)
         compare_on = take_sample(images, data, f"images of the validation part of {source.name}")
     if compare_on is None:
+        print(
+            "Compared on pieces of two photographs, since there is no data set: --dataset or "
+            "--images gives better ones.",
+            file=sys.stderr,
+        )
         compare_on = take_sample(real_images(), data, "pieces of two photographs")
     calibrate_on = read(calibration_paths) if calibration_paths else None
     if calibrate_on is None and source is not None:

@@ -103,7 +103,10 @@ def load_trained_model(path, class_names=None):
     file = folder.model if path.is_dir() else path
     if not file.is_file():
         what = "has no model.keras yet" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {what}; give a run folder or a .keras file.")
+        raise FileNotFoundError(
+            f"{path} {what}; give a run folder or a .keras file (predict and serve take a .tflite "
+            "file too)."
+        )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
     model = _load(file)
@@ -149,7 +152,8 @@ def _check_classifier(model, file):
     if len(shape or ()) != 4 or None in shape[1:] or shape[-1] != 3:
         raise ValueError(f"{file} takes {shape}, not RGB images (None, H, W, 3) of one size.")
     activation = getattr(model.layers[-1], "activation", None)
-    if len(model.output_shape) != 2 or activation not in (None, keras.activations.linear):
+    ends_in_rows = len(model.output_shape) == 2 and isinstance(model.output_shape[-1], int)
+    if not ends_in_rows or activation not in (None, keras.activations.linear):
         raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
 
 

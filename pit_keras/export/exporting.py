@@ -1,18 +1,23 @@
 """Exporting: write, compare with the Keras model on real images, and only then move in place."""
 
-import contextlib
 import dataclasses
 import functools
-import os
 import pathlib
-import tempfile
 from typing import NamedTuple
 
 import keras
-import tensorflow as tf
 
 from pit_keras.export.agreement import compare
-from pit_keras.export.class_names import CLASSES_FILE, class_names_text
+from pit_keras.export.class_names import class_names_text
+from pit_keras.export.export_folder import (
+    TEXTS,
+    check_targets,
+    digest_of,
+    exclusive_folder,
+    explained,
+    put_in_place,
+    size_of,
+)
 from pit_keras.export.families import FAMILIES, Job, why_not
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
@@ -21,9 +26,8 @@ from pit_keras.export.formats import (
     check_formats,
     checked_limits,
 )
-from pit_keras.export.model_card import CARD_FILE, is_model_card, model_card
+from pit_keras.export.model_card import model_card
 from pit_keras.export.precision import full_float32, in_float32
-from pit_keras.export.replacing import move_into_place
 from pit_keras.export.report import (
     REPORT_FILE,
     Entry,
@@ -41,13 +45,14 @@ class ExportError(ValueError):
 
 
 class _Plan(NamedTuple):
-    """What one export is to do: names in `FORMATS`, least agreements, reasons, what was there."""
+    """What one export is to do: names in `FORMATS`, least agreements, reasons, what stays."""
 
     names: tuple[str, ...]
     by_name: bool
     limits: dict
     left_out: dict
-    earlier: Report | None
+    earlier: dict
+    earlier_license: str | None
 
 
 def export(
@@ -99,22 +104,19 @@ def export(
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
     description = describe_model(job.trained.model)
     plan = _plan(job, output_dir, formats, min_agreement or {}, overwrite, description)
-    is_new = not output_dir.exists()
-    try:
-        with _temporary_folder(output_dir) as folder:
-            entries, left_out = _write_and_compare(job, folder, plan, compare_on, force, announce)
-            report = Report(
-                model=description,
-                license=license or (plan.earlier and plan.earlier.license),
-                versions=installed_versions(),
-                entries=_with_earlier(entries, plan.earlier),
-                left_out=left_out,
-            )
-            _write_texts(trained, report, folder)
-            _move_all(entries, folder, output_dir, plan.earlier)
-    finally:
-        if is_new and output_dir.exists() and not any(output_dir.iterdir()):
-            output_dir.rmdir()
+    with exclusive_folder(output_dir) as folder:
+        check_targets(output_dir, plan.names, overwrite)
+        entries, left_out = _write_and_compare(job, folder, plan, compare_on, force, announce)
+        report = Report(
+            model=description,
+            license=license or plan.earlier_license,
+            versions=installed_versions(),
+            entries=_with_earlier(entries, plan.earlier),
+            left_out=left_out,
+        )
+        _write_texts(trained, report, folder)
+        written = [entry.path for entry in entries.values() if entry.written]
+        put_in_place(folder, output_dir, written, _removed(entries, plan.earlier))
     return report
 
 
@@ -146,63 +148,36 @@ def _plan(job, output_dir, formats, min_agreement, overwrite, description):
             "exported; the other forms take any number of images."
         )
     check_targets(output_dir, names, overwrite)
-    earlier = read_report(output_dir)
-    if earlier and earlier.model != description:
-        others = [e.path for e in earlier.entries.values() if e.written and e.format not in names]
-        if others:
-            raise ValueError(
-                f"{output_dir} holds {', '.join(others)} of another model; export these anew too, "
-                "or choose another folder."
-            )
-        earlier = None
-    return _Plan(names, formats is not None, limits, left_out, earlier)
+    earlier, earlier_license = _earlier(output_dir, names, description, overwrite)
+    return _Plan(names, formats is not None, limits, left_out, earlier, earlier_license)
 
 
-def check_targets(output_dir, formats, overwrite=False):
-    """Checks, before long work, that a model can be exported to a folder; leaves no trace.
-
-    Args:
-        output_dir: The folder, which may be missing.
-        formats: Names in `FORMATS`.
-        overwrite: Whether to replace what is there.
-
-    Raises:
-        FileExistsError: If a target exists and is not to be overwritten, or a file that goes with
-            them is there and was not written by an export.
-        OSError: If the folder is a file or cannot be written to.
-    """
-    output_dir = pathlib.Path(output_dir)
-    if output_dir.exists() and not output_dir.is_dir():
-        raise NotADirectoryError(f"{output_dir} is a file; the exported models need a folder.")
-    for target in (output_dir / FORMATS[name].target for name in formats):
-        if os.path.lexists(target) and not overwrite:
-            raise FileExistsError(
-                f"{target} exists already; replace it with --overwrite, or choose another folder "
-                "with --output_dir."
-            )
-    card, report = output_dir / CARD_FILE, output_dir / REPORT_FILE
-    ours = card.is_file() and is_model_card(card.read_text(encoding="utf-8", errors="replace"))
-    for text in (card, report, output_dir / CLASSES_FILE):
-        if os.path.lexists(text) and not ours:
-            raise FileExistsError(
-                f"{text} was not written by pit-keras export, which writes a file of that name; "
-                "choose another folder."
-            )
-    existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    with _temporary_folder(existing):
-        pass
-
-
-@contextlib.contextmanager
-def _temporary_folder(output_dir):
-    """A folder in `output_dir`, which is made if it is missing."""
+def _earlier(output_dir, names, description, overwrite):
+    """Entries of an earlier export of the same weights whose files are there, and its licence."""
     try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=output_dir, prefix=".export-")
-    except OSError as error:
-        raise OSError(f"{output_dir} cannot be written to: {error.strerror}.") from error
-    with folder as path:
-        yield pathlib.Path(path)
+        report = read_report(output_dir)
+    except ValueError:
+        if not overwrite:
+            raise
+        report = None
+    if report is None:
+        return {}, None
+    there = {
+        name: entry
+        for name, entry in report.entries.items()
+        if entry.written
+        and (output_dir / entry.path).exists()
+        and digest_of(output_dir / entry.path) == entry.sha256
+    }
+    if report.model == description:
+        return there, report.license
+    others = [entry.path for name, entry in there.items() if name not in names]
+    if others:
+        raise ValueError(
+            f"{output_dir} holds {', '.join(others)} of another model; export these anew too, or "
+            "choose another folder with --output_dir."
+        )
+    return {}, None
 
 
 def _write_and_compare(job, folder, plan, compare_on, force, announce):
@@ -241,7 +216,7 @@ def _write_and_measure(name, job, folder, plan, compare_on, expected, announce):
     format_ = FORMATS[name]
     path = folder / format_.target
     announce(f"Writing {format_.target}")
-    with _explained(format_.target):
+    with explained(format_.target):
         FAMILIES[format_.family].write(job, format_.kind, path)
     announce(f"Comparing {format_.target} with the Keras model")
     with full_float32():
@@ -257,7 +232,8 @@ def _measured(name, job, path, min_agreement, compare_on, expected):
     return Entry(
         format=name,
         path=format_.target,
-        bytes=_size(path),
+        bytes=size_of(path),
+        sha256=digest_of(path),
         agreement=agreement,
         min_agreement=min_agreement,
         latency_ms=family.latency(path, compare_on.crops[0]),
@@ -272,6 +248,9 @@ def explain(rejected):
     """What is wrong with entries that do not agree with the Keras model, in one sentence."""
     reasons = []
     for entry in rejected:
+        if not entry.agreement.finite:
+            reasons.append(f"{entry.format}: its logits, or the Keras model's, are not finite")
+            continue
         allowed = (
             f"{TOLERANCE:.0e} of the largest logit is allowed"
             if entry.min_agreement is None
@@ -284,52 +263,23 @@ def explain(rejected):
     return "; ".join(reasons)
 
 
-@contextlib.contextmanager
-def _explained(name):
-    """Turns what TensorFlow and the system say of a full disk into one sentence."""
-    try:
-        yield
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-        raise OSError(f"{name} cannot be written, nothing was exported: {reason}.") from error
-
-
 def _with_earlier(entries, earlier):
     """The entries of this export, and of an earlier one those whose files stay."""
-    staying = {name: earlier.entries[name] for name in FORMATS if _stays(name, earlier)}
     written = {name: entry for name, entry in entries.items() if entry.written}
-    together = {**entries, **staying, **written}
+    together = {**entries, **earlier, **written}
     return {name: together[name] for name in FORMATS if name in together}
 
 
 def _write_texts(trained, report, folder):
     """The report, the model card and the class names."""
-    with _explained(REPORT_FILE):
-        for name, text in (
-            (CLASSES_FILE, class_names_text(trained.class_names)),
-            (REPORT_FILE, report.to_json()),
-            (CARD_FILE, model_card(trained, report)),
-        ):
+    texts = (model_card(trained, report), class_names_text(trained.class_names), report.to_json())
+    with explained(REPORT_FILE):
+        for name, text in zip(TEXTS, texts, strict=True):
             (folder / name).write_bytes(text.encode())
 
 
-def _move_all(entries, folder, output_dir, earlier):
-    """Moves what was written in place; what was rejected goes, and so does another model's."""
-    for name, entry in entries.items():
-        target = output_dir / entry.path
-        if entry.written:
-            move_into_place(folder / entry.path, target)
-        elif os.path.lexists(target) and not _stays(name, earlier):
-            os.replace(target, folder / f"{entry.path}.replaced")
-    for name in (CLASSES_FILE, REPORT_FILE, CARD_FILE):
-        move_into_place(folder / name, output_dir / name)
-
-
-def _stays(name, earlier):
-    """Whether a form of an earlier export of the same weights is there."""
-    return earlier is not None and name in earlier.entries and earlier.entries[name].written
-
-
-def _size(path):
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+def _removed(entries, earlier):
+    """Paths of rejected forms: what lies there is of another model, unless it stays."""
+    return [
+        entry.path for name, entry in entries.items() if not entry.written and name not in earlier
+    ]

@@ -52,7 +52,7 @@ class Family(NamedTuple):
 
 
 def _write_saved_model(job, kind, path):
-    export_saved_model(job.trained, path, kind)
+    export_saved_model(job.trained, path.parent, kind)
 
 
 def _write_tflite(job, kind, path):

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from pit_keras.versioned_folder import VERSION
+
 # Largest difference between logits that counts as none, as a share of the largest logit.
 TOLERANCE = 1e-4
 LEAST_CALIBRATION_IMAGES = 32
@@ -27,10 +29,10 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    "saved_model": Format("saved_model", "saved_model"),
+    "saved_model": Format(f"saved_model/{VERSION}", "saved_model"),
     # For servers whose processor multiplies such numbers; on others it is slower.
     "saved_model_bfloat16": Format(
-        "saved_model_bfloat16", "saved_model", "bfloat16", 0.99, by_default=False
+        f"saved_model_bfloat16/{VERSION}", "saved_model", "bfloat16", 0.99, by_default=False
     ),
     "tflite": Format("model.tflite", "tflite"),
     "tflite_float16": Format("model_float16.tflite", "tflite", "float16", 0.99),

@@ -112,7 +112,7 @@ def _snippet(entry, trained):
     if FORMATS[entry.format].family == "saved_model":
         return (
             "import tensorflow as tf\n\n"
-            f'model = tf.saved_model.load("{entry.path}/1")\n'
+            f'model = tf.saved_model.load("{entry.path}")\n'
             'photo = tf.io.read_file("photo.jpg")\n'
             'outputs = model.signatures["serve_bytes"](image_bytes=photo[None])\n'
             'print(outputs["top_classes"][0, 0].numpy().decode())\n'
@@ -240,11 +240,7 @@ def _licence(report):
         "terms may count"
     )
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    return (
-        f"## Licence\n{stated.rstrip('.')}.\n\nMade with {versions}. Architecture: Heo et al., "
-        "Rethinking Spatial Dimensions of Vision Transformers, ICCV 2021 (arXiv 2103.16302), or "
-        "what it compares with.\n"
-    )
+    return f"## Licence\n{stated.rstrip('.')}.\n\nMade with {versions}.\n"
 
 
 def _numbers(values):

@@ -33,6 +33,7 @@ class Entry:
         format: Its name in `FORMATS`.
         path: The file or folder, relative to the export folder.
         bytes: Its size.
+        sha256: Of the file, or of the names and contents in the folder.
         agreement: How its logits differ from the Keras model's.
         min_agreement: The share of equal likeliest classes that was asked for; None where the
             logits must be within `TOLERANCE` of the largest.
@@ -47,6 +48,7 @@ class Entry:
     format: str
     path: str
     bytes: int
+    sha256: str
     agreement: Agreement
     min_agreement: float | None
     latency_ms: dict
@@ -149,7 +151,8 @@ def read_report(folder):
         return Report.from_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(
-            f"{path} was not written by pit-keras export; choose another folder ({error})."
+            f"{path} is damaged, or not of this version of pit-keras export ({error}); export to "
+            "another folder with --output_dir, or everything anew with --overwrite."
         ) from error
 
 

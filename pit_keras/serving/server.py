@@ -10,6 +10,9 @@ import uvicorn
 from pit_keras.serving.application import Service
 from pit_keras.serving.connections import BACKLOG, guarded_protocol
 
+# Who stops a server often kills it after ten: a client that is slow to send must not hold it.
+SECONDS_TO_FINISH = 8
+
 
 def model_name(model, name=None):
     """What a model is called in addresses: `name`, or else what its folder or file is called.
@@ -81,7 +84,7 @@ def run(network, name, listener, limits):
         log_level="error",
         server_header=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=round(limits.timeout) + 1,
+        timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
     server = uvicorn.Server(config)
 

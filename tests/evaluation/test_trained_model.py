@@ -225,6 +225,12 @@ def grey_model():
     return keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
 
 
+def two_outputs_model():
+    images = keras.Input((8, 6, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    return keras.Model(images, [keras.layers.Dense(count)(pooled) for count in (4, 2)])
+
+
 def map_model():
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
 
@@ -235,6 +241,7 @@ def map_model():
         (grey_model, r"takes \(None, 8, 8, 1\), not RGB images"),
         (map_model, "does not end in logits"),
         (lambda: colour_model(activation="softmax"), "does not end in logits"),
+        (two_outputs_model, "does not end in logits"),
     ],
     ids=["grey", "map", "softmax"],
 )

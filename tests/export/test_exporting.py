@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
-from pit_keras.export.exporting import ExportError, check_targets, export
+from pit_keras.export.export_folder import check_targets, exclusive_folder, put_in_place
+from pit_keras.export.exporting import ExportError, export
 from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, TOLERANCE
 from pit_keras.export.precision import in_float32
 from pit_keras.export.report import read_report
@@ -84,7 +85,7 @@ def test_the_files_the_report_and_the_card_come_together(make_trained, photograp
         assert all(0 < latency < 10_000 for latency in entry.latency_ms.values())
     assert tflite.latency_ms.keys() == {"1", "2"}
     assert (output_dir / "classes.txt").read_text().splitlines() == list(trained.class_names)
-    assert said[0] == "Writing saved_model"
+    assert said[0] == "Writing saved_model/1"
 
 
 def test_by_default_all_is_written_that_can_be(sample, tmp_path):
@@ -177,7 +178,7 @@ def test_another_agreement_can_be_asked_for(tmp_path, photographs):
 def test_weights_that_are_not_finite_are_not_exported(tmp_path, sample):
     trained = classifier_with(keras.layers.ReLU())
     trained.model.weights[-1].assign(np.full(10, np.nan))
-    with pytest.raises(ExportError, match="differ by at most nan"):
+    with pytest.raises(ExportError, match="its logits, or the Keras model's, are not finite"):
         export(trained, tmp_path / "out", ("saved_model",), compare_on=sample)
     assert not (tmp_path / "out").exists()
 
@@ -254,28 +255,94 @@ def test_a_file_is_no_output_folder(tmp_path, sample):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_and_links_and_files_are_replaced(
-    sample, tmp_path
-):
-    trained, formats = classifier_with(keras.layers.ReLU()), ("saved_model", "tflite")
-    (tmp_path / "saved_model").symlink_to("nowhere")
-    (tmp_path / "model.tflite").mkdir()
-
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
     with pytest.raises(OSError, match="/proc cannot be written to: "):
-        check_targets("/proc/new/folder", formats)
-    with pytest.raises(
-        OSError, match="saved_model exists already; replace it with --overwrite, or"
+        check_targets("/proc/new/folder", ("tflite",))
+    check_targets(tmp_path / "new" / "folder", ("tflite",))
+    assert not names_in(tmp_path)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_not(sample, tmp_path):
+    (tmp_path / "elsewhere").write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/model.tflite").symlink_to(tmp_path / "elsewhere")
+    arguments = classifier_with(keras.layers.ReLU()), tmp_path / "out", ("tflite",)
+    with pytest.raises(FileExistsError, match=r"model.tflite exists already; replace it with"):
+        export(*arguments, compare_on=sample)
+    export(*arguments, compare_on=sample, overwrite=True)
+    assert not (tmp_path / "out/model.tflite").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", ["model.tflite/mine", "saved_model/1/mine", "saved_model"])
+def test_a_folder_or_file_of_the_users_is_in_the_way(sample, tmp_path, path):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).write_text("mine")
+    with pytest.raises(FileExistsError, match="move it away"):
+        export(
+            classifier_with(keras.layers.ReLU()),
+            tmp_path,
+            ("saved_model", "tflite"),
+            compare_on=sample,
+            overwrite=True,
+        )
+    assert contents(tmp_path) == {path: b"mine"}
+
+
+def test_other_versions_stay(sample, tmp_path):
+    (tmp_path / "saved_model/2").mkdir(parents=True)
+    (tmp_path / "saved_model/2/newer").write_text("mine")
+    arguments = classifier_with(keras.layers.ReLU()), tmp_path, ("saved_model",)
+    export(*arguments, compare_on=sample)
+    export(*arguments, compare_on=sample, overwrite=True)
+    assert (tmp_path / "saved_model/2/newer").read_text() == "mine"
+    assert {path.name for path in (tmp_path / "saved_model").iterdir()} == {"1", "2"}
+
+
+def test_a_report_tells_only_of_what_is_there(sample, tmp_path):
+    trained = classifier_with(keras.layers.ReLU())
+    export(trained, tmp_path, ("tflite", "tflite_float16", "tflite_dynamic"), compare_on=sample)
+    (tmp_path / "model.tflite").write_bytes(b"something else")
+    (tmp_path / "model_float16.tflite").unlink()
+    report = export(trained, tmp_path, ("saved_model",), compare_on=sample)
+    assert set(report.entries) == {"saved_model", "tflite_dynamic"}
+
+
+def test_an_export_that_ends_while_it_moves_leaves_no_false_report(sample, tmp_path):
+    formats = ("tflite", "saved_model")
+    export(classifier_with(keras.layers.ReLU()), tmp_path, formats, compare_on=sample)
+    other = classifier_with(keras.layers.ReLU())
+    with exclusive_folder(tmp_path) as folder:
+        (folder / "model.tflite").write_bytes(b"of the other")
+        with pytest.raises(OSError, match="saved_model/1 cannot be replaced"):
+            put_in_place(folder, tmp_path, ["model.tflite", "saved_model/1"], [])
+    assert names_in(tmp_path) == {"model.tflite", "saved_model"}
+    report = export(other, tmp_path, formats, compare_on=sample, overwrite=True)
+    assert read_report(tmp_path) == report
+    assert names_in(tmp_path) == {"model.tflite", "saved_model", *TEXTS}
+
+
+def test_a_damaged_report_is_told_and_can_be_replaced(sample, tmp_path):
+    arguments = classifier_with(keras.layers.ReLU()), tmp_path
+    export(*arguments, ("tflite",), compare_on=sample)
+    (tmp_path / "report.json").write_text('{"model": ')
+    with pytest.raises(ValueError, match=r"report.json is damaged, or not of this version"):
+        export(*arguments, ("tflite_dynamic",), compare_on=sample)
+    report = export(*arguments, ("tflite",), compare_on=sample, overwrite=True)
+    assert read_report(tmp_path) == report
+
+
+def test_two_exports_at_once_are_refused_and_leftovers_go(sample, tmp_path):
+    arguments = classifier_with(keras.layers.ReLU()), tmp_path, ("tflite",)
+    with (
+        exclusive_folder(tmp_path),
+        pytest.raises(OSError, match="Another process is exporting to"),
     ):
-        check_targets(tmp_path, formats)
-    check_targets(tmp_path / "new" / "folder", formats)
-    assert len(list(tmp_path.iterdir())) == 2
-
-    export(trained, tmp_path, formats, compare_on=sample, overwrite=True)
-
-    assert not (tmp_path / "saved_model").is_symlink()
-    assert (tmp_path / "saved_model/1/saved_model.pb").is_file()
-    assert (tmp_path / "model.tflite").is_file()
-    assert names_in(tmp_path) == {"saved_model", "model.tflite", *TEXTS}
+        export(*arguments, compare_on=sample)
+    (tmp_path / ".export-killed").mkdir()
+    (tmp_path / ".export-killed/model.tflite").write_text("half")
+    export(*arguments, compare_on=sample)
+    assert names_in(tmp_path) == {"model.tflite", *TEXTS}
 
 
 # A file larger than the limit is what a full disk is: writing to it fails.

@@ -21,7 +21,12 @@ CLOSE = Agreement(0.1, 0.02, scale=5.0, top1_agreement=0.98, images=200)
 
 
 def entry(name="tflite_int8", path="model_int8.tflite", agreement=CLOSE, share=0.97, **changes):
-    values = {"bytes": 2_345_678, "latency_ms": {"1": 9.87, "2": 5.43}, "batch_size": 1}
+    values = {
+        "bytes": 2_345_678,
+        "sha256": "0" * 64,
+        "latency_ms": {"1": 9.87, "2": 5.43},
+        "batch_size": 1,
+    }
     values |= {"compared_on": "images", "calibrated_on": None, "written": True, **changes}
     return Entry(name, path, agreement=agreement, min_agreement=share, **values)
 
@@ -70,7 +75,7 @@ def test_no_report_is_none(tmp_path):
 )
 def test_something_else_is_refused(tmp_path, text):
     (tmp_path / REPORT_FILE).write_text(text)
-    with pytest.raises(ValueError, match=r"report.json was not written by pit-keras export"):
+    with pytest.raises(ValueError, match=r"report.json is damaged, or not of this version"):
         read_report(tmp_path)
 
 
