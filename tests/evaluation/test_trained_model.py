@@ -243,7 +243,7 @@ def map_model():
         (lambda: colour_model(activation="softmax"), "does not end in logits"),
         (two_outputs_model, "does not end in logits"),
     ],
-    ids=["grey", "map", "softmax"],
+    ids=["grey", "map", "softmax", "two outputs"],
 )
 def test_a_model_that_is_no_classifier_of_images_is_refused(make, message, tmp_path):
     make().save(tmp_path / "other.keras")
