@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 
@@ -39,6 +40,16 @@ def end_quietly():
         # At its end Python writes what is left once more, and nobody reads that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c():
+    """Within it, SIGTERM is as Ctrl-C, so that what is to be undone is undone."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_can_write(path, option):

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
-import signal
 import sys
 
 from rich.console import Console
@@ -18,6 +17,7 @@ from pit_keras.commands.arguments import (
     open_data_set,
     positive,
 )
+from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -125,7 +125,7 @@ def run(options):
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
     check_targets(output_dir, formats, options.overwrite)
     trained = load_trained(options)
-    with _ended_by_sigterm(), _status() as announce:
+    with sigterm_as_ctrl_c(), _status() as announce:
         source = _source(options, trained, needed=not (paths and calibration_paths))
         trained = _named_by(source, trained, options)
         compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
@@ -166,16 +166,6 @@ def _print_report(report, output_dir):
     for name, reason in report.left_out.items():
         print(f"{name} is left out: {reason}.", file=sys.stderr)
     print(f"Written to {output_dir}; its README.md says how to use each file.", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _ended_by_sigterm():
-    """Within it, SIGTERM is as Ctrl-C, so that temporary files go."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

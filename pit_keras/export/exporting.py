@@ -103,9 +103,10 @@ def export(
     _check_backend()
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
     description = describe_model(job.trained.model)
-    plan = _plan(job, output_dir, formats, min_agreement or {}, overwrite, description)
+    arguments = job, output_dir, formats, min_agreement or {}, overwrite, description
+    _plan(*arguments)
     with exclusive_folder(output_dir) as folder:
-        check_targets(output_dir, plan.names, overwrite)
+        plan = _plan(*arguments)  # once more: another export may have come in between
         entries, left_out = _write_and_compare(job, folder, plan, compare_on, force, announce)
         report = Report(
             model=description,

@@ -1,6 +1,9 @@
 import dataclasses
 import itertools
+import os
 import pathlib
+import signal
+import time
 
 import forked
 import keras
@@ -8,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
 from pit_keras.export.export_folder import check_targets, exclusive_folder, put_in_place
@@ -343,6 +347,20 @@ def test_two_exports_at_once_are_refused_and_leftovers_go(sample, tmp_path):
     (tmp_path / ".export-killed/model.tflite").write_text("half")
     export(*arguments, compare_on=sample)
     assert names_in(tmp_path) == {"model.tflite", *TEXTS}
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path):
+    def half_an_export():
+        with sigterm_as_ctrl_c(), exclusive_folder(tmp_path / "new") as folder:
+            (folder / "model.tflite").write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        half_an_export()
+    assert not names_in(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 # A file larger than the limit is what a full disk is: writing to it fails.
