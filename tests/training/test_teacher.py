@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pit_keras.data.sources import open_source
 from pit_keras.evaluation.trained_model import load_trained_model
-from pit_keras.export.exporting import export
+from pit_keras.export.saved_model import export_saved_model
 from pit_keras.models import create_model
 from pit_keras.models.precision import with_dtype_policy
 from pit_keras.training.run_folder import RunFolder
@@ -75,8 +75,8 @@ def test_a_saved_model_teaches(config, source, tmp_path):
 
 def test_a_saved_model_with_its_own_preprocessing_is_refused(config, source, tmp_path):
     trained = load_trained_model(run_folder(tmp_path / "run", config, network()))
-    export(trained, tmp_path / "out", formats=("saved_model",))
-    (saved,) = tmp_path.glob("out/*/*/saved_model.pb")
+    export_saved_model(trained, tmp_path / "out")
+    (saved,) = tmp_path.glob("out/*/saved_model.pb")
     for folder in (saved.parent, saved.parent.parent):
         config.distillation.teacher = str(folder)
         with pytest.raises(ValueError, match="has its own preprocessing: give its run folder"):
