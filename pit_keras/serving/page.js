@@ -91,6 +91,7 @@ async function look(file) {
     if (mine !== turn) return;
     showPredictions(answer.predictions[0]);
     await showPicture(file, explanation);
+    if (mine !== turn) return;
     listHeads();
     showAttention(explanation);
     part("output").hidden = part("figure").hidden = false;
