@@ -64,9 +64,6 @@ class Entry:
             return self.agreement.within(TOLERANCE)
         return self.agreement.finite and self.agreement.top1_agreement >= self.min_agreement
 
-    def __str__(self):
-        return f"{self.path} ({self.bytes / 1e6:.1f} MB): {self.agreement}"
-
 
 @dataclasses.dataclass(frozen=True)
 class Report:

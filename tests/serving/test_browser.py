@@ -155,6 +155,20 @@ def test_what_is_no_picture_is_told_in_words(page, files, contents, words):
     expect(page.locator("#figure")).to_be_hidden()
 
 
+def test_a_picture_that_is_slow_to_decode_does_not_come_back(page, files):
+    page.evaluate(
+        "() => { HTMLImageElement.prototype.decode ="
+        " () => new Promise(done => { window.decoded = done; }); }"
+    )
+    drop(page, files[0])
+    expect(page.locator("#predictions li")).to_have_count(5)
+    drop(page, b"", "notes.txt", "text/plain")
+    expect(page.locator("#status")).to_have_text("The file is empty.")
+    page.evaluate("async () => { decoded(); await new Promise(done => setTimeout(done, 100)); }")
+    expect(page.locator("#status")).to_have_text("The file is empty.")
+    expect(page.locator("#figure")).to_be_hidden()
+
+
 def test_what_was_dropped_without_a_file_is_told_in_words(page):
     page.evaluate("document.dispatchEvent(new DragEvent('drop', {cancelable: true}))")
     expect(page.locator("#status")).to_have_text("That was no file; drop a picture from a folder.")
