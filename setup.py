@@ -18,6 +18,7 @@ TRAIN = [
     "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
     "matplotlib>=3.8",
+    "jinja2>=3.1",
     "pillow>=10.0",
 ]
 EXPORT = [
@@ -43,7 +44,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
-    package_data={"pit_keras": ["imagenet_classes.txt"], "pit_keras.serving": ["page.*"]},
+    package_data={
+        "pit_keras": ["imagenet_classes.txt"],
+        "pit_keras.analysis": ["evaluation_report.html"],
+        "pit_keras.serving": ["page.*"],
+    },
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
     extras_require={
         "train": TRAIN,

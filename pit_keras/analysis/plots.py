@@ -152,6 +152,27 @@ def draw_history(history, output):
     figure.savefig(output, dpi=DPI)
 
 
+def draw_calibration(calibration, output):
+    """Draws a reliability diagram: accuracy over probability, and how many images have which.
+
+    Args:
+        calibration: A `pit_keras.evaluation.predictions.Calibration`.
+        output: The picture to write.
+    """
+    bins = len(calibration.images)
+    left = np.arange(bins) / bins
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    reliability, histogram = figure.subplots(1, 2)
+    reliability.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    reliability.plot(calibration.confidence, calibration.accuracy, marker="o")
+    reliability.set(xlim=(0, 1), ylim=(0, 1))
+    _label_axis(reliability, "accuracy", over="probability")
+    histogram.bar(left, calibration.images, width=1 / bins, align="edge", edgecolor="white")
+    histogram.set_xlim(0, 1)
+    _label_axis(histogram, "images", over="probability")
+    figure.savefig(output, dpi=DPI)
+
+
 def draw_runs(runs, output):
     """Draws the training loss and the validation top-1 of runs over their epochs, a colour a run.
 
@@ -203,6 +224,6 @@ def _draw_curve(axis, rows, values, **style):
     axis.plot(epochs, values, marker="o" if len(rows) == 1 else None, **style)
 
 
-def _label_axis(axis, name):
-    axis.set(xlabel="epoch", ylabel=name)
+def _label_axis(axis, name, over="epoch"):
+    axis.set(xlabel=over, ylabel=name)
     axis.grid(alpha=0.3)

@@ -31,16 +31,26 @@ def add(commands):
     command.add_argument("--batch_size", type=positive, default=64)
     command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
+    command.add_argument(
+        "--report",
+        metavar="DIR",
+        help="also write a web page, DIR/index.html: confusions, worst mistakes, curves",
+    )
 
 
 def run(options):
     """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
     if options.output is not None:
         check_can_write(options.output, "--output")
+    if options.report is not None:
+        from pit_keras.analysis.evaluation_report import check_report_folder
+
+        check_report_folder(options.report)
     from pit_keras.evaluation.classification import evaluate_source
 
     trained = load_trained(options)
     source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
+    recorder = _recorder(trained) if options.report is not None else None
     results = evaluate_source(
         trained,
         source,
@@ -48,8 +58,20 @@ def run(options):
         batch_size=options.batch_size,
         crop=options.crop,
         progress=sys.stdout.isatty(),
+        record=recorder,
     )
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
         pathlib.Path(options.output).write_text(text + "\n")
+    if recorder is not None:
+        from pit_keras.analysis.evaluation_report import write_report
+
+        page = write_report(options.report, trained, source, results, recorder.predictions())
+        print(f"The report is {page}", file=sys.stderr)
+
+
+def _recorder(trained):
+    from pit_keras.evaluation.predictions import Recorder
+
+    return Recorder(len(trained.class_names))

@@ -1,6 +1,7 @@
 """Top-1 and top-5 accuracy over a whole split: every image once, the last partial batch too."""
 
 import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
@@ -8,6 +9,31 @@ from keras import ops
 
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
+
+
+def classification_scores(logits, labels):
+    """How well each image of a batch is classified.
+
+    Args:
+        logits: (B, classes).
+        labels: (B,) integers.
+
+    Returns:
+        For each image (B,): `top1` and `top5`, 1 where the label is the first or among the first
+        five classes, else 0 (with fewer than five classes, `top5` counts all of them); `loss`, the
+        cross-entropy; `predicted`, the likeliest class, the first of equals; `probability`, its
+        share of the softmax.
+    """
+    logits = ops.cast(logits, "float32")
+    best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
+    hits = ops.cast(best == ops.cast(labels, best.dtype)[:, None], "float32")
+    return {
+        "top1": hits[:, 0],
+        "top5": ops.sum(hits, axis=1),
+        "loss": keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True),
+        "predicted": best[:, 0],
+        "probability": ops.exp(ops.max(logits, axis=1) - ops.logsumexp(logits, axis=1)),
+    }
 
 
 def classification_counts(logits, labels, weights):
@@ -19,19 +45,15 @@ def classification_counts(logits, labels, weights):
         weights: (B,), 1 for an image and 0 for padding.
 
     Returns:
-        `top1`, `top5` and `loss` (cross-entropy) summed over the images, and their number `images`.
-        With fewer than five classes, `top5` counts all of them.
+        `top1`, `top5` and `loss` of `classification_scores` summed over the images, and their
+        number `images`.
     """
-    logits = ops.cast(logits, "float32")
-    best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
-    hits = ops.cast(best == ops.cast(labels, best.dtype)[:, None], "float32") * weights[:, None]
-    losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-    return {
-        "top1": ops.sum(hits[:, 0]),
-        "top5": ops.sum(hits),
-        "loss": ops.sum(losses * weights),
-        "images": ops.sum(weights),
-    }
+    return _summed(classification_scores(logits, labels), weights)
+
+
+def _summed(scores, weights):
+    sums = {name: ops.sum(scores[name] * weights) for name in ("top1", "top5", "loss")}
+    return {**sums, "images": ops.sum(weights)}
 
 
 class Evaluator:
@@ -45,26 +67,34 @@ class Evaluator:
     def __init__(self, model, strategy=None):
         self._strategy = strategy or tf.distribute.get_strategy()
 
-        def replica_counts(batch):
+        def replica_scores(batch):
             logits = model(batch["image"], training=False)
-            return classification_counts(logits, batch["label"], batch["weight"])
+            scores = classification_scores(logits, batch["label"])
+            return _summed(scores, batch["weight"]), {**scores, **_without_images(batch)}
 
         @tf.function(autograph=False)
-        def counts(batch):
-            sums = self._strategy.run(replica_counts, args=(batch,))
-            return tf.nest.map_structure(
+        def measure(batch, keep_scores):
+            sums, scores = self._strategy.run(replica_scores, args=(batch,))
+            sums = tf.nest.map_structure(
                 lambda value: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
                 sums,
             )
+            return sums, self._of_all_replicas(scores) if keep_scores else {}
 
-        self._counts = counts
+        self._measure = measure
 
-    def __call__(self, batches, after_batch=None):
+    def _of_all_replicas(self, scores):
+        parts = self._strategy.experimental_local_results
+        return {name: tf.concat(parts(value), axis=0) for name, value in scores.items()}
+
+    def __call__(self, batches, after_batch=None, record=None):
         """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
 
         Args:
             batches: Finitely many of `image`, `label` and `weight`, on the strategy's replicas.
             after_batch: Called with the number of batches done, after each.
+            record: Called with what is known of each image of a batch: `classification_scores` and
+                all of the batch but `image`, as arrays (n,) without padding.
 
         Returns:
             `{"top1", "top5", "loss", "images"}`: fractions, the mean, and the number of images.
@@ -74,8 +104,12 @@ class Evaluator:
         """
         totals = {"top1": 0.0, "top5": 0.0, "loss": 0.0, "images": 0.0}
         for done, batch in enumerate(batches, 1):
-            for name, value in self._counts(batch).items():
+            sums, scores = self._measure(batch, keep_scores=record is not None)
+            for name, value in sums.items():
                 totals[name] += float(value)
+            if record:
+                is_image = scores["weight"].numpy() > 0
+                record({name: value.numpy()[is_image] for name, value in scores.items()})
             if after_batch:
                 after_batch(done)
         images = totals.pop("images")
@@ -84,7 +118,13 @@ class Evaluator:
         return {**{name: total / images for name, total in totals.items()}, "images": int(images)}
 
 
-def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, progress=True):
+def _without_images(batch):
+    return {name: value for name, value in batch.items() if name != "image"}
+
+
+def evaluate_source(
+    trained, source, split="val", *, batch_size=64, crop=None, progress=True, record=None
+):
     """Evaluates a trained model on a split of a data set.
 
     Args:
@@ -94,6 +134,8 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
         batch_size: Images at a time.
         crop: The centre crop's share of the short side; None for the model's own.
         progress: Whether to show a progress bar.
+        record: Called with "train" or "val" and what `Evaluator` tells of each image of a batch, in
+            the order of `Source.scan`.
 
     Returns:
         `{"top1", "top5", "loss", "images", "dataset", "split", "eval_crop"}`.
@@ -113,7 +155,7 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
         )
         bar = keras.utils.Progbar(-(-source.sizes[part] // batch_size), verbose=int(progress))
         with unreadable.plain_errors():
-            parts.append(evaluator(batches, bar.update))
+            parts.append(evaluator(batches, bar.update, record and functools.partial(record, part)))
     return {
         **_together(parts),
         "dataset": source.name,

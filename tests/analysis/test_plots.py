@@ -14,10 +14,12 @@ from pit_keras.analysis.plots import (
     batch_title,
     check_picture,
     draw_batches,
+    draw_calibration,
     draw_history,
     draw_predictions,
     label_in_words,
 )
+from pit_keras.evaluation.predictions import Calibration
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 
@@ -231,6 +233,28 @@ def test_each_column_of_a_history_changes_the_picture(tmp_path):
     changed = ["3,1,0.5,1.6,0.6", "1,1.5,0.5,1.6,0.6", "1,1,0.4,1.6,0.6", "1,1,0.5,1.9,0.6"]
     for row in [*changed, "1,1,0.5,1.6,0.3"]:
         assert (first != drawn(row)).any(), row
+
+
+def test_a_reliability_diagram_shows_each_part_of_a_calibration(tmp_path):
+    def drawn(confidence, accuracy, images):
+        calibration = Calibration(
+            np.array(images), np.array(confidence), np.array(accuracy), error=0.1
+        )
+        draw_calibration(calibration, tmp_path / "out.png")
+        return pixels(tmp_path / "out.png")
+
+    nothing = float("nan")
+    first = drawn([nothing, 0.7], [nothing, 0.5], [0, 4])
+    assert first.shape == (round(DPI * 3.4), DPI * 9, 3)
+    half = first.shape[1] // 2
+    for other, changed in (
+        (drawn([nothing, 0.8], [nothing, 0.5], [0, 4]), "left"),
+        (drawn([nothing, 0.7], [nothing, 0.9], [0, 4]), "left"),
+        (drawn([nothing, 0.7], [nothing, 0.5], [3, 4]), "right"),
+    ):
+        is_other = (first != other).any(axis=(0, 2))
+        assert is_other[:half].any() == (changed == "left")
+        assert is_other[half:].any() == (changed == "right")
 
 
 def test_one_epoch_is_enough_and_none_is_an_error(tmp_path):

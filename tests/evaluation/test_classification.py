@@ -121,6 +121,42 @@ def test_another_crop_is_used_and_reported(trained, pixels):
     assert trained.data.eval_crop == 1.0
 
 
+@pytest.mark.parametrize(("split", "batch_size"), [("val", 5), ("all", 100)])
+def test_each_image_is_recorded_in_order_and_padding_is_not(trained, pixels, split, batch_size):
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    recorded = {"train": [], "val": []}
+    results = evaluate_source(
+        trained,
+        source,
+        split,
+        batch_size=batch_size,
+        progress=False,
+        record=lambda part, scores: recorded[part].append(scores),
+    )
+
+    assert results == evaluate_source(trained, source, split, batch_size=batch_size, progress=False)
+    assert [part for part, scores in recorded.items() if scores] == (
+        ["val"] if split == "val" else ["train", "val"]
+    )
+    for part in ("train", "val") if split == "all" else ("val",):
+        images, labels = pixels[part]
+        names = recorded[part][0]
+        scores = {name: np.concatenate([s[name] for s in recorded[part]]) for name in names}
+        logits = trained.logits(images).astype("float64")
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        own = shares[np.arange(len(labels)), labels]
+        assert set(scores) == {
+            "top1", "top5", "loss", "predicted", "probability", "label", "id", "weight",
+        }  # fmt: skip
+        assert scores["id"].tolist() == list(range(len(labels)))
+        assert scores["label"].tolist() == labels.tolist()
+        assert scores["predicted"].tolist() == shares.argmax(axis=1).tolist()
+        np.testing.assert_allclose(scores["probability"], shares.max(axis=1), rtol=1e-4)
+        np.testing.assert_allclose(scores["loss"], -np.log(own), rtol=1e-4, atol=1e-6)
+        assert scores["top1"].tolist() == (shares.argmax(axis=1) == labels).tolist()
+        assert scores["top5"].tolist() == ((shares > own[:, None]).sum(axis=1) < 5).tolist()
+
+
 def test_padding_would_be_noticed():
     """The zeros that fill up the last batch are class 0 for the model, and labelled so."""
     rng = np.random.default_rng(3)
@@ -214,7 +250,10 @@ for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, p
     pixels, labels = random_pixels(images, 10)
     batches = padded_batches((pixels / 127.5 - 1).astype("float32"), labels, batch_size=4)
     spread = strategy.experimental_distribute_dataset(batches)
-    measured.append((images, on_two(spread), on_one(batches)))
+    kept = []
+    measured.append((images, on_two(spread, record=kept.append), on_one(batches)))
+    seen = [label for scores in kept for label in scores["label"].tolist()]
+    assert seen == labels.tolist(), (seen, labels)
 print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
 """
 
