@@ -225,7 +225,8 @@ def _curves(folder):
     try:
         return _drawn(draw_history, history)
     except ValueError as error:
-        warnings.warn(f"The report has no training curves: {error}", stacklevel=2)
+        reason = str(error).rstrip(".")
+        warnings.warn(f"The report has no training curves: {history}: {reason}.", stacklevel=2)
         return None
 
 
