@@ -212,6 +212,45 @@ def draw_runs(runs, output):
     return len(runs)
 
 
+def draw_token_pooling(step, channels, output):
+    """Draws what a token pooling makes of an image, a row for each channel.
+
+    A row is the channel's map before, and then each of its filters with the map that it gives.
+    Maps go from their least to their greatest value; of filters white is 0, red positive, blue
+    negative.
+
+    Args:
+        step: A `pit_keras.analysis.pooling.PoolingStep`, of which the first image is drawn.
+        channels: Numbers of channels of the map before.
+        output: The picture to write; its ending decides the format.
+    """
+    multiplier = step.kernel.shape[-1]
+    columns = 1 + 2 * multiplier
+    figure = Figure(figsize=(1.6 * columns, 1.7 * len(channels)), layout="constrained")
+    axes = figure.subplots(len(channels), columns, squeeze=False)
+    for row, channel in zip(axes, channels, strict=True):
+        _draw_map(row[0], step.map_before[0, ..., channel], f"channel {channel}")
+        for number in range(multiplier):
+            after = multiplier * channel + number
+            _draw_filter(row[1 + 2 * number], step.kernel[..., channel, number])
+            _draw_map(row[2 + 2 * number], step.map_after[0, ..., after], f"channel {after}")
+    figure.savefig(output, dpi=DPI)
+
+
+def _draw_map(axis, values, title):
+    height, width = values.shape
+    axis.imshow(values, cmap="viridis")
+    axis.set_title(f"{title}: {height} x {width}", fontsize=8)
+    axis.axis("off")
+
+
+def _draw_filter(axis, values):
+    largest = np.abs(values).max() or 1.0
+    axis.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    axis.set_title(f"filter, sum {values.sum():.2f}", fontsize=8)
+    axis.set(xticks=[], yticks=[])
+
+
 def _end_of(name):
     """A run's name, of a long one its end, in which runs of one folder differ."""
     name = name.encode(errors="backslashreplace").decode()  # a file's name may be no text

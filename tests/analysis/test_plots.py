@@ -17,8 +17,10 @@ from pit_keras.analysis.plots import (
     draw_calibration,
     draw_history,
     draw_predictions,
+    draw_token_pooling,
     label_in_words,
 )
+from pit_keras.analysis.pooling import PoolingStep
 from pit_keras.evaluation.predictions import Calibration
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
@@ -255,6 +257,38 @@ def test_a_reliability_diagram_shows_each_part_of_a_calibration(tmp_path):
         is_other = (first != other).any(axis=(0, 2))
         assert is_other[:half].any() == (changed == "left")
         assert is_other[half:].any() == (changed == "right")
+
+
+def test_a_token_pooling_is_drawn_channel_by_channel(tmp_path):
+    def drawn(channels=(1, 0), **changes):
+        rng = np.random.default_rng(0)
+        step = PoolingStep(
+            tokens_before=np.zeros((2, 1, 3)),
+            map_before=rng.normal(size=(2, 7, 7, 3)),
+            tokens_after=np.zeros((2, 1, 6)),
+            map_after=rng.normal(size=(2, 4, 4, 6)),
+            kernel=rng.normal(size=(3, 3, 3, 2)),
+        )
+        for name, place in changes.items():
+            getattr(step, name)[place] += 1
+        draw_token_pooling(step, channels, tmp_path / "out.png")
+        return pixels(tmp_path / "out.png")
+
+    first = drawn()
+    assert first.shape == (round(DPI * 3.4), DPI * 8, 3)
+    columns = DPI * 8 / 5
+    for changes, place in (
+        ({"map_before": (0, 2, 2, 1)}, (0, 0)),
+        ({"kernel": (0, 1, 1, 0)}, (0, 1)),
+        ({"map_after": (0, 1, 1, 2)}, (0, 2)),
+        ({"kernel": (0, 1, 0, 1)}, (1, 3)),
+        ({"map_after": (0, 1, 1, 1)}, (1, 4)),
+    ):
+        changed = np.nonzero((drawn(**changes) != first).any(axis=-1))
+        row, column = (axis.mean() for axis in changed)
+        assert (row // (DPI * 1.7), column // columns) == place
+    for unseen in ({"map_before": (0, 2, 2, 2)}, {"map_after": (1, 1, 1, 1)}):
+        np.testing.assert_array_equal(drawn(**unseen), first)
 
 
 def test_one_epoch_is_enough_and_none_is_an_error(tmp_path):
