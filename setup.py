@@ -33,7 +33,15 @@ EXPORT = [
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
-DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
+NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
+DEV = [
+    *NOTEBOOKS,
+    "pytest>=9.0",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "httpx>=0.27",
+    "playwright>=1.45",
+]
 
 setup(
     name="pit_keras",

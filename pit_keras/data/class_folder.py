@@ -20,15 +20,14 @@ def write_class_folder(source, split, folder, per_class):
         The paths, in the order of the split.
 
     Raises:
-        ValueError: If a class's name is none for a folder, or an image cannot be read.
+        ValueError: If a folder cannot have a class's name, or an image cannot be read.
     """
     folder, unreadable, paths = pathlib.Path(folder), UnreadableImages(), []
+    for name in source.class_names:
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"The class {name!r} cannot be written: a folder has no such name.")
     classes = [folder / name for name in source.class_names]
-    for name, path in zip(source.class_names, classes, strict=True):
-        if path.parent != folder:
-            raise ValueError(
-                f"The class {name!r} cannot be written: its name is none for a folder."
-            )
+    for path in classes:
         path.mkdir(parents=True, exist_ok=True)
     missing = [per_class] * len(classes)
     with unreadable.plain_errors():
