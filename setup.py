@@ -43,7 +43,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
-    package_data={"pit_keras": ["imagenet_classes.txt"], "pit_keras.serving": ["page.*"]},
+    package_data={
+        "pit_keras": ["imagenet_classes.txt"],
+        "pit_keras.evaluation": ["robustness_paper.csv"],
+        "pit_keras.serving": ["page.*"],
+    },
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
     extras_require={
         "train": TRAIN,

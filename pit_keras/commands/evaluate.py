@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+from pit_keras.commands import robustness
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
@@ -31,10 +32,14 @@ def add(commands):
     command.add_argument("--batch_size", type=positive, default=64)
     command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
+    robustness.add_options(command)
 
 
 def run(options):
     """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
+    if options.suite is not None:
+        return robustness.run(options)
+    robustness.check_without_suites(options)
     if options.output is not None:
         check_can_write(options.output, "--output")
     from pit_keras.evaluation.classification import evaluate_source

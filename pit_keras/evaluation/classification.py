@@ -1,11 +1,14 @@
 """Top-1 and top-5 accuracy over a whole split: every image once, the last partial batch too."""
 
+import collections
 import dataclasses
+import functools
 
 import keras
 import tensorflow as tf
 from keras import ops
 
+from pit_keras import imagenet
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 
@@ -34,30 +37,34 @@ def classification_counts(logits, labels, weights):
     }
 
 
+def standard_counts(model, batch):
+    """`classification_counts` of a model on a batch of `image`, `label` and `weight` as it is."""
+    logits = model(batch["image"], training=False)
+    return classification_counts(logits, batch["label"], batch["weight"])
+
+
 class Evaluator:
     """Evaluates a model on batches, on all devices of a strategy; compiled once, used every epoch.
 
     Args:
         model: Images (B, H, W, C) to logits (B, classes).
         strategy: A `tf.distribute.Strategy`; None for the current one.
+        counts: What is measured: a function of the model and a batch that gives sums over the
+            batch's images, among them their number `images`.
     """
 
-    def __init__(self, model, strategy=None):
+    def __init__(self, model, strategy=None, counts=standard_counts):
         self._strategy = strategy or tf.distribute.get_strategy()
 
-        def replica_counts(batch):
-            logits = model(batch["image"], training=False)
-            return classification_counts(logits, batch["label"], batch["weight"])
-
         @tf.function(autograph=False)
-        def counts(batch):
-            sums = self._strategy.run(replica_counts, args=(batch,))
+        def compiled_counts(batch):
+            sums = self._strategy.run(functools.partial(counts, model), args=(batch,))
             return tf.nest.map_structure(
                 lambda value: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
                 sums,
             )
 
-        self._counts = counts
+        self._counts = compiled_counts
 
     def __call__(self, batches, after_batch=None):
         """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
@@ -67,25 +74,35 @@ class Evaluator:
             after_batch: Called with the number of batches done, after each.
 
         Returns:
+            Each sum divided by the number of images, and that number; of `standard_counts`
             `{"top1", "top5", "loss", "images"}`: fractions, the mean, and the number of images.
 
         Raises:
             ValueError: If there are no images.
         """
-        totals = {"top1": 0.0, "top5": 0.0, "loss": 0.0, "images": 0.0}
+        totals = collections.Counter()
         for done, batch in enumerate(batches, 1):
             for name, value in self._counts(batch).items():
                 totals[name] += float(value)
             if after_batch:
                 after_batch(done)
-        images = totals.pop("images")
+        images = totals.pop("images", 0)
         if not images:
             raise ValueError("There are no images to evaluate.")
         return {**{name: total / images for name, total in totals.items()}, "images": int(images)}
 
 
-def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, progress=True):
-    """Evaluates a trained model on a split of a data set.
+def evaluate_source(
+    trained,
+    source,
+    split="val",
+    *,
+    batch_size=64,
+    crop=None,
+    progress=True,
+    counts=standard_counts,
+):
+    """Evaluates a trained model on a split of a data set that has the model's classes.
 
     Args:
         trained: A `TrainedModel`.
@@ -94,19 +111,49 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
         batch_size: Images at a time.
         crop: The centre crop's share of the short side; None for the model's own.
         progress: Whether to show a progress bar.
+        counts: What is measured, see `Evaluator`.
 
     Returns:
-        `{"top1", "top5", "loss", "images", "dataset", "split", "eval_crop"}`.
+        `{"top1", "top5", "loss", "images", "dataset", "split", "eval_crop"}`; of other `counts`
+        their means in place of the first three.
 
     Raises:
         ValueError: If the data's classes are not the model's, or an image cannot be read; it names
             the class or the image.
     """
     check_classes(trained.class_names, source)
+    data = with_crop(trained.data, crop)
+    return {
+        **measure_source(trained.model, source, split, data, counts, batch_size, progress),
+        "dataset": source.name,
+        "split": split,
+        "eval_crop": data.eval_crop,
+    }
+
+
+def with_crop(data, crop):
+    """A `DataConfig` with another centre crop's share, if there is one.
+
+    Raises:
+        ValueError: If it does not lie in (0, 1].
+    """
     if crop is not None and not 0 < crop <= 1:
         raise ValueError(f"The centre crop's share must lie in (0, 1]; got {crop}.")
-    data = trained.data if crop is None else dataclasses.replace(trained.data, eval_crop=crop)
-    unreadable, evaluator, parts = UnreadableImages(), Evaluator(trained.model), []
+    return data if crop is None else dataclasses.replace(data, eval_crop=crop)
+
+
+def measure_source(model, source, split, data, counts, batch_size, progress):
+    """The means of `counts` over a split, and its number of images; whatever its classes are.
+
+    Args:
+        model: Normalised images to logits.
+        data: The `DataConfig` that says how images are prepared.
+        source, split, counts, batch_size, progress: As for `evaluate_source`.
+
+    Raises:
+        ValueError: If an image cannot be read; it names the image.
+    """
+    unreadable, evaluator, parts = UnreadableImages(), Evaluator(model, counts=counts), []
     for part in _parts(source, split):
         batches = evaluation_batches(
             source, part, data, batch_size=batch_size, unreadable=unreadable
@@ -114,12 +161,7 @@ def evaluate_source(trained, source, split="val", *, batch_size=64, crop=None, p
         bar = keras.utils.Progbar(-(-source.sizes[part] // batch_size), verbose=int(progress))
         with unreadable.plain_errors():
             parts.append(evaluator(batches, bar.update))
-    return {
-        **_together(parts),
-        "dataset": source.name,
-        "split": split,
-        "eval_crop": data.eval_crop,
-    }
+    return _together(parts)
 
 
 def _parts(source, split):
@@ -130,20 +172,19 @@ def _parts(source, split):
 def _together(parts):
     """Results over all images, from the results over each of some parts."""
     images = sum(part["images"] for part in parts)
-    means = {
-        name: sum(part[name] * part["images"] for part in parts) / images
-        for name in ("top1", "top5", "loss")
-    }
+    means = {name: sum(part[name] * part["images"] for part in parts) / images for name in parts[0]}
     return {**means, "images": images}
 
 
 def check_classes(class_names, source):
     """Checks that a data set has the classes that a model was trained on, in the same order.
 
+    WordNet's ids, as TFDS's ImageNet and class folders have them, are as good as ImageNet's names.
+
     Raises:
         ValueError: If not; it names the first class that differs.
     """
-    if tuple(class_names) == tuple(source.class_names):
+    if imagenet.in_words(class_names) == imagenet.in_words(source.class_names):
         return
     if len(class_names) != len(source.class_names):
         raise ValueError(
