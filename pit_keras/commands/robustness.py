@@ -102,23 +102,14 @@ def check_without_suites(options):
 
 def run(options):
     """Prints the accuracies beside the paper's; fails in the end if a suite could not run."""
-    for name in ("output", "csv", "chart"):
-        if getattr(options, name) is not None:
-            check_can_write(getattr(options, name), f"--{name}")
-    from pit_keras.evaluation.robustness_table import paper_rows, put_row, read_rows
+    from pit_keras.evaluation.robustness_table import paper_rows
     from pit_keras.evaluation.suites import checked_suites, run_suites
 
     suites = checked_suites(options.suite)
     check_options(options, suites)
-    if options.csv is not None:
-        read_rows(options.csv)  # before long work
-    if options.chart is not None:
-        from pit_keras.analysis.plots import check_picture
-
-        check_picture(options.chart, 0)
+    check_files(options)
     trained = load_trained(options)
-    settings = settings_of(options)
-    accuracies, reasons = run_suites(trained, suites, settings)
+    accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:
         text = json.dumps({**row, "not_run": reasons}, indent=2)
@@ -128,16 +119,37 @@ def run(options):
         is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()
         paper = paper_rows() if is_imagenet else []
         _print(row, paper)
-        row |= {"not_run": " ".join(reasons)} if reasons else {}
-        rows = [row] if options.csv is None else put_row(options.csv, row)
-        if options.chart is not None:
-            from pit_keras.analysis.robustness_chart import draw_robustness
-
-            draw_robustness(rows, paper, options.chart)
+        _keep(row | ({"not_run": " ".join(reasons)} if reasons else {}), paper, options)
     if reasons:
         raise ValueError(
             " ".join(f"The suite {name} could not run: {why}" for name, why in reasons.items())
         )
+
+
+def _keep(row, paper, options):
+    """Puts a row into the table and draws both, if asked."""
+    from pit_keras.evaluation.robustness_table import put_row
+
+    rows = [row] if options.csv is None else put_row(options.csv, row)
+    if options.chart is not None:
+        from pit_keras.analysis.robustness_chart import draw_robustness
+
+        draw_robustness(rows, paper, options.chart)
+
+
+def check_files(options):
+    """Checks, before long work, what is to be written."""
+    for name in ("output", "csv", "chart"):
+        if getattr(options, name) is not None:
+            check_can_write(getattr(options, name), f"--{name}")
+    if options.csv is not None:
+        from pit_keras.evaluation.robustness_table import read_rows
+
+        read_rows(options.csv)
+    if options.chart is not None:
+        from pit_keras.analysis.plots import check_picture
+
+        check_picture(options.chart, 0)
 
 
 def check_options(options, suites):

@@ -117,7 +117,6 @@ SUITES = {
     "backgrounds": _backgrounds,
     "fgsm": _fgsm,
 }
-ON_THE_DATA_SET = ("standard", "occlusion", "fgsm")  # the others bring their own
 
 
 def checked_suites(names):

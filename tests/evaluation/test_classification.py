@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pit_keras import imagenet
 from pit_keras.data.sources import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
@@ -253,3 +254,29 @@ def test_the_classes_must_be_the_models(trained, pixels):
     renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghiX"))
     with pytest.raises(ValueError, match="Class 9 is 'X' in pixels and 'j' in the model"):
         evaluate_source(trained, renamed, progress=False)
+
+
+def test_wordnets_ids_are_as_good_as_imagenets_names(pixels):
+    ids = tuple(synset for synset, _ in imagenet.synsets())
+    source = array_source(pixels["train"], pixels["val"], ids)
+    check_classes(imagenet.class_names(), source)
+    check_classes(ids, source)
+    swapped = (ids[1], ids[0], *ids[2:])
+    with pytest.raises(ValueError, match=f"Class 0 is '{ids[0]}' in pixels and '{ids[1]}' in"):
+        check_classes(swapped, source)
+
+
+def test_anything_can_be_counted_on_every_image_once(trained, pixels):
+    """Here the labels and the number of padded images."""
+
+    def counts(model, batch):
+        weights = batch["weight"]
+        label = tf.reduce_sum(tf.cast(batch["label"], "float32") * weights)
+        return {"label": label, "images": tf.reduce_sum(weights)}
+
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    measured = evaluate_source(trained, source, "all", batch_size=8, progress=False, counts=counts)
+    labels = np.concatenate([pixels["train"][1], pixels["val"][1]])
+    assert measured["images"] == len(labels)
+    assert measured["label"] == pytest.approx(labels.mean(), rel=1e-12)
+    assert set(measured) == {"label", "images", "dataset", "split", "eval_crop"}
