@@ -136,8 +136,8 @@ def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
         FileNotFoundError, ValueError: If the data set is not there or not whole, the model is of
             other classes, or a file cannot be read.
     """
-    check_imagenet_classes(trained.class_names)
     challenge = open_challenge(folder)
+    check_imagenet_classes(trained.class_names)
     data = dataclasses.replace(trained.data, eval_crop=1.0)
     results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
     counts = nine_class_counts(challenge.class_of_logit)

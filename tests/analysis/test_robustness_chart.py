@@ -1,5 +1,7 @@
 """The bars of the chart: one for each row and column, as high as the accuracy in percent."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -48,5 +50,5 @@ def test_bars_of_a_group_do_not_overlap(tmp_path):
     edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
     assert edges[0][0] > -0.5
     assert edges[-1][1] < 0.5
-    for (_, end), (start, _) in zip(edges, edges[1:], strict=False):
+    for (_, end), (start, _) in itertools.pairwise(edges):
         assert start == pytest.approx(end)
