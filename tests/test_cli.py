@@ -440,6 +440,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["evaluate", "--model={pictures}/b.jpg"], "b.jpg is not a model; give a run folder or a"),
         (["evaluate", "--model={run}", "--output=nowhere/x.json"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--output=/proc/x.json"], "=/proc/x.json cannot be written"),
+        (["evaluate", "--model={run}", "--suite=fgsm", "--report=x"], "no meaning with --suite"),
         (["evaluate", "--model={run}", "--report=nowhere/x"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--report={pictures}/b.jpg"], "b.jpg is a file; give a"),
         (["evaluate", "--model={run}", "--dataset="], "The data set '' names nothing; give digits"),

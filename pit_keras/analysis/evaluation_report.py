@@ -72,8 +72,8 @@ def write_report(folder, trained, source, results, predictions):
         trained: The `TrainedModel`; with its run folder the page has the training curves too.
         source: The data set that it was evaluated on. Of its images only those of the worst
             mistakes are loaded.
-        results: What `evaluate_source` returned.
-        predictions: The `Predictions` that were recorded meanwhile.
+        results: Those of the evaluation.
+        predictions: The `Predictions` of the same evaluation, see `evaluate_each`.
 
     Returns:
         The path of the page.

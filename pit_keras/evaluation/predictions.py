@@ -9,6 +9,8 @@ import dataclasses
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from pit_keras.evaluation.classification import evaluate_source, recorded_counts
+
 CALIBRATION_BINS = 15  # as in Guo et al., ICML 2017
 
 _COLUMNS = ("label", "predicted", "probability", "loss")
@@ -114,33 +116,31 @@ class Calibration:
     error: float
 
 
-class Recorder:
-    """Collects `Predictions` while `evaluate_source` runs: give it as `record`.
+def evaluate_each(trained, source, split="val", **arguments):
+    """`evaluate_source`, with what the model said of every image.
 
     Args:
-        classes: Number of classes of the model.
+        trained, source, split, **arguments: As for `evaluate_source`.
+
+    Returns:
+        Its results, and the `Predictions` that they count.
+
+    Raises:
+        ValueError: As `evaluate_source`.
     """
+    parts = []
 
-    def __init__(self, classes):
-        self._classes = classes
-        self._parts = []
-        self._seen = collections.Counter()
+    def record(part, scores):
+        columns = {name: scores[name] for name in _COLUMNS}
+        parts.append({"split": np.repeat(part, len(scores["label"])), **columns})
 
-    def __call__(self, split, scores):
-        count = len(scores["label"])
-        first = self._seen[split]
-        self._seen[split] += count
-        self._parts.append(
-            {
-                "split": np.repeat(split, count),
-                "position": np.arange(first, first + count),
-                **{name: scores[name] for name in _COLUMNS},
-            }
-        )
-
-    def predictions(self):
-        """The `Predictions` of everything recorded so far."""
-        columns = {
-            name: np.concatenate([part[name] for part in self._parts]) for name in self._parts[0]
-        }
-        return Predictions(**columns, classes=self._classes)
+    results = evaluate_source(
+        trained, source, split, **arguments, counts=recorded_counts, record=record
+    )
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    position = np.arange(len(columns["split"]))
+    for part in ("train", "val"):  # counted anew in each
+        of_part = columns["split"] == part
+        position[of_part] = np.arange(of_part.sum())
+    classes = len(trained.class_names)
+    return results, Predictions(**columns, position=position, classes=classes)

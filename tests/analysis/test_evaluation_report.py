@@ -19,7 +19,7 @@ from pit_keras.analysis.evaluation_report import (
 )
 from pit_keras.data.sources import ArraySource, open_source
 from pit_keras.evaluation.classification import evaluate_source
-from pit_keras.evaluation.predictions import Recorder
+from pit_keras.evaluation.predictions import evaluate_each
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.training.config import DataConfig
 
@@ -102,9 +102,7 @@ def pixels_source(names, levels):
 
 def evaluated(trained, source, split="val"):
     """Results and predictions in batches that do not divide the images."""
-    recorder = Recorder(len(trained.class_names))
-    results = evaluate_source(trained, source, split, batch_size=3, progress=False, record=recorder)
-    return results, recorder.predictions()
+    return evaluate_each(trained, source, split, batch_size=3, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +139,8 @@ def test_of_several_splits_every_image_is_one_entry(three):
     results, predictions = evaluated(trained, source, "all")
     assert results["images"] == len(predictions) == 13
     assert np.mean(~predictions.is_wrong) == pytest.approx(results["top1"])
+    assert predictions.split.tolist() == ["train"] * 3 + ["val"] * 10
+    assert predictions.position.tolist() == [*range(3), *range(10)]
     worst = worst_mistakes(trained, source, 1.0, predictions)
     assert [mistake.name for mistake in worst[:3]] == [
         "train/light/0.png",  # black

@@ -9,12 +9,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pit_keras import imagenet
 from pit_keras.data.sources import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
     check_classes,
     classification_counts,
     evaluate_source,
+    recorded_counts,
 )
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.training.config import DataConfig
@@ -131,6 +133,7 @@ def test_each_image_is_recorded_in_order_and_padding_is_not(trained, pixels, spl
         split,
         batch_size=batch_size,
         progress=False,
+        counts=recorded_counts,
         record=lambda part, scores: recorded[part].append(scores),
     )
 
@@ -240,11 +243,13 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from test_classification import Evaluator, linear_model, padded_batches, random_pixels
+from test_classification import recorded_counts
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     mirrored = linear_model(10)
-on_two, on_one = Evaluator(mirrored, strategy), Evaluator(linear_model(10))
+on_two = Evaluator(mirrored, strategy, recorded_counts)
+on_one = Evaluator(linear_model(10))
 measured = []
 for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, partial, full
     pixels, labels = random_pixels(images, 10)
@@ -292,3 +297,29 @@ def test_the_classes_must_be_the_models(trained, pixels):
     renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghiX"))
     with pytest.raises(ValueError, match="Class 9 is 'X' in pixels and 'j' in the model"):
         evaluate_source(trained, renamed, progress=False)
+
+
+def test_wordnets_ids_are_as_good_as_imagenets_names(pixels):
+    ids = tuple(synset for synset, _ in imagenet.synsets())
+    source = array_source(pixels["train"], pixels["val"], ids)
+    check_classes(imagenet.class_names(), source)
+    check_classes(ids, source)
+    swapped = (ids[1], ids[0], *ids[2:])
+    with pytest.raises(ValueError, match=f"Class 0 is '{ids[0]}' in pixels and '{ids[1]}' in"):
+        check_classes(swapped, source)
+
+
+def test_anything_can_be_counted_on_every_image_once(trained, pixels):
+    """Here the labels and the number of padded images."""
+
+    def counts(model, batch):
+        weights = batch["weight"]
+        label = tf.reduce_sum(tf.cast(batch["label"], "float32") * weights)
+        return {"label": label, "images": tf.reduce_sum(weights)}
+
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    measured = evaluate_source(trained, source, "all", batch_size=8, progress=False, counts=counts)
+    labels = np.concatenate([pixels["train"][1], pixels["val"][1]])
+    assert measured["images"] == len(labels)
+    assert measured["label"] == pytest.approx(labels.mean(), rel=1e-12)
+    assert set(measured) == {"label", "images", "dataset", "split", "eval_crop"}

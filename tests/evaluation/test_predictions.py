@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pit_keras.evaluation.predictions import CALIBRATION_BINS, Predictions, Recorder
+from pit_keras.evaluation.predictions import CALIBRATION_BINS, Predictions
 
 
 def random_predictions(images=200, classes=6, seed=0, missing=5):
@@ -114,17 +114,3 @@ def test_calibration_at_its_ends(probability, right, error):
     )
     assert predictions.calibration().images.sum() == 4
     assert predictions.calibration().error == pytest.approx(error, abs=1e-6)
-
-
-def test_batches_are_joined_and_places_counted_in_each_split():
-    recorder = Recorder(classes=3)
-    for split, labels in (("train", [0, 1]), ("train", [2]), ("val", [1, 1, 0])):
-        row = np.array(labels)
-        scores = {"label": row, "predicted": row * 0, "probability": row / 2, "loss": row / 4}
-        recorder(split, {**scores, "top1": row, "id": row + 50})
-    predictions = recorder.predictions()
-    assert predictions.split.tolist() == ["train"] * 3 + ["val"] * 3
-    assert predictions.position.tolist() == [0, 1, 2, 0, 1, 2]
-    assert predictions.label.tolist() == [0, 1, 2, 1, 1, 0]
-    assert predictions.is_wrong.tolist() == [False, True, True, True, True, False]
-    assert predictions.classes == 3
