@@ -47,17 +47,17 @@ def draw_explanations(trained, paths, predictions, output):
     rows = figure.subplots(len(predictions), columns, squeeze=False)
     for axes, path, best in zip(rows, paths, predictions, strict=True):
         crop = resize_and_crop(load_image(path), data.image_size, data.eval_crop).numpy()
-        maps = rollout(normalise(crop, data.mean, data.std)[None])
+        *pooled, last = (
+            shares[0] for shares in rollout(normalise(crop, data.mean, data.std)[None])
+        )
         name, probability = best[0]
         axes[0].set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
         for axis in axes:
             axis.axis("off")
             axis.imshow(crop.astype("uint8"))
-        for stage, (axis, (shares,), spacing) in enumerate(
-            zip(axes[1:], maps, spacings, strict=True), 1
-        ):
-            is_pooled = stage < len(maps)
-            draw_overlay(axis, without_lattice(shares) if is_pooled else shares, first, spacing)
+        maps = [*map(without_lattice, pooled), last]
+        for stage, (axis, shares) in enumerate(zip(axes[1:], maps, strict=True), 1):
+            draw_overlay(axis, shares, first, spacings[stage - 1])
             axis.set_title(f"stage {stage}: {shares.shape[0]} x {shares.shape[1]}", fontsize=10)
     figure.savefig(output, dpi=DPI)
 

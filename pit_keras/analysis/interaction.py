@@ -17,7 +17,6 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pit_keras.data.sampling import EvenSample
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.layers import PrependTokens, TransformerBlock, has_transformer_blocks
 
@@ -268,6 +267,7 @@ def interaction_of_source(
     if not has_transformer_blocks(network.model):
         return _rows(network, definition, APPROXIMATION, convolution_interaction(network.model))
     from pit_keras.data.pipeline import evaluation_batches
+    from pit_keras.data.sampling import EvenSample
     from pit_keras.data.unreadable import UnreadableImages
 
     sample, unreadable = EvenSample(source, images), UnreadableImages()
