@@ -129,6 +129,7 @@ def worst_mistakes(trained, source, eval_crop, predictions, count=MOST_MISTAKES)
         count: How many at most.
     """
     worst = predictions.worst(count)
+    data = dataclasses.replace(trained.data, eval_crop=eval_crop)
     wanted = {
         split: predictions.position[worst][predictions.split[worst] == split].tolist()
         for split in ("train", "val")
@@ -136,15 +137,14 @@ def worst_mistakes(trained, source, eval_crop, predictions, count=MOST_MISTAKES)
     examples = {
         (split, position): example
         for split, positions in wanted.items()
-        for position, example in _load(source, split, positions).items()
+        for position, example in _load(source, split, positions, data).items()
     }
     mistakes = []
     for index in worst:
-        image, name = examples[predictions.split[index], predictions.position[index]]
-        crop = resize_and_crop(image, trained.data.image_size, eval_crop)
+        crop, name = examples[predictions.split[index], predictions.position[index]]
         mistakes.append(
             Mistake(
-                picture=_jpeg(tf.cast(crop, tf.uint8).numpy()),
+                picture=_jpeg(crop),
                 name=name,
                 label=trained.class_names[predictions.label[index]],
                 predicted=trained.class_names[predictions.predicted[index]],
@@ -156,8 +156,8 @@ def worst_mistakes(trained, source, eval_crop, predictions, count=MOST_MISTAKES)
     return mistakes
 
 
-def _load(source, split, positions):
-    """Images at some places of a split's scan: {position: (uint8 (H, W, 3), name)}.
+def _load(source, split, positions, data):
+    """What the model saw at some places of a split's scan: {position: (uint8 (H, W, 3), name)}.
 
     The split is passed over once, and only these images are decoded.
     """
@@ -171,13 +171,12 @@ def _load(source, split, positions):
         .filter(lambda position, _: tf.reduce_any(position == wanted))
         .take(len(positions))
     )
-    return {
-        int(position): (
-            source.load(example["image"]).numpy(),
-            source.describe(split, int(example["id"])).removeprefix(folder),
-        )
-        for position, example in examples
-    }
+    found = {}
+    for position, example in examples:
+        crop = resize_and_crop(source.load(example["image"]), data.image_size, data.eval_crop)
+        name = source.describe(split, int(example["id"])).removeprefix(folder)
+        found[int(position)] = tf.cast(crop, tf.uint8).numpy(), name
+    return found
 
 
 def _facts(trained, results):
