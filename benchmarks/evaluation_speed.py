@@ -3,11 +3,11 @@
     pip install -e .[train]
     python benchmarks/evaluation_speed.py --output=benchmarks/results/evaluation_speed.csv
 
-`fgsm_over_plain` is the time of a batch under FGSM (the gradient and one attacked forward pass) over
-that of the same batch as it is, medians of turns that the two take in one process. `busy_share` is
-the share of the wall time of `evaluate_source`, on scans of digits held in memory and resized to
-the model's size, in which the compiled function of the model runs; it is counted from the end of
-the first batch, which traces and compiles (`first_batch_s`).
+`fgsm_over_plain` is the time of a batch under FGSM (the gradient and one attacked forward pass)
+over that of the same batch as it is, medians of turns that the two take in one process.
+`busy_share` is the share of the wall time of `evaluate_source`, on scans of digits held in memory
+and resized to the model's size, in which the compiled function of the model runs; it is counted
+from the end of the first batch, which traces and compiles (`first_batch_s`).
 """
 
 import os
@@ -25,9 +25,9 @@ from csv_rows import write_rows
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["pit_ti", "pit_s"], "Which models to measure.")
 flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_bound=32)
-flags.DEFINE_integer("batch_size", 16, "Images at a time.", lower_bound=1)
-flags.DEFINE_integer("rounds", 9, "Turns of the comparison.", lower_bound=1)
-flags.DEFINE_integer("images", 360, "Images of the evaluation.", lower_bound=32)
+flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
+flags.DEFINE_integer("rounds", 15, "Turns of the comparison.", lower_bound=1)
+flags.DEFINE_integer("images", 160, "Images of the evaluation.", lower_bound=32)
 flags.DEFINE_string("output", "benchmarks/results/evaluation_speed.csv", "The CSV to write.")
 
 
