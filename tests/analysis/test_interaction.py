@@ -99,6 +99,16 @@ def test_attention_has_to_exceed_a_threshold_in_one_head():
     np.testing.assert_array_equal(shares, [[1, 0.5, 0.25, 0, 0]])
 
 
+def test_thresholds_are_not_rounded_to_the_precision_of_the_weights():
+    """The bfloat16 next to 0.01 is larger: a weight of this value exceeds it."""
+    nearest = 0.010009765625
+    attention = keras.ops.full((1, 1, 3, 3), nearest, dtype="bfloat16")
+
+    shares = interaction_shares(attention, 1, Definition((0.01, nearest)))
+
+    np.testing.assert_array_equal(shares, [[1, 0]])
+
+
 def test_the_default_is_figure_5():
     attention = random_attention(1)
     expected = transcribed(attention, 1, (0.01, 0.1), "spatial", "spatial")
