@@ -18,6 +18,7 @@ TRAIN = [
     "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
     "matplotlib>=3.8",
+    "jinja2>=3.1",
     "pillow>=10.0",
 ]
 EXPORT = [
@@ -32,7 +33,15 @@ EXPORT = [
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
-DEV = ["pytest>=9.0", "pytest-xdist>=3.5", "ruff>=0.6", "httpx>=0.27", "playwright>=1.45"]
+NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
+DEV = [
+    *NOTEBOOKS,
+    "pytest>=9.0",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+    "httpx>=0.27",
+    "playwright>=1.45",
+]
 
 setup(
     name="pit_keras",
@@ -43,7 +52,12 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
-    package_data={"pit_keras": ["imagenet_classes.txt"], "pit_keras.serving": ["page.*"]},
+    package_data={
+        "pit_keras": ["imagenet_classes.txt"],
+        "pit_keras.analysis": ["evaluation_report.html"],
+        "pit_keras.evaluation": ["robustness_paper.csv"],
+        "pit_keras.serving": ["page.*"],
+    },
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
     extras_require={
         "train": TRAIN,

@@ -34,3 +34,15 @@ def class_names():
         words[0] if shared[words[0]] == 1 else f"{words[0]} ({synset})"
         for synset, words in synsets()
     )
+
+
+def in_words(names):
+    """Class names with `class_names()` in place of the WordNet ids among them; others stay."""
+    words = _names_of_synsets()
+    return tuple(words.get(name, name) for name in names)
+
+
+@functools.cache
+def _names_of_synsets():
+    ids = (synset for synset, _ in synsets())
+    return dict(zip(ids, class_names(), strict=True))

@@ -1,5 +1,6 @@
 """Comparisons with PyTorch run where it is installed; elsewhere golden files stand in for it.
 
+So do comparisons with foolbox, whose place a definition in NumPy takes.
 The page of `pit-keras serve` is tested where there is a browser.
 """
 
@@ -38,6 +39,8 @@ if _missing("jax") and _missing("torch"):
     collect_ignore += ["models/test_backends.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["training/test_optimizer_live.py"]
+if _missing("foolbox", "eagerpy"):
+    collect_ignore += ["evaluation/test_fgsm_live.py"]
 if _missing("playwright") or shutil.which("chromium") is None:
     collect_ignore += ["serving/test_browser.py"]
 

@@ -1,3 +1,4 @@
+import base64
 import csv
 import json
 import os
@@ -15,6 +16,7 @@ from fixed_weights import fixed_state_dict
 from PIL import Image
 
 import pit_keras
+from pit_keras.analysis.plots import draw_history
 from pit_keras.cli import main
 from pit_keras.data.sources import open_source
 from pit_keras.export.formats import DEFAULT_FORMATS
@@ -244,6 +246,31 @@ def test_evaluate_gives_the_runs_own_results(run, capsys, tmp_path):
     assert (results["images"], results["eval_crop"]) == (1437, 1)
 
 
+def test_evaluate_with_a_report_prints_the_same_and_writes_a_page(run, capsys, tmp_path):
+    draw_history(run / "history.csv", tmp_path / "curves.png")
+    arguments = ["evaluate", f"--model={run}", "--batch_size=50"]
+    expected = printed(capsys, *arguments)
+    main([*arguments, f"--report={tmp_path / 'report'}"])
+    out, err = capsys.readouterr()
+    assert out == expected
+    assert err == f"The report is {tmp_path / 'report/index.html'}\n"
+    page = (tmp_path / "report/index.html").read_text()
+    assert f"{100 * json.loads(out)['top1']:.2f}%" in page
+    assert f"<dd>{run}</dd>" in page
+    assert page.count("<figure>") == 24
+    curves = base64.b64encode((tmp_path / "curves.png").read_bytes()).decode()
+    assert f"data:image/png;base64,{curves}" in page
+
+
+def test_a_report_without_readable_curves_says_so_and_is_written(run, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "history.csv").write_text("epoch,loss\n0,x\n")
+    with pytest.warns(UserWarning, match=r"no training curves: .*history\.csv: row 1 holds .*\.$"):
+        main(["evaluate", f"--model={broken}", f"--report={tmp_path / 'report'}"])
+    assert "<h2>Training</h2>" not in (tmp_path / "report/index.html").read_text()
+
+
 def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures, capsys, tmp_path):
     arguments = ["export", f"--model={run}", f"--output_dir={tmp_path / 'out'}", "--license=MIT"]
     # The run is hardly trained: its likeliest classes are all but as likely as the next.
@@ -453,6 +480,9 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["evaluate", "--model={pictures}/b.jpg"], "b.jpg is not a model; give a run folder or a"),
         (["evaluate", "--model={run}", "--output=nowhere/x.json"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--output=/proc/x.json"], "=/proc/x.json cannot be written"),
+        (["evaluate", "--model={run}", "--suite=fgsm", "--report=x"], "no meaning with --suite"),
+        (["evaluate", "--model={run}", "--report=nowhere/x"], "there is no folder nowhere."),
+        (["evaluate", "--model={run}", "--report={pictures}/b.jpg"], "b.jpg is a file; give a"),
         (["evaluate", "--model={run}", "--dataset="], "The data set '' names nothing; give digits"),
         (["evaluate", "--model={run}", "--dataset=folder:"], "set 'folder:' names nothing; give"),
         (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),

@@ -153,6 +153,27 @@ def draw_history(history, output):
     figure.savefig(output, dpi=DPI)
 
 
+def draw_calibration(calibration, output):
+    """Draws a reliability diagram: accuracy over probability, and how many images have which.
+
+    Args:
+        calibration: A `pit_keras.evaluation.predictions.Calibration`.
+        output: The picture to write.
+    """
+    bins = len(calibration.images)
+    left = np.arange(bins) / bins
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    reliability, histogram = figure.subplots(1, 2)
+    reliability.plot([0, 1], [0, 1], color="grey", linestyle=":")
+    reliability.plot(calibration.confidence, calibration.accuracy, marker="o")
+    reliability.set(xlim=(0, 1), ylim=(0, 1))
+    _label_axis(reliability, "accuracy", over="probability")
+    histogram.bar(left, calibration.images, width=1 / bins, align="edge", edgecolor="white")
+    histogram.set_xlim(0, 1)
+    _label_axis(histogram, "images", over="probability")
+    figure.savefig(output, dpi=DPI)
+
+
 def draw_runs(runs, output):
     """Draws the training loss and the validation top-1 of runs over their epochs, a colour a run.
 
@@ -192,6 +213,45 @@ def draw_runs(runs, output):
     return len(runs)
 
 
+def draw_token_pooling(step, channels, output):
+    """Draws what a token pooling makes of an image, a row for each channel.
+
+    A row is the channel's map before, and then each of its filters with the map that it gives.
+    Maps go from their least to their greatest value; of filters white is 0, red positive, blue
+    negative.
+
+    Args:
+        step: A `pit_keras.analysis.pooling.PoolingStep`, of which the first image is drawn.
+        channels: Numbers of channels of the map before.
+        output: The picture to write; its ending decides the format.
+    """
+    multiplier = step.kernel.shape[-1]
+    columns = 1 + 2 * multiplier
+    figure = Figure(figsize=(1.6 * columns, 1.7 * len(channels)), layout="constrained")
+    axes = figure.subplots(len(channels), columns, squeeze=False)
+    for row, channel in zip(axes, channels, strict=True):
+        _draw_map(row[0], step.map_before[0, ..., channel], f"channel {channel}")
+        for number in range(multiplier):
+            after = multiplier * channel + number
+            _draw_filter(row[1 + 2 * number], step.kernel[..., channel, number])
+            _draw_map(row[2 + 2 * number], step.map_after[0, ..., after], f"channel {after}")
+    figure.savefig(output, dpi=DPI)
+
+
+def _draw_map(axis, values, title):
+    height, width = values.shape
+    axis.imshow(values, cmap="viridis")
+    axis.set_title(f"{title}: {height} x {width}", fontsize=8)
+    axis.axis("off")
+
+
+def _draw_filter(axis, values):
+    largest = np.abs(values).max() or 1.0
+    axis.imshow(values, cmap="RdBu_r", vmin=-largest, vmax=largest)
+    axis.set_title(f"filter, sum {values.sum():.2f}", fontsize=8)
+    axis.set(xticks=[], yticks=[])
+
+
 def _end_of(name):
     """A run's name, of a long one its end, in which runs of one folder differ."""
     name = name.encode(errors="backslashreplace").decode()  # a file's name may be no text
@@ -204,6 +264,6 @@ def _draw_curve(axis, rows, values, **style):
     axis.plot(epochs, values, marker="o" if len(rows) == 1 else None, **style)
 
 
-def _label_axis(axis, name):
-    axis.set(xlabel="epoch", ylabel=name)
+def _label_axis(axis, name, over="epoch"):
+    axis.set(xlabel=over, ylabel=name)
     axis.grid(alpha=0.3)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+from pit_keras.commands import robustness
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
@@ -31,25 +32,48 @@ def add(commands):
     command.add_argument("--batch_size", type=positive, default=64)
     command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
+    command.add_argument(
+        "--report",
+        metavar="DIR",
+        help="also write a web page, DIR/index.html: confusions, worst mistakes, curves",
+    )
+    robustness.add_options(command)
 
 
 def run(options):
     """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
+    if options.suite is not None:
+        if options.report is not None:
+            raise ValueError("--report has no meaning with --suite.")
+        return robustness.run(options)
+    robustness.check_without_suites(options)
     if options.output is not None:
         check_can_write(options.output, "--output")
+    if options.report is not None:
+        from pit_keras.analysis.evaluation_report import check_report_folder
+
+        check_report_folder(options.report)
     from pit_keras.evaluation.classification import evaluate_source
+    from pit_keras.evaluation.predictions import evaluate_each
 
     trained = load_trained(options)
     source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
-    results = evaluate_source(
-        trained,
-        source,
-        options.split,
-        batch_size=options.batch_size,
-        crop=options.crop,
-        progress=sys.stdout.isatty(),
-    )
+    arguments = {
+        "split": options.split,
+        "batch_size": options.batch_size,
+        "crop": options.crop,
+        "progress": sys.stdout.isatty(),
+    }
+    if options.report is None:
+        results = evaluate_source(trained, source, **arguments)
+    else:
+        results, predictions = evaluate_each(trained, source, **arguments)
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
         pathlib.Path(options.output).write_text(text + "\n")
+    if options.report is not None:
+        from pit_keras.analysis.evaluation_report import write_report
+
+        page = write_report(options.report, trained, source, results, predictions)
+        print(f"The report is {page}", file=sys.stderr)

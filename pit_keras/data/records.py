@@ -257,7 +257,7 @@ def _deals_files(split, shard):
     return shard.count > 1 and len(split.files) >= FILES_PER_WORKER * shard.count
 
 
-def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None):
+def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None):
     """Opens a TFDS data set with one image and one class label per example.
 
     The training split is "train". The validation split is "validation", else "test", else the
@@ -267,6 +267,8 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None):
     Args:
         name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
         holdout: see `sources.open_source`.
+        only: the one stored split to open, as "val", of a data set that is made for testing alone;
+            "train" is then empty.
 
     Raises:
         ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
@@ -284,7 +286,7 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None):
     )
     if info.features[image_key].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
-    splits = _splits(info.splits, name, holdout)
+    splits = _splits(info.splits, name, holdout) if only is None else _only(info.splits, name, only)
     _check_complete(splits.values(), name)
     wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
     return RecordSource(
@@ -331,6 +333,16 @@ def _splits(infos, name, holdout):
         "train": dataclasses.replace(train, ranks=range(count, size)),
         "val": dataclasses.replace(train, ranks=range(count)),
     }
+
+
+def _only(infos, name, split):
+    """Maps "val" to one stored split, and "train" to nothing."""
+    if split not in infos:
+        raise ValueError(
+            f"The TFDS data set {name} has no {split} split; it has {', '.join(infos) or 'none'}."
+        )
+    val = _whole(infos[split])
+    return {"train": dataclasses.replace(val, ranks=range(0)), "val": val}
 
 
 def _whole(info):

@@ -14,10 +14,14 @@ from pit_keras.analysis.plots import (
     batch_title,
     check_picture,
     draw_batches,
+    draw_calibration,
     draw_history,
     draw_predictions,
+    draw_token_pooling,
     label_in_words,
 )
+from pit_keras.analysis.pooling import PoolingStep
+from pit_keras.evaluation.predictions import Calibration
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 
@@ -231,6 +235,60 @@ def test_each_column_of_a_history_changes_the_picture(tmp_path):
     changed = ["3,1,0.5,1.6,0.6", "1,1.5,0.5,1.6,0.6", "1,1,0.4,1.6,0.6", "1,1,0.5,1.9,0.6"]
     for row in [*changed, "1,1,0.5,1.6,0.3"]:
         assert (first != drawn(row)).any(), row
+
+
+def test_a_reliability_diagram_shows_each_part_of_a_calibration(tmp_path):
+    def drawn(confidence, accuracy, images):
+        calibration = Calibration(
+            np.array(images), np.array(confidence), np.array(accuracy), error=0.1
+        )
+        draw_calibration(calibration, tmp_path / "out.png")
+        return pixels(tmp_path / "out.png")
+
+    nothing = float("nan")
+    first = drawn([nothing, 0.7], [nothing, 0.5], [0, 4])
+    assert first.shape == (round(DPI * 3.4), DPI * 9, 3)
+    half = first.shape[1] // 2
+    for other, changed in (
+        (drawn([nothing, 0.8], [nothing, 0.5], [0, 4]), "left"),
+        (drawn([nothing, 0.7], [nothing, 0.9], [0, 4]), "left"),
+        (drawn([nothing, 0.7], [nothing, 0.5], [3, 4]), "right"),
+    ):
+        is_other = (first != other).any(axis=(0, 2))
+        assert is_other[:half].any() == (changed == "left")
+        assert is_other[half:].any() == (changed == "right")
+
+
+def test_a_token_pooling_is_drawn_channel_by_channel(tmp_path):
+    def drawn(channels=(1, 0), **changes):
+        rng = np.random.default_rng(0)
+        step = PoolingStep(
+            tokens_before=np.zeros((2, 1, 3)),
+            map_before=rng.normal(size=(2, 7, 7, 3)),
+            tokens_after=np.zeros((2, 1, 6)),
+            map_after=rng.normal(size=(2, 4, 4, 6)),
+            kernel=rng.normal(size=(3, 3, 3, 2)),
+        )
+        for name, place in changes.items():
+            getattr(step, name)[place] += 1
+        draw_token_pooling(step, channels, tmp_path / "out.png")
+        return pixels(tmp_path / "out.png")
+
+    first = drawn()
+    assert first.shape == (round(DPI * 3.4), DPI * 8, 3)
+    columns = DPI * 8 / 5
+    for changes, place in (
+        ({"map_before": (0, 2, 2, 1)}, (0, 0)),
+        ({"kernel": (0, 1, 1, 0)}, (0, 1)),
+        ({"map_after": (0, 1, 1, 2)}, (0, 2)),
+        ({"kernel": (0, 1, 0, 1)}, (1, 3)),
+        ({"map_after": (0, 1, 1, 1)}, (1, 4)),
+    ):
+        changed = np.nonzero((drawn(**changes) != first).any(axis=-1))
+        row, column = (axis.mean() for axis in changed)
+        assert (row // (DPI * 1.7), column // columns) == place
+    for unseen in ({"map_before": (0, 2, 2, 2)}, {"map_after": (1, 1, 1, 1)}):
+        np.testing.assert_array_equal(drawn(**unseen), first)
 
 
 def test_one_epoch_is_enough_and_none_is_an_error(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pit_keras.data.records import RecordSplit
+from pit_keras.data.records import RecordSplit, open_records
 from pit_keras.data.sources import open_source
 
 
@@ -60,6 +60,17 @@ def test_nothing_is_held_out_on_request(store_records):
     source = open_source("squares", data_dir=data_dir, holdout=None)
     assert source.sizes == {"train": 40, "val": 0}
     assert len(list(source.scan("train"))) == 40
+
+
+def test_a_data_set_for_testing_alone_is_opened_on_request(store_records):
+    data_dir = store_records(sizes={"test": 12})
+    with pytest.raises(ValueError, match="squares has no train split; it has test"):
+        open_source("squares", data_dir=data_dir)
+    source = open_records("squares", data_dir=data_dir, only="test")
+    assert source.sizes == {"train": 0, "val": 12}
+    assert sorted(int(element["id"]) for element in source.scan("val")) == list(range(12))
+    with pytest.raises(ValueError, match="squares has no validation split; it has test"):
+        open_records("squares", data_dir=data_dir, only="validation")
 
 
 def test_the_order_does_not_depend_on_a_global_seed(squares):

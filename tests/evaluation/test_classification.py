@@ -9,12 +9,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from pit_keras import imagenet
 from pit_keras.data.sources import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
     check_classes,
     classification_counts,
     evaluate_source,
+    recorded_counts,
 )
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.training.config import DataConfig
@@ -121,6 +123,43 @@ def test_another_crop_is_used_and_reported(trained, pixels):
     assert trained.data.eval_crop == 1.0
 
 
+@pytest.mark.parametrize(("split", "batch_size"), [("val", 5), ("all", 100)])
+def test_each_image_is_recorded_in_order_and_padding_is_not(trained, pixels, split, batch_size):
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    recorded = {"train": [], "val": []}
+    results = evaluate_source(
+        trained,
+        source,
+        split,
+        batch_size=batch_size,
+        progress=False,
+        counts=recorded_counts,
+        record=lambda part, scores: recorded[part].append(scores),
+    )
+
+    assert results == evaluate_source(trained, source, split, batch_size=batch_size, progress=False)
+    assert [part for part, scores in recorded.items() if scores] == (
+        ["val"] if split == "val" else ["train", "val"]
+    )
+    for part in ("train", "val") if split == "all" else ("val",):
+        images, labels = pixels[part]
+        names = recorded[part][0]
+        scores = {name: np.concatenate([s[name] for s in recorded[part]]) for name in names}
+        logits = trained.logits(images).astype("float64")
+        shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        own = shares[np.arange(len(labels)), labels]
+        assert set(scores) == {
+            "top1", "top5", "loss", "predicted", "probability", "label", "id", "weight",
+        }  # fmt: skip
+        assert scores["id"].tolist() == list(range(len(labels)))
+        assert scores["label"].tolist() == labels.tolist()
+        assert scores["predicted"].tolist() == shares.argmax(axis=1).tolist()
+        np.testing.assert_allclose(scores["probability"], shares.max(axis=1), rtol=1e-4)
+        np.testing.assert_allclose(scores["loss"], -np.log(own), rtol=1e-4, atol=1e-6)
+        assert scores["top1"].tolist() == (shares.argmax(axis=1) == labels).tolist()
+        assert scores["top5"].tolist() == ((shares > own[:, None]).sum(axis=1) < 5).tolist()
+
+
 def test_padding_would_be_noticed():
     """The zeros that fill up the last batch are class 0 for the model, and labelled so."""
     rng = np.random.default_rng(3)
@@ -204,17 +243,22 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from test_classification import Evaluator, linear_model, padded_batches, random_pixels
+from test_classification import recorded_counts
 
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 with strategy.scope():
     mirrored = linear_model(10)
-on_two, on_one = Evaluator(mirrored, strategy), Evaluator(linear_model(10))
+on_two = Evaluator(mirrored, strategy, recorded_counts)
+on_one = Evaluator(linear_model(10))
 measured = []
 for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, partial, full
     pixels, labels = random_pixels(images, 10)
     batches = padded_batches((pixels / 127.5 - 1).astype("float32"), labels, batch_size=4)
     spread = strategy.experimental_distribute_dataset(batches)
-    measured.append((images, on_two(spread), on_one(batches)))
+    kept = []
+    measured.append((images, on_two(spread, record=kept.append), on_one(batches)))
+    seen = [label for scores in kept for label in scores["label"].tolist()]
+    assert seen == labels.tolist(), (seen, labels)
 print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
 """
 
@@ -253,3 +297,29 @@ def test_the_classes_must_be_the_models(trained, pixels):
     renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghiX"))
     with pytest.raises(ValueError, match="Class 9 is 'X' in pixels and 'j' in the model"):
         evaluate_source(trained, renamed, progress=False)
+
+
+def test_wordnets_ids_are_as_good_as_imagenets_names(pixels):
+    ids = tuple(synset for synset, _ in imagenet.synsets())
+    source = array_source(pixels["train"], pixels["val"], ids)
+    check_classes(imagenet.class_names(), source)
+    check_classes(ids, source)
+    swapped = (ids[1], ids[0], *ids[2:])
+    with pytest.raises(ValueError, match=f"Class 0 is '{ids[0]}' in pixels and '{ids[1]}' in"):
+        check_classes(swapped, source)
+
+
+def test_anything_can_be_counted_on_every_image_once(trained, pixels):
+    """Here the labels and the number of padded images."""
+
+    def counts(model, batch):
+        weights = batch["weight"]
+        label = tf.reduce_sum(tf.cast(batch["label"], "float32") * weights)
+        return {"label": label, "images": tf.reduce_sum(weights)}
+
+    source = array_source(pixels["train"], pixels["val"], trained.class_names)
+    measured = evaluate_source(trained, source, "all", batch_size=8, progress=False, counts=counts)
+    labels = np.concatenate([pixels["train"][1], pixels["val"][1]])
+    assert measured["images"] == len(labels)
+    assert measured["label"] == pytest.approx(labels.mean(), rel=1e-12)
+    assert set(measured) == {"label", "images", "dataset", "split", "eval_crop"}

@@ -1,0 +1,220 @@
+"""`pit-keras evaluate --suite=...`: the robustness tests of the paper's table 5."""
+
+import argparse
+import fractions
+import json
+import pathlib
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pit_keras import imagenet
+from pit_keras.commands.arguments import load_trained, positive
+from pit_keras.errors import check_can_write
+
+
+def add_options(command):
+    group = command.add_argument_group("robustness (table 5 of the paper)")
+    group.add_argument(
+        "--suite",
+        type=listed,
+        metavar="NAMES",
+        help="some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas",
+    )
+    group.add_argument(
+        "--occlusion_size",
+        type=whole_numbers,
+        metavar="PIXELS",
+        help="side of the occluded centre, or several (default: half of the model's image)",
+    )
+    group.add_argument(
+        "--occlusion_fill",
+        choices=("mean", "black"),
+        help="zero in normalised space (mean, the default), or black pixels",
+    )
+    group.add_argument(
+        "--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)"
+    )
+    group.add_argument(
+        "--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge"
+    )
+    group.add_argument(
+        "--fgsm_epsilon",
+        type=fractions_listed,
+        metavar="EPSILONS",
+        help="largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)",
+    )
+    group.add_argument(
+        "--csv",
+        metavar="FILE",
+        help="put the results into a table; a row of the same model is replaced",
+    )
+    group.add_argument(
+        "--chart", metavar="PICTURE", help="draw the results, and the table's, beside the paper's"
+    )
+
+
+def listed(text):
+    return tuple(text.split(","))
+
+
+def whole_numbers(text):
+    return tuple(positive(part) for part in listed(text))
+
+
+def fractions_listed(text):
+    try:
+        return tuple(fractions.Fraction(part) for part in listed(text))
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"must be like 8/255 or 0.03, got {text}") from None
+
+
+# What the options are of: one that no suite uses is refused.
+SUITES_OF_OPTIONS = {
+    "occlusion_size": ("occlusion",),
+    "occlusion_fill": ("occlusion",),
+    "imagenet_a": ("imagenet_a",),
+    "backgrounds": ("backgrounds",),
+    "fgsm_epsilon": ("fgsm",),
+    "dataset": ("standard", "occlusion", "fgsm"),
+    "data_dir": ("standard", "occlusion", "fgsm", "imagenet_a"),
+    "crop": ("standard", "occlusion", "fgsm", "imagenet_a"),
+}
+ONLY_WITH_SUITES = (
+    "occlusion_size",
+    "occlusion_fill",
+    "imagenet_a",
+    "backgrounds",
+    "fgsm_epsilon",
+    "csv",
+    "chart",
+)
+
+
+def check_without_suites(options):
+    """Refuses the options of suites where none is asked for."""
+    for name in ONLY_WITH_SUITES:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} has no meaning without --suite.")
+
+
+def run(options):
+    """Prints the accuracies beside the paper's; fails in the end if a suite could not run."""
+    from pit_keras.evaluation.robustness_table import paper_rows
+    from pit_keras.evaluation.suites import checked_suites, run_suites
+
+    suites = checked_suites(options.suite)
+    check_options(options, suites)
+    check_files(options)
+    trained = load_trained(options)
+    accuracies, reasons = run_suites(trained, suites, settings_of(options))
+    row = {**row_settings(options, trained, suites), **accuracies}
+    if options.output is not None:
+        text = json.dumps({**row, "not_run": reasons}, indent=2)
+        pathlib.Path(options.output).write_text(text + "\n")
+    if accuracies:
+        # Of another data set the paper says nothing.
+        is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()
+        paper = paper_rows() if is_imagenet else []
+        _print(row, paper)
+        _keep(row | ({"not_run": " ".join(reasons)} if reasons else {}), paper, options)
+    if reasons:
+        raise ValueError(
+            " ".join(f"The suite {name} could not run: {why}" for name, why in reasons.items())
+        )
+
+
+def _keep(row, paper, options):
+    """Puts a row into the table and draws both, if asked."""
+    from pit_keras.evaluation.robustness_table import put_row
+
+    rows = [row] if options.csv is None else put_row(options.csv, row)
+    if options.chart is not None:
+        from pit_keras.analysis.robustness_chart import draw_robustness
+
+        draw_robustness(rows, paper, options.chart)
+
+
+def check_files(options):
+    """Checks, before long work, what is to be written."""
+    for name in ("output", "csv", "chart"):
+        if getattr(options, name) is not None:
+            check_can_write(getattr(options, name), f"--{name}")
+    if options.csv is not None:
+        from pit_keras.evaluation.robustness_table import read_rows
+
+        read_rows(options.csv)
+    if options.chart is not None:
+        from pit_keras.analysis.plots import check_picture
+
+        check_picture(options.chart, 0)
+
+
+def check_options(options, suites):
+    """Refuses an option that means nothing to the suites."""
+    for name, users in SUITES_OF_OPTIONS.items():
+        if getattr(options, name) is not None and not set(users) & set(suites):
+            raise ValueError(
+                f"--{name} has no meaning for --suite={','.join(suites)}; it is for "
+                f"{', '.join(users)}."
+            )
+    if options.split != "val" and not set(SUITES_OF_OPTIONS["dataset"]) & set(suites):
+        raise ValueError(
+            f"--split has no meaning for --suite={','.join(suites)}, which are whole data sets."
+        )
+    if options.fgsm_epsilon is not None:
+        from pit_keras.evaluation.fgsm import fgsm_columns
+
+        fgsm_columns(options.fgsm_epsilon)
+
+
+def settings_of(options):
+    from pit_keras.evaluation.suites import SuiteSettings
+
+    given = {
+        "occlusion_sizes": options.occlusion_size,
+        "occlusion_fill": options.occlusion_fill,
+        "epsilons": options.fgsm_epsilon,
+        "imagenet_a": options.imagenet_a,
+        "backgrounds": options.backgrounds,
+    }
+    return SuiteSettings(
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        split=options.split,
+        crop=options.crop,
+        batch_size=options.batch_size,
+        progress=sys.stdout.isatty(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+
+
+def row_settings(options, trained, suites):
+    """The columns that say what was measured."""
+    row = {"model": str(options.model), "architecture": trained.model.name}
+    if set(SUITES_OF_OPTIONS["dataset"]) & set(suites):
+        row |= {"dataset": options.dataset or trained.data.dataset, "split": options.split}
+    if set(SUITES_OF_OPTIONS["crop"]) & set(suites):
+        row["eval_crop"] = trained.data.eval_crop if options.crop is None else options.crop
+    return row
+
+
+def _print(row, paper):
+    """A table in percent: the model's row, and the paper's if there are any."""
+    from pit_keras.analysis.robustness_chart import paper_name
+    from pit_keras.evaluation.robustness_table import SETTINGS
+
+    columns = [name for name in row if name not in SETTINGS]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("top-1 (%)", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    rows = [(row["model"], row), *((f"paper: {paper_name(other)}", other) for other in paper)]
+    for label, values in rows:
+        cells = (f"{100 * values[name]:.1f}" if name in values else "" for name in columns)
+        table.add_row(Text(label), *cells)
+    Console().print(table)
+    if paper:
+        print(f"\nThe paper's rows: {paper[0]['source']}.")

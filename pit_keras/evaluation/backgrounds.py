@@ -1,0 +1,250 @@
+"""The backgrounds challenge on ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021; table 5).
+
+The definitions are those of https://github.com/MadryLab/backgrounds_challenge. A folder
+`bg_challenge` holds, with the same nine class folders (00_dog and so on) in each:
+
+    original/val/CLASS/NAME.JPEG    photographs, 224 x 224
+    fg_mask/val/CLASS/NAME.npy      for some of them, where the foreground is: 0 or 1, (224, 224)
+    only_bg_t/val/CLASS/*.JPEG      backgrounds without a foreground
+    mixed_same|mixed_rand|mixed_next/val/CLASS/*.JPEG    other backgrounds, of which some may lack
+
+Beside it, or in it, lies `in_to_in9.json`, which maps the numbers of ImageNet's classes to those of
+the nine, or to -1.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from pit_keras import imagenet
+from pit_keras.data.folders import IMAGE_SUFFIXES
+from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
+from pit_keras.data.sources import open_source
+from pit_keras.evaluation.classification import measure_source
+
+CLASSES = 9
+MAPPING = "in_to_in9.json"
+VARIATIONS = ("original", "mixed_same", "mixed_rand", "mixed_next")
+HOW_TO_GET_IT = (
+    "The backgrounds challenge is unpacked from the release of "
+    "https://github.com/MadryLab/backgrounds_challenge, a folder with original/val, fg_mask/val "
+    f"and only_bg_t/val, beside {MAPPING} of that repository, and given with --backgrounds=FOLDER."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Challenge:
+    """The files of the challenge.
+
+    Attributes:
+        folder: What holds them.
+        class_of_logit: For each of ImageNet's classes one of the nine, or -1: int64 (1000,).
+        foregrounds: Triples of a photograph's path, its mask's path and its class.
+        backgrounds: Paths of images.
+    """
+
+    folder: pathlib.Path
+    class_of_logit: np.ndarray
+    foregrounds: tuple[tuple[pathlib.Path, pathlib.Path, int], ...]
+    backgrounds: tuple[pathlib.Path, ...]
+
+
+def open_challenge(folder):
+    """Lists the files of the challenge.
+
+    Raises:
+        FileNotFoundError: If a folder, a photograph of a mask, or the mapping is missing.
+        ValueError: If the mapping or the class folders are not as published.
+    """
+    folder = pathlib.Path(folder).expanduser()
+    masks, photographs, backgrounds = (
+        _class_folders(folder / part / "val") for part in ("fg_mask", "original", "only_bg_t")
+    )
+    if not masks.keys() == photographs.keys() == backgrounds.keys():
+        raise ValueError(
+            f"The class folders of fg_mask/val, original/val and only_bg_t/val in {folder} differ. "
+            f"{HOW_TO_GET_IT}"
+        )
+    foregrounds = tuple(
+        (photographs[name] / f"{mask.stem}.JPEG", mask, label)
+        for label, name in enumerate(masks)
+        for mask in sorted(masks[name].glob("*.npy"))
+    )
+    missing = [photograph for photograph, _, _ in foregrounds if not photograph.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"There is no photograph {missing[0]}, of which there is a mask. {HOW_TO_GET_IT}"
+        )
+    found = tuple(path for name in masks for path in _images_in(backgrounds[name]))
+    for files, part in ((foregrounds, "fg_mask"), (found, "only_bg_t")):
+        if not files:
+            raise FileNotFoundError(f"{folder / part} holds no files. {HOW_TO_GET_IT}")
+    return Challenge(folder, _read_mapping(folder), foregrounds, found)
+
+
+def _class_folders(folder):
+    """The nine class folders by name, in order."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. {HOW_TO_GET_IT}")
+    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
+    if len(found) != CLASSES:
+        raise ValueError(
+            f"{folder} holds {len(found)} class folders instead of {CLASSES}. {HOW_TO_GET_IT}"
+        )
+    return found
+
+
+def _images_in(folder):
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_mapping(folder):
+    """One of the nine classes, or -1, for each of ImageNet's: int64 (1000,)."""
+    files = [place / MAPPING for place in (folder, folder.parent)]
+    file = next((file for file in files if file.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(f"There is no {files[0]}, nor {files[1]}. {HOW_TO_GET_IT}")
+    try:
+        mapping = json.loads(file.read_text())
+        mapped = np.array([mapping[str(logit)] for logit in range(imagenet.CLASSES)])
+        is_whole = mapped.dtype.kind == "i" and set(mapped) == set(range(-1, CLASSES))
+    except (ValueError, KeyError, TypeError):
+        is_whole = False
+    if not is_whole:
+        raise ValueError(
+            f"{file} does not map the numbers 0 to {imagenet.CLASSES - 1} of ImageNet's classes to "
+            f"-1 to {CLASSES - 1}. {HOW_TO_GET_IT}"
+        )
+    return mapped.astype(np.int64)
+
+
+def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
+    """The challenge's accuracy, and top-1 on the variations of ImageNet-9 that are there.
+
+    Args:
+        trained: A `TrainedModel` of ImageNet's classes.
+        folder: See the top of this file.
+        batch_size, progress: As for `evaluate_source`.
+
+    Returns:
+        `{"backgrounds": ..., "backgrounds_original": ..., ...}`, fractions. Images are seen whole.
+
+    Raises:
+        FileNotFoundError, ValueError: If the data set is not there or not whole, the model is of
+            other classes, or a file cannot be read.
+    """
+    challenge = open_challenge(folder)
+    check_imagenet_classes(trained.class_names)
+    data = dataclasses.replace(trained.data, eval_crop=1.0)
+    results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
+    counts = nine_class_counts(challenge.class_of_logit)
+    for variation in VARIATIONS:
+        path = challenge.folder / variation / "val"
+        if path.is_dir():
+            source = open_source(f"folder:{path}", holdout=None)
+            if len(source.class_names) != CLASSES:
+                raise ValueError(f"{path} must hold {CLASSES} class folders. {HOW_TO_GET_IT}")
+            measured = measure_source(
+                trained.model, source, "all", data, counts, batch_size, progress
+            )
+            results[f"backgrounds_{variation}"] = measured["top1"]
+    return results
+
+
+def check_imagenet_classes(class_names):
+    """Checks that a model's classes are ImageNet's, in ImageNet's order.
+
+    Raises:
+        ValueError: If not.
+    """
+    if imagenet.in_words(class_names) != imagenet.class_names():
+        raise ValueError(
+            "The backgrounds challenge maps ImageNet's 1,000 classes, and the model's "
+            f"{len(class_names)} classes are not these in this order."
+        )
+
+
+def nine_class_counts(class_of_logit):
+    """What `Evaluator` measures of images of the nine classes: `top1` and `images`."""
+    class_of_logit = tf.constant(class_of_logit, tf.int64)
+
+    def counts(model, batch):
+        logits = model(batch["image"], training=False)
+        answers = tf.gather(class_of_logit, tf.argmax(logits, axis=-1))
+        hits = tf.cast(answers == batch["label"], "float32") * batch["weight"]
+        return {"top1": tf.reduce_sum(hits), "images": tf.reduce_sum(batch["weight"])}
+
+    return counts
+
+
+def challenge_accuracy(model, challenge, data, batch_size=64):
+    """The share of foregrounds that are recognised before every background.
+
+    Each foreground is laid over each of the backgrounds, those of its own class included, and an
+    answer that maps to none of the nine classes is wrong, as in `challenge_eval.py`. The search for
+    a background that misleads the model ends with the first. It begins with those that misled it
+    most, which saves time and changes no result.
+
+    Args:
+        model: Normalised images to logits (B, 1000).
+        challenge: What `open_challenge` gives.
+        data: The `DataConfig` that says how images are prepared.
+        batch_size: Backgrounds at a time.
+
+    Raises:
+        ValueError: If an image or a mask cannot be read, or is of another size than the others.
+    """
+    size = load_image(challenge.backgrounds[0]).shape[:2]
+    backgrounds = np.stack([_load(path, size) for path in challenge.backgrounds])
+    batches = [
+        tf.constant(backgrounds[start : start + batch_size])
+        for start in range(0, len(backgrounds), batch_size)
+    ]
+    is_misled = _misled_by(model, tf.constant(challenge.class_of_logit, tf.int64), data)
+    misled = np.zeros(len(batches), int)  # foregrounds, by each batch
+    for photograph, mask, label in challenge.foregrounds:
+        foreground, inside = tf.constant(_load(photograph, size)), tf.constant(_mask(mask, size))
+        for number in np.argsort(-misled, kind="stable"):
+            if is_misled(batches[number], foreground, inside, tf.constant(label, tf.int64)):
+                misled[number] += 1
+                break
+    return 1 - misled.sum() / len(challenge.foregrounds)
+
+
+def _misled_by(model, class_of_logit, data):
+    """A compiled function: whether one of some backgrounds (B, h, w, 3) misleads the model."""
+
+    @tf.function(autograph=False)
+    def is_misled(backgrounds, foreground, inside, label):
+        images = tf.where(inside, foreground, backgrounds)
+        if images.shape[1:3] != data.image_size:
+            images = resize_and_crop(images, data.image_size, 1.0)  # -> (B, H, W, 3)
+        logits = model(normalise(images, data.mean, data.std), training=False)
+        answers = tf.gather(class_of_logit, tf.argmax(logits, axis=-1))
+        return tf.reduce_any(answers != label)
+
+    return is_misled
+
+
+def _load(path, size):
+    image = load_image(path)
+    if image.shape[:2] != size:
+        raise ValueError(
+            f"{path} is of {image.shape[0]} x {image.shape[1]} pixels, other images of the "
+            f"challenge of {size[0]} x {size[1]}."
+        )
+    return image
+
+
+def _mask(path, size):
+    """True where the foreground is, (h, w, 1)."""
+    try:
+        mask = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"{path} cannot be read as an array of NumPy.") from error
+    if mask.shape != size or not np.isin(mask, (0, 1)).all():
+        raise ValueError(f"{path} must hold {size[0]} x {size[1]} numbers, each 0 or 1.")
+    return mask[..., None] != 0

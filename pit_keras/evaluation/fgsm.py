@@ -1,0 +1,99 @@
+"""FGSM: top-1 accuracy under one signed gradient step (Goodfellow et al., ICLR 2015; table 5)."""
+
+import fractions
+
+import tensorflow as tf
+
+from pit_keras.evaluation.classification import classification_counts
+
+DEFAULT_EPSILON = fractions.Fraction(8, 255)  # of pixels in 0..1
+
+
+def fgsm_columns(epsilons=(DEFAULT_EPSILON,)):
+    """The epsilons to measure, under the names of their columns in the table of results.
+
+    Args:
+        epsilons: Largest changes of a pixel in 0..1, as fractions.
+
+    Returns:
+        A dictionary such as {"fgsm": Fraction(8, 255), "fgsm_4/255": Fraction(4, 255)}.
+
+    Raises:
+        ValueError: If an epsilon does not lie in (0, 1].
+    """
+    wrong = [epsilon for epsilon in epsilons if not 0 < epsilon <= 1]
+    if wrong:
+        raise ValueError(f"An epsilon of FGSM must lie in (0, 1], as 8/255; got {wrong[0]}.")
+    return {_column(epsilon): epsilon for epsilon in epsilons}
+
+
+def _column(epsilon):
+    if epsilon == DEFAULT_EPSILON:
+        return "fgsm"
+    levels = epsilon * 255
+    return f"fgsm_{levels}/255" if levels.denominator == 1 else f"fgsm_{float(epsilon):g}"
+
+
+def fgsm_gradient(model, images, labels, std):
+    """The cross-entropy's gradient with respect to the pixels, and the logits it was taken at.
+
+    Args:
+        model: Normalised images to logits; of a distilled one its output, the heads' mean.
+        images: Normalised, (B, H, W, 3).
+        labels: The true ones, (B,).
+        std: Three numbers, what the images were normalised with.
+
+    Returns:
+        (B, H, W, 3), of pixels in 0..1, and (B, classes).
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(images)
+        logits = model(images, training=False)
+        # A sum, for an image's gradient does not depend on the others of its batch.
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, "float32"))
+        loss = tf.reduce_sum(losses)
+    return tape.gradient(loss, images) / tf.constant(std, images.dtype), logits
+
+
+def fgsm_images(images, gradient, epsilon, mean, std):
+    """Normalised images after a step of `epsilon` along the gradient's sign, all pixels valid.
+
+    Args:
+        images: Normalised, (B, H, W, 3).
+        gradient: With respect to the pixels, (B, H, W, 3).
+        epsilon: The step, of pixels in 0..1.
+        mean, std: Three numbers each, what the images were normalised with.
+    """
+    mean, std = tf.constant(mean, images.dtype), tf.constant(std, images.dtype)
+    pixels = images * std + mean
+    attacked = tf.clip_by_value(pixels + float(epsilon) * tf.sign(gradient), 0.0, 1.0)
+    return (attacked - mean) / std
+
+
+def fgsm_counts(epsilons, data):
+    """What `Evaluator` measures of attacked images, and of the images before the attack.
+
+    The gradient is taken once; each epsilon costs one more forward pass.
+
+    Args:
+        epsilons: What `fgsm_columns` gives.
+        data: The `DataConfig` that the images are prepared by: the attacked pixels are those of the
+            image as the model sees it, after resizing and cropping.
+
+    Returns:
+        A function whose sums are the correct answers for each epsilon, and the cross-entropies
+        `loss` before the attack and `loss_fgsm` (and so on) after it.
+    """
+
+    def counts(model, batch):
+        images, labels, weights = batch["image"], batch["label"], batch["weight"]
+        gradient, logits = fgsm_gradient(model, images, labels, data.std)
+        before = classification_counts(logits, labels, weights)
+        sums = {"images": before["images"], "loss": before["loss"]}
+        for column, epsilon in epsilons.items():
+            attacked = fgsm_images(images, gradient, epsilon, data.mean, data.std)
+            after = classification_counts(model(attacked, training=False), labels, weights)
+            sums |= {column: after["top1"], f"loss_{column}": after["loss"]}
+        return sums
+
+    return counts

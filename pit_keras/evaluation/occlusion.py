@@ -1,0 +1,77 @@
+"""Occlusion: top-1 accuracy on images whose centre is hidden (paper, table 5)."""
+
+import numpy as np
+import tensorflow as tf
+
+from pit_keras.evaluation.classification import classification_counts
+
+FILLS = ("mean", "black")  # zero after normalisation, or before it
+
+
+def centre_box(image_size, box_size):
+    """True within a box in the middle of an image, (H, W, 1); what cannot be halved is below it.
+
+    Args:
+        image_size: (height, width) of the image.
+        box_size: (height, width) of the box.
+
+    Raises:
+        ValueError: If the box is not within the image.
+    """
+    if not all(0 < box <= side for box, side in zip(box_size, image_size, strict=True)):
+        raise ValueError(
+            f"An occluded box of {box_size[0]} x {box_size[1]} pixels does not fit into the "
+            f"model's images of {image_size[0]} x {image_size[1]}."
+        )
+    inside = np.zeros((*image_size, 1), bool)
+    top, left = ((side - box) // 2 for side, box in zip(image_size, box_size, strict=True))
+    inside[top : top + box_size[0], left : left + box_size[1]] = True
+    return inside
+
+
+def occlusion_columns(image_size, sizes=None, fill="mean"):
+    """The boxes to measure, under the names of their columns in the table of results.
+
+    Args:
+        image_size: (height, width) of the model's images.
+        sizes: Sides of square boxes in pixels of the model's images; None for half of each side,
+            which is the paper's 112 x 112 of 224 x 224.
+        fill: One of `FILLS`.
+
+    Returns:
+        A dictionary {"occlusion": (112, 112)}; other boxes are "occlusion_56", those filled with
+        black "occlusion_black".
+    """
+    half = tuple(side // 2 for side in image_size)
+    boxes = [half] if sizes is None else [(size, size) for size in sizes]
+    ending = "" if fill == "mean" else f"_{fill}"
+    return {f"occlusion{'' if box == half else f'_{box[0]}'}{ending}": box for box in boxes}
+
+
+def occlusion_counts(boxes, data, fill="mean"):
+    """What `Evaluator` measures of images whose centre is hidden.
+
+    Args:
+        boxes: What `occlusion_columns` gives.
+        data: The `DataConfig` that the images are prepared by.
+        fill: "mean" sets the box to zero in normalised space, which is the mean colour; "black"
+            sets its pixels to zero.
+
+    Raises:
+        ValueError: If a box does not fit, or the fill is unknown.
+    """
+    if fill not in FILLS:
+        raise ValueError(f"Unknown fill {fill!r}; known are {', '.join(FILLS)}.")
+    level = 0.0 if fill == "mean" else -np.asarray(data.mean) / np.asarray(data.std)
+    colour = tf.constant(np.broadcast_to(level, 3), tf.float32)
+    hidden = {column: centre_box(data.image_size, box) for column, box in boxes.items()}
+
+    def counts(model, batch):
+        sums = {"images": tf.reduce_sum(batch["weight"])}
+        for column, inside in hidden.items():
+            logits = model(tf.where(inside, colour, batch["image"]), training=False)
+            hits = classification_counts(logits, batch["label"], batch["weight"])
+            sums[column] = hits["top1"]
+        return sums
+
+    return counts

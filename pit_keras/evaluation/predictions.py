@@ -1,0 +1,146 @@
+"""What a model said of every image of a split, and what can be counted from it.
+
+Only numbers are kept, some 30 bytes an image, so that ImageNet fits; nothing here looks at pixels.
+"""
+
+import collections
+import dataclasses
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from pit_keras.evaluation.classification import evaluate_source, recorded_counts
+
+CALIBRATION_BINS = 15  # as in Guo et al., ICML 2017
+
+_COLUMNS = ("label", "predicted", "probability", "loss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """One entry for each image, in the order of evaluation.
+
+    Attributes:
+        split: (N,) "train" or "val".
+        position: (N,) the image's place in `Source.scan` of its split.
+        label: (N,) the true class.
+        predicted: (N,) the likeliest class.
+        probability: (N,) that of the likeliest class.
+        loss: (N,) cross-entropy; exp(-loss) is the probability of the true class.
+        classes: Number of classes.
+    """
+
+    split: np.ndarray
+    position: np.ndarray
+    label: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    loss: np.ndarray
+    classes: int
+
+    def __len__(self):
+        return len(self.label)
+
+    @property
+    def is_wrong(self):
+        """(N,) bool."""
+        return self.predicted != self.label
+
+    def worst(self, count):
+        """Indices of the mistakes with the highest loss, at most `count`, the worst first."""
+        wrong = np.flatnonzero(self.is_wrong)
+        return wrong[np.argsort(-self.loss[wrong], kind="stable")[:count]]
+
+    def confusion(self):
+        """Images by true class (row) and predicted class (column), int64 (classes, classes)."""
+        return confusion_matrix(self.label, self.predicted, labels=np.arange(self.classes))
+
+    def confused_pairs(self, count):
+        """What is most often taken for something else.
+
+        Returns:
+            At most `count` of (true class, predicted class, images), most images first. No matrix
+            is made for it.
+        """
+        labels, predicted = self.label[self.is_wrong], self.predicted[self.is_wrong]
+        pairs = collections.Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
+        ordered = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
+        return [(*pair, images) for pair, images in ordered[:count]]
+
+    def per_class(self):
+        """Precision, recall, F1 and number of images of each class.
+
+        Returns:
+            `{"precision", "recall", "f1", "images"}`, each (classes,). Recall is NaN where a class
+            has no images, precision where nothing was taken for it, F1 where both is so.
+        """
+        precision, recall, f1, images = precision_recall_fscore_support(
+            self.label, self.predicted, labels=np.arange(self.classes), zero_division=np.nan
+        )
+        return {"precision": precision, "recall": recall, "f1": f1, "images": images}
+
+    def calibration(self):
+        """Whether predictions come true as often as their probability says.
+
+        The probabilities of the predicted classes are divided into `CALIBRATION_BINS` equal
+        intervals (a, b] (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
+
+        Returns:
+            A `Calibration`.
+        """
+        edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+        bins = np.clip(np.searchsorted(edges, self.probability) - 1, 0, CALIBRATION_BINS - 1)
+        images = np.bincount(bins, minlength=CALIBRATION_BINS)
+        confident = np.bincount(bins, self.probability, CALIBRATION_BINS)
+        right = np.bincount(bins, ~self.is_wrong, CALIBRATION_BINS)
+        with np.errstate(invalid="ignore"):  # of an empty bin
+            confidence, accuracy = confident / images, right / images
+        error = float(np.abs(right - confident).sum() / len(self))
+        return Calibration(images, confidence, accuracy, error)
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """How probabilities compare with frequencies.
+
+    Attributes:
+        images: (bins,) images whose probability lies in each interval.
+        confidence: (bins,) their mean probability; NaN for none.
+        accuracy: (bins,) the share of them that is right; NaN for none.
+        error: The expected calibration error: the mean of |accuracy - confidence| over the images.
+    """
+
+    images: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+    error: float
+
+
+def evaluate_each(trained, source, split="val", **arguments):
+    """`evaluate_source`, with what the model said of every image.
+
+    Args:
+        trained, source, split, **arguments: As for `evaluate_source`.
+
+    Returns:
+        Its results, and the `Predictions` that they count.
+
+    Raises:
+        ValueError: As `evaluate_source`.
+    """
+    parts = []
+
+    def record(part, scores):
+        columns = {name: scores[name] for name in _COLUMNS}
+        parts.append({"split": np.repeat(part, len(scores["label"])), **columns})
+
+    results = evaluate_source(
+        trained, source, split, **arguments, counts=recorded_counts, record=record
+    )
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    position = np.arange(len(columns["split"]))
+    for part in ("train", "val"):  # counted anew in each
+        of_part = columns["split"] == part
+        position[of_part] = np.arange(of_part.sum())
+    classes = len(trained.class_names)
+    return results, Predictions(**columns, position=position, classes=classes)

@@ -1,0 +1,96 @@
+"""A token pooling from inside, held against its definition written out tap by tap."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+import pit_keras
+from pit_keras.analysis.pooling import (
+    busiest_channels,
+    pooled_with_same_padding,
+    pooling_after,
+    pooling_step,
+)
+
+SMALL = {"patch_size": 4, "stride": 4, "head_dim": 8, "depths": (1, 1, 1), "classes": 10}
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Grids 7 x 9 -> 4 x 5 -> 2 x 3: odd sides first, then an even one."""
+    return pit_keras.create_model("pit_ti_distilled", input_shape=(28, 36, 3), **SMALL)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(2, 28, 36, 3)).astype("float32")
+
+
+def pooled_by_hand(feature_map, kernel, bias, before):
+    """Stride 2, zeros all around but only `before` of them at the top and the left."""
+    batch, height, width, channels = feature_map.shape
+    grid = (height + 1) // 2, (width + 1) // 2
+    padded = np.pad(feature_map.astype("float64"), ((0, 0), (before, 2), (before, 2), (0, 0)))
+    after = np.zeros((batch, *grid, channels * kernel.shape[-1]))
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            window = padded[:, 2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+            for channel in range(channels):
+                for number in range(kernel.shape[-1]):
+                    taps = window[..., channel] * kernel[:, :, channel, number]
+                    after[:, row, column, channel * kernel.shape[-1] + number] = taps.sum((1, 2))
+    return after + bias
+
+
+@pytest.mark.parametrize(
+    ("stage", "before", "after"), [(1, (7, 9, 16), (4, 5, 32)), (2, (4, 5, 32), (2, 3, 64))]
+)
+def test_a_step_is_the_models_own(model, images, stage, before, after):
+    step = pooling_step(model, stage, images)
+    assert step.map_before.shape == (2, *before)
+    assert step.map_after.shape == (2, *after)
+    assert step.tokens_before.shape == (2, 2, before[-1])
+    assert step.tokens_after.shape == (2, 2, after[-1])
+    assert step.kernel.shape == (3, 3, before[-1], 2)
+
+    features = ops.convert_to_numpy(pit_keras.stage_features(model, stage)(images))
+    np.testing.assert_allclose(step.map_before, features, atol=1e-5)
+    pooling = pooling_after(model, stage)
+    bias = ops.convert_to_numpy(pooling.depthwise_conv.bias)
+    expected = pooled_by_hand(step.map_before, step.kernel, bias, before=1)
+    np.testing.assert_allclose(step.map_after, expected, atol=1e-5)
+    weights, bias = map(ops.convert_to_numpy, pooling.class_dense.weights)
+    np.testing.assert_allclose(step.tokens_after, step.tokens_before @ weights + bias, atol=1e-5)
+
+
+def test_same_padding_is_the_same_on_odd_sides_only(model, images):
+    odd, even = (pooling_step(model, stage, images) for stage in (1, 2))
+    same = pooled_with_same_padding(pooling_after(model, 1), odd.map_before)
+    np.testing.assert_allclose(same, odd.map_after, atol=1e-5)
+
+    pooling = pooling_after(model, 2)
+    same = pooled_with_same_padding(pooling, even.map_before[:, :, :4])  # 4 x 4
+    bias = ops.convert_to_numpy(pooling.depthwise_conv.bias)
+    expected = pooled_by_hand(even.map_before[:, :, :4], even.kernel, bias, before=0)
+    np.testing.assert_allclose(same, expected, atol=1e-5)
+    assert same.shape == (2, 2, 2, 64)
+    assert np.abs(same - even.map_after[:, :, :2]).max() > 0.1
+
+
+def test_the_busiest_channels_vary_most(model, images):
+    step = pooling_step(model, 1, images)
+    step.map_before[0] = 0
+    step.map_before[0, 2, 3, [5, 11, 4]] = 1, -3, 2
+    assert busiest_channels(step, 3).tolist() == [11, 4, 5]
+
+
+@pytest.mark.parametrize("stage", [0, 3, -1, "1", None])
+def test_a_pooling_that_is_not_there_is_refused(model, stage):
+    with pytest.raises(ValueError, match="has 2 token poolings, after stages counted from 1; got"):
+        pooling_after(model, stage)
+
+
+def test_a_vit_has_none(images):
+    vit = pit_keras.create_model("vit_ti", input_shape=(32, 32, 3), patch_size=16, classes=2)
+    with pytest.raises(ValueError, match="vit_ti has 0 token poolings"):
+        pooling_step(vit, 1, images)

@@ -1,0 +1,25 @@
+"""The notebook shows interaction by block, where decisions come from, and accuracy under attack."""
+
+import re
+
+from executed import execute
+
+
+def test_it_runs_and_shows_what_it_says(tmp_path):
+    shown = execute("04_interaction_and_robustness", tmp_path)
+    rows = re.findall(r"(stage\d_block\d) (\dx\d) above (\S+): (\S+)%", shown.text)
+    assert [(block, grid) for block, grid, threshold, _ in rows if threshold == "0.02"] == [
+        (f"stage{stage}_block{block}", grid)
+        for stage, grid in ((1, "8x8"), (2, "4x4"), (3, "2x2"))
+        for block in (1, 2)
+    ]
+    assert len(rows) == 12
+    measured = {name: float(v) for name, v in re.findall(r"^(\S+) +(\S+)%$", shown.text, re.M)}
+    assert list(measured) == [
+        "standard", "occlusion_4", "occlusion_8", "occlusion",
+        "fgsm_2/255", "fgsm", "fgsm_32/255",
+    ]  # fmt: skip
+    assert measured["standard"] > 80
+    assert measured["fgsm_32/255"] < measured["fgsm"] < measured["standard"]
+    assert len(shown.pictures) == 3
+    assert shown.pictures[1].size[0] == 1200  # the image and three stages

@@ -1,0 +1,39 @@
+"""Notebooks as they are stored: valid, without outputs, and without logic of their own."""
+
+import ast
+
+import nbformat
+import pytest
+from executed import NOTEBOOKS, read
+
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+
+
+def test_every_notebook_is_run_by_a_test_of_its_name():
+    tests = {path.stem for path in NOTEBOOKS.parent.glob("tests/notebooks/test_*.py")}
+    assert tests - {"test_stored"} == {f"test_{name}" for name in NAMES}
+    readme = (NOTEBOOKS.parent / "README.md").read_text()
+    assert [name for name in NAMES if f"notebooks/{name}.ipynb" not in readme] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_is_stored_as_it_was_written(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert notebook.cells[0].cell_type == "markdown"
+    assert notebook.cells[0].source.startswith("# ")
+    for cell in notebook.cells:
+        assert cell.source.strip()
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_only_calls_what_the_package_has(name):
+    forbidden = (ast.FunctionDef, ast.ClassDef, ast.Lambda, ast.If, ast.While, ast.Try)
+    for cell in read(name).cells:
+        if cell.cell_type == "code":
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            assert not [node for node in nodes if isinstance(node, forbidden)], cell.source

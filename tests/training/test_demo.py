@@ -1,0 +1,21 @@
+"""The tiny run of the notebooks."""
+
+import pit_keras
+from pit_keras.training.config import validate
+from pit_keras.training.demo import digits_config
+
+
+def test_it_is_a_valid_configuration_of_the_size_it_says():
+    config = digits_config(epochs=3)
+    validate(config)
+    assert config.training.epochs == 3
+    model = pit_keras.create_model(
+        config.model.name,
+        classes=10,
+        input_shape=(*config.data.image_size, 3),
+        patch_size=config.model.patch_size,
+        stride=config.model.stride,
+        head_dim=config.model.head_dim,
+        depths=config.model.depths,
+    )
+    assert f"{model.count_params():,}" in digits_config.__doc__
