@@ -32,17 +32,19 @@ class SweepOptions:
     config_of: Callable
 
 
-def define():
-    """Defines the sweep's flags among those of the process."""
-    flags.DEFINE_list("families", None, f"Some of {', '.join(FAMILY_NAMES)}.")
-    flags.DEFINE_list("macs", None, "Multiply-accumulates of an image, such as 2e6,4e6,8e6.")
-    flags.DEFINE_integer("seeds", 3, "Runs of each network, with seeds 0, 1, ...", lower_bound=1)
+def define(values=flags.FLAGS):
+    """Defines the sweep's flags, by default among those of the process."""
+    into = {"flag_values": values}
+    flags.DEFINE_list("families", None, f"Some of {', '.join(FAMILY_NAMES)}.", **into)
+    flags.DEFINE_list("macs", None, "Multiply-accumulates of an image: 2e6,4e6,8e6.", **into)
+    flags.DEFINE_integer("seeds", 3, "Runs of each network, with seeds 0, 1, ...", 1, **into)
     flags.DEFINE_enum(
         "patch_size",
         "16",
         PATCH_SIZES,
         "Of ViT, PiT and the ResNet without pooling; PiT's stride is half of it, and ResNet's stem "
         "reduces by a fourth of it. 16 is for 224 x 224, 8 and 4 are for small images.",
+        **into,
     )
 
 
