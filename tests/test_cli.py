@@ -146,6 +146,46 @@ def test_predict_names_files_and_folders_and_draws(run, pictures, capsys, tmp_pa
     assert Image.open(drawing).size[0] > 500
 
 
+def test_predict_explains_each_picture_in_a_row_of_stages(run, pictures, capsys, tmp_path):
+    explained, drawn = tmp_path / "why.png", tmp_path / "what.png"
+    arguments = ["predict", f"--model={run}", f"--explain={explained}", str(pictures)]
+
+    main(arguments)
+
+    streams = capsys.readouterr()
+    assert len(streams.out.splitlines()) == 3
+    assert streams.err.splitlines()[-1] == f"Explained in {explained}"
+    with Image.open(explained) as picture:
+        assert picture.size == (150 * 2 * 4, round(150 * 2.3 * 3))
+    main(
+        ["predict", f"--model={run}", f"--output={drawn}", f"--explain={explained}", str(pictures)]
+    )
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        f"Drawn in {drawn}",
+        f"Explained in {explained}",
+    ]
+
+
+def test_only_models_with_attention_explain(pictures, capsys, tmp_path):
+    model = pit_keras.create_model("resnet50", base_width=4, input_shape=(32, 32, 3), classes=3)
+    model.save(tmp_path / "resnet.keras")
+    for file, message in (
+        ("resnet.keras", "error: resnet50 has no attention to explain its decisions with; PiT and"),
+        ("x.tflite", "error: --explain reads the attention of a Keras model, which "),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(
+                [
+                    "predict",
+                    f"--model={tmp_path / file}",
+                    f"--explain={tmp_path / 'x.png'}",
+                    str(pictures),
+                ]
+            )
+        assert capsys.readouterr().out == ""
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_predict_takes_every_image_of_a_folder_and_nothing_else(run, capsys, tmp_path):
     folder = tmp_path / "two words, ünï 猫 & $x^{"
     (folder / "folder.JPG").mkdir(parents=True)
@@ -429,6 +469,29 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         ),
         (["export", "--model={other}"], "other has no model.keras yet; give a run folder"),
         (["predict", "--model={run}", "--output={pictures}/a.png", "{pictures}"], "is one of the"),
+        (
+            ["predict", "--model={run}", "--explain={pictures}/a.png", "{pictures}"],
+            "/a.png is one of the pictures to look at.",
+        ),
+        (["predict", "--model={run}", "--explain=x.xyz", "{pictures}"], "Cannot draw x.xyz"),
+        (
+            ["predict", "--model={run}", "--explain=nowhere/x.png", "{pictures}"],
+            "--explain=nowhere/x.png cannot be written: there is no folder nowhere.",
+        ),
+        (
+            ["predict", "--model={run}", "--explain={empty}/x.png", *34 * ["{pictures}"]],
+            "One picture holds at most 100 images; got 102.",
+        ),
+        (
+            [
+                "predict",
+                "--model={run}",
+                "--explain={empty}/x.png",
+                "--output={empty}/../empty/x.png",
+                "{pictures}",
+            ],
+            "--output and --explain name the same file, ",
+        ),
         (
             ["predict", "--model={run}", "--classes={pictures}/notes.txt", "{pictures}"],
             "1 class names",

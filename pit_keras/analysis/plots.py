@@ -12,6 +12,7 @@ from pit_keras.data.preprocessing import load_image
 COLUMNS = 6
 DPI = 150
 MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
+MOST_EXPLAINED = 100  # images, of which each is a row
 MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 BATCH_COLUMNS = 8
 MOST_BATCH_IMAGES = 16
@@ -20,14 +21,14 @@ MOST_RUNS = 20  # whose curves one picture holds
 MOST_LETTERS_OF_RUN = 58  # in the legend
 
 
-def check_picture(output, images):
+def check_picture(output, images, most=MOST_IMAGES):
     """Checks, before long work, that so many images can be drawn in a picture of this name.
 
     Raises:
-        ValueError: If matplotlib does not know the ending, or there are more than `MOST_IMAGES`.
+        ValueError: If matplotlib does not know the ending, or there are more than `most`.
     """
-    if images > MOST_IMAGES:
-        raise ValueError(f"One picture holds at most {MOST_IMAGES} images; got {images}.")
+    if images > most:
+        raise ValueError(f"One picture holds at most {most} images; got {images}.")
     known = Figure().canvas.get_supported_filetypes()
     ending = str(output).rpartition(".")[2].lower()
     if ending not in known:

@@ -7,6 +7,7 @@ from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
     image_files,
+    is_tflite,
     load_classifier,
     positive,
     progress,
@@ -22,27 +23,56 @@ def add(commands):
     )
     command.add_argument("--top", type=positive, default=5, help="classes to show (default 5)")
     command.add_argument("--output", metavar="PICTURE", help="also draw the pictures with names")
+    command.add_argument(
+        "--explain",
+        metavar="PICTURE",
+        help="also draw where in the pictures the decisions come from, for each stage of a PiT or "
+        "ViT (attention rollout)",
+    )
 
 
 def run(options):
     """Prints the likeliest classes of image files, and draws them if asked."""
     paths = image_files(options.images)
-    if options.output is not None:
-        check_can_write(options.output, "--output")
-        if pathlib.Path(options.output).resolve() in [path.resolve() for path in paths]:
-            raise ValueError(f"--output={options.output} is one of the pictures to look at.")
-        from pit_keras.analysis.plots import check_picture, draw_predictions
+    _check_pictures(options, paths)
+    classifier = load_classifier(options)
+    if options.explain is not None:
+        from pit_keras.analysis.explanation import check_explainable, draw_explanations
 
-        check_picture(options.output, len(paths))
+        check_explainable(classifier.model)
     from pit_keras.evaluation.trained_model import predict as predict_files
 
-    predictions = predict_files(
-        load_classifier(options),
-        progress(paths, "Reading"),
-        options.top,
-    )
+    predictions = predict_files(classifier, progress(paths, "Reading"), options.top)
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output is not None:
+        from pit_keras.analysis.plots import draw_predictions
+
         draw_predictions(paths, predictions, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)
+    if options.explain is not None:
+        draw_explanations(classifier, progress(paths, "Explaining"), predictions, options.explain)
+        print(f"Explained in {options.explain}", file=sys.stderr)
+
+
+def _check_pictures(options, paths):
+    """Checks the pictures that are to be drawn, before long work."""
+    if options.explain is not None and is_tflite(options.model):
+        raise ValueError(
+            f"--explain reads the attention of a Keras model, which {options.model} does not tell; "
+            "give the run folder or the .keras file that it was exported from."
+        )
+    given = {"--output": options.output, "--explain": options.explain}
+    given = {option: pathlib.Path(path) for option, path in given.items() if path is not None}
+    if not given:
+        return
+    from pit_keras.analysis.plots import MOST_EXPLAINED, MOST_IMAGES, check_picture
+
+    most = {"--output": MOST_IMAGES, "--explain": MOST_EXPLAINED}
+    for option, picture in given.items():
+        check_can_write(picture, option)
+        if picture.resolve() in [path.resolve() for path in paths]:
+            raise ValueError(f"{option}={picture} is one of the pictures to look at.")
+        check_picture(picture, len(paths), most[option])
+    if len({picture.resolve() for picture in given.values()}) < len(given):
+        raise ValueError(f"--output and --explain name the same file, {options.output}.")

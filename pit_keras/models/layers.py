@@ -271,7 +271,14 @@ class Attention(layers.Layer):
         self.qkv.build(input_shape)
         self.projection.build(input_shape)
 
-    def call(self, inputs, num_positions=None, num_queries=None, training=False):
+    def call(
+        self,
+        inputs,
+        num_positions=None,
+        num_queries=None,
+        return_weights=False,
+        training=False,
+    ):
         channels = inputs.shape[-1]
         query, key, value = self.query_key_value(inputs, num_positions)
         if num_queries is not None:  # only the first tokens ask, and (B * num_queries, C) comes out
@@ -279,7 +286,8 @@ class Attention(layers.Layer):
         weights = self.attention_drop(attention_weights(query, key), training=training)
         heads = ops.matmul(weights, value)  # (B, heads, N, C / heads)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, channels))  # (B * N, C)
-        return self.drop(self.projection(merged), training=training)
+        outputs = self.drop(self.projection(merged), training=training)
+        return (outputs, weights) if return_weights else outputs
 
     def query_key_value(self, inputs, num_positions=None):
         """(B * N, C) -> three tensors (B, heads, N, C / heads)."""
@@ -447,6 +455,20 @@ class TransformerBlock(layers.Layer):
         x = ops.reshape(inputs[:, :count], (-1, channels)) + branch  # (B * count, C)
         x = x + self.mlp(self.mlp_norm(x))
         return ops.reshape(x, (-1, count, channels))
+
+    def with_attention(self, inputs):
+        """The output, and the attention weights behind it, for inference.
+
+        (B, N, C) -> (B, N, C), (B, heads, N, N).
+        """
+        num_positions, channels = length(inputs, 1), inputs.shape[-1]
+        x = ops.reshape(inputs, (-1, channels))  # (B, N, C) -> (B * N, C)
+        branch, weights = self.attention(
+            self.attention_norm(x), num_positions=num_positions, return_weights=True
+        )
+        x = x + branch
+        x = x + self.mlp(self.mlp_norm(x))
+        return ops.reshape(x, (-1, num_positions, channels)), weights
 
     def attention_of(self, inputs):
         """The attention weights that the block gives its input, (B, N, C) -> (B, heads, N, N)."""

@@ -265,7 +265,7 @@ def config_from_flags(values, model=None):
     named = {path: getattr(values, flag) for flag, path in _FIELDS.items()}
     named["model.name"] = model
     if values.image_size is not None:
-        named["data.image_size"] = _image_size(values.image_size)
+        named["data.image_size"] = image_size_of(values.image_size)
     named = {path: value for path, value in named.items() if value is not None}
     overrides = config_flags.get_override_values(values["config"])
     for path, value in overrides.items():
@@ -286,7 +286,12 @@ def _flag_of(path):
     return f"--{named.get(path, f'config.{path}')}"
 
 
-def _image_size(sides):
+def image_size_of(sides):
+    """Height and width from the one or two sides that --image_size lists.
+
+    Raises:
+        ValueError: If it is not of this form.
+    """
     if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
         raise ValueError(
             f"--image_size must be one side or height,width in pixels; got {','.join(sides)!r}."

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 import pit_keras
+from pit_keras.analysis.interaction import interaction_model
 from pit_keras.models.layers import TransformerBlock
 from pit_keras.training.optimizer import AdamP
 
@@ -35,6 +36,7 @@ def numbers(name):
     }
     if any(isinstance(layer, TransformerBlock) for layer in model.layers):
         readers["attention"] = pit_keras.attention_maps(model)
+        readers["interaction"] = interaction_model(model)
     arrays = {}
     for size in (TRAINING_SIZE, OTHER_SIZE):
         for reader, reads in readers.items():

@@ -1,0 +1,97 @@
+"""Pictures of where decisions come from: the rollout of each stage over the image."""
+
+import numpy as np
+from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
+
+from pit_keras.analysis.plots import DPI
+from pit_keras.analysis.rollout import Rollout, token_centres
+from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
+from pit_keras.models.layers import has_transformer_blocks
+
+
+def check_explainable(model):
+    """Checks that a model has attention to explain its decisions with.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not has_transformer_blocks(model):
+        raise ValueError(
+            f"{model.name} has no attention to explain its decisions with; PiT and ViT have."
+        )
+
+
+def draw_explanations(trained, paths, predictions, output):
+    """Draws images as the model sees them, and beside each one overlay for each stage.
+
+    An overlay is the stage's `Rollout`, bright where the decision's share is largest; each has a
+    scale of its own, from its smallest value to its largest. All but the last stage's are smoothed,
+    see `without_lattice`.
+
+    Args:
+        trained: A `TrainedModel` of a PiT or ViT.
+        paths: Image files, at most `pit_keras.analysis.plots.MOST_EXPLAINED`.
+        predictions: For each a list of (class name, probability), likeliest first.
+        output: The picture to write; its ending decides the format.
+
+    Raises:
+        ValueError: If the model has no attention, or the format is unknown to matplotlib.
+    """
+    check_explainable(trained.model)
+    data, rollout = trained.data, Rollout(trained.model)
+    first, spacings = token_centres(trained.model)
+    columns = 1 + len(spacings)
+    height, width = data.image_size
+    size = 2 * columns, (2 * height / width + 0.3) * len(predictions)
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subplots(len(predictions), columns, squeeze=False)
+    for axes, path, best in zip(rows, paths, predictions, strict=True):
+        crop = resize_and_crop(load_image(path), data.image_size, data.eval_crop).numpy()
+        *pooled, last = (
+            shares[0] for shares in rollout(normalise(crop, data.mean, data.std)[None])
+        )
+        name, probability = best[0]
+        axes[0].set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
+        for axis in axes:
+            axis.axis("off")
+            axis.imshow(crop.astype("uint8"))
+        maps = [*map(without_lattice, pooled), last]
+        for stage, (axis, shares) in enumerate(zip(axes[1:], maps, strict=True), 1):
+            draw_overlay(axis, shares, first, spacings[stage - 1])
+            axis.set_title(f"stage {stage}: {shares.shape[0]} x {shares.shape[1]}", fontsize=10)
+    figure.savefig(output, dpi=DPI)
+
+
+def without_lattice(shares):
+    """A map (h, w) without what alternates from token to token: means of 1 : 2 : 1 in both axes.
+
+    Every second token lies under two windows of the pooling that follows, and so has more of the
+    decision wherever on the image it is. That is true, and hides what differs between places.
+    """
+    for _ in range(2):
+        padded = np.pad(shares, ((1, 1), (0, 0)), mode="edge")
+        shares = ((padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4).T
+    return shares
+
+
+def draw_overlay(axis, shares, first, spacing):
+    """Draws a map (h, w) over an image on the same axis, each token at its place in pixels.
+
+    Args:
+        axis: One whose limits are the image's; they stay.
+        shares: The map.
+        first, spacing: See `token_centres`.
+    """
+    limits = axis.get_xlim(), axis.get_ylim()
+    # Tokens do not reach the image's border everywhere; beyond, the outermost ones are repeated.
+    shares = np.pad(shares, 1, mode="edge")
+    start = first - 1.5 * spacing
+    bottom, right = (start + spacing * side for side in shares.shape)
+    axis.imshow(
+        shares,
+        cmap="inferno",
+        alpha=0.6,
+        extent=(start, right, bottom, start),
+        interpolation="bilinear",
+    )
+    axis.set(xlim=limits[0], ylim=limits[1])

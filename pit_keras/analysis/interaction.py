@@ -1,0 +1,325 @@
+"""Spatial interaction of a network's blocks (section 3.3, figure 5).
+
+A block's interaction is the share of spatial locations that receive attention above a threshold,
+after the softmax. A location counts once if any head reaches it; the share is averaged over query
+tokens and images. Class and distillation tokens take part in the softmax, as they do in the model,
+but neither ask nor count unless that is chosen, see `Definition`.
+
+A convolution has no such weights. What the paper puts beside it is the 3 x 3 positions that one
+reads over all positions of its map, see `convolution_interaction`.
+"""
+
+import csv
+import dataclasses
+import numbers
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from pit_keras.models.classifier import check_functional
+from pit_keras.models.layers import PrependTokens, TransformerBlock, has_transformer_blocks
+
+TOKENS = ("spatial", "class", "all")
+MEASURED, APPROXIMATION = "measured", "approximation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """What counts as interaction; by default what figure 5 shows.
+
+    Attributes:
+        thresholds: Shares of a query's attention, in 0..1, that a key has to exceed.
+        queries: Which tokens ask, one of `TOKENS`: the spatial ones, the class (and distillation)
+            tokens, or all.
+        keys: Which tokens are counted, likewise. The softmax is over all of them in any case.
+
+    Raises:
+        ValueError: If a threshold is outside 0..1 or given twice, or a kind of token is unknown.
+    """
+
+    thresholds: tuple[float, ...] = (0.01, 0.1)
+    queries: str = "spatial"
+    keys: str = "spatial"
+
+    def __post_init__(self):
+        if not self.thresholds or len(set(self.thresholds)) < len(self.thresholds):
+            raise ValueError(f"Thresholds must be one or more, all different; got {self._given()}.")
+        for threshold in self.thresholds:
+            if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
+                raise ValueError(f"A threshold is a number in 0..1, such as 0.01; got {threshold}.")
+        for name in ("queries", "keys"):
+            if getattr(self, name) not in TOKENS:
+                raise ValueError(
+                    f"{name} must be one of {', '.join(TOKENS)}; got {getattr(self, name)!r}."
+                )
+
+    def _given(self):
+        return ", ".join(map(str, self.thresholds)) or "none"
+
+
+def interaction_shares(attention, num_tokens=1, definition=Definition()):
+    """The definition itself, for all thresholds at once.
+
+    Args:
+        attention: Weights after the softmax, (B, heads, T + N, T + N); rows are queries.
+        num_tokens: T.
+        definition: A `Definition`.
+
+    Returns:
+        float32 (B, thresholds).
+    """
+    kinds = {
+        "spatial": slice(num_tokens, None),
+        "class": slice(None, num_tokens),
+        "all": slice(None),
+    }
+    queries, keys = kinds[definition.queries], kinds[definition.keys]
+    largest = ops.max(attention, axis=1)[:, queries, keys]  # -> (B, queries, keys)
+    largest = ops.cast(largest, "float32")
+    shares = [
+        ops.mean(ops.cast(largest > threshold, "float32"), axis=(1, 2))
+        for threshold in definition.thresholds
+    ]
+    return ops.stack(shares, axis=-1)
+
+
+class InteractionBlock(layers.Layer):
+    """A `TransformerBlock` that tells its interaction too: (B, N, C) -> (B, N, C), (B, thresholds).
+
+    The block runs once, and of its attention maps nothing stays.
+
+    Args:
+        block: A built `TransformerBlock`. The layer has no weights but the block's.
+        num_tokens: Class and distillation tokens among the N.
+        definition: A `Definition`.
+    """
+
+    def __init__(self, block, num_tokens, definition):
+        super().__init__(dtype=block.dtype_policy, name=f"{block.name}_interaction")
+        self.block = block
+        self.num_tokens = num_tokens
+        self.definition = definition
+
+    def call(self, inputs):
+        outputs, attention = self.block.with_attention(inputs)
+        return outputs, interaction_shares(attention, self.num_tokens, self.definition)
+
+    def compute_output_spec(self, inputs):
+        shares = (inputs.shape[0], len(self.definition.thresholds))
+        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        return outputs, keras.KerasTensor(shares, dtype="float32")
+
+
+def interaction_model(model, definition=Definition()):
+    """The interaction of all blocks in one forward pass: images -> (B, blocks, thresholds).
+
+    The result shares its layers and weights with the model.
+
+    Args:
+        model: A PiT or ViT.
+        definition: A `Definition`.
+
+    Returns:
+        A `keras.Model`, on any backend. It is for inference and cannot be saved.
+
+    Raises:
+        ValueError: If the model is not functional, or has no transformer blocks.
+    """
+    check_functional(model, "interaction_model")
+    if not has_transformer_blocks(model):
+        raise ValueError(f"{model.name} has no transformer blocks and so no attention.")
+    (num_tokens,) = (x.num_tokens for x in model.layers if isinstance(x, PrependTokens))
+    shares = []
+
+    def in_place_of(layer):
+        is_block = isinstance(layer, TransformerBlock)
+        return InteractionBlock(layer, num_tokens, definition) if is_block else layer
+
+    def call(layer, *arguments, **keywords):
+        outputs = layer(*arguments, **keywords)
+        if isinstance(layer, InteractionBlock):
+            outputs, shares_of_block = outputs
+            shares.append(shares_of_block)
+        return outputs
+
+    rewired = keras.models.clone_model(model, clone_function=in_place_of, call_function=call)
+    outputs = ops.stack(shares, axis=1)  # -> (B, blocks, thresholds)
+    return keras.Model(rewired.input, outputs, name=f"{model.name}_interaction")
+
+
+def convolution_interaction(model):
+    """The paper's approximation for ResNet50: what a convolution reads over its map's size.
+
+    A k x k convolution reads k x k positions of its input map, or as many as there are along a side
+    that is shorter. There is no threshold: of nine positions that count alike each has 11%, more
+    than either of figure 5's.
+
+    Args:
+        model: A ResNet or RegNetY of `create_model`, of fixed input size.
+
+    Returns:
+        By name of the convolution, for those within blocks that are larger than 1 x 1, in order of
+        depth: the share, and the height and width of the map.
+
+    Raises:
+        ValueError: If the model has no such convolutions, or no fixed input size.
+    """
+    found = {}
+    for layer in model.layers:
+        if not isinstance(layer, layers.Conv2D) or "_block" not in layer.name:
+            continue
+        grid = layer.input.shape[1:3]
+        if None in grid:
+            raise ValueError(f"{model.name} has no fixed input size: {model.input_shape}.")
+        if max(layer.kernel_size) > 1:
+            reach = [min(pair) for pair in zip(layer.kernel_size, grid, strict=True)]
+            found[layer.name] = np.prod(reach) / np.prod(grid), grid
+    if not found:
+        raise ValueError(
+            f"{model.name} has neither attention nor blocks of convolutions named as in "
+            "create_model's ResNet, so its spatial interaction is not known."
+        )
+    return found
+
+
+def measure_interaction(model, batches, definition=Definition(), after_batch=None):
+    """The interaction of each block of a PiT or ViT, averaged over the images of some batches.
+
+    Args:
+        model: A PiT or ViT.
+        batches: Finitely many batches of `pit_keras.data.pipeline.evaluation_batches`. Images of
+            weight 0, which fill up the last one, do not count.
+        definition: A `Definition`.
+        after_batch: Called with the number of batches done, after each.
+
+    Returns:
+        float64 (blocks, thresholds), and the number of images.
+
+    Raises:
+        ValueError: If the model has no attention, or there are no images.
+    """
+    import tensorflow as tf  # here, since all that stands above runs on any backend
+
+    shares_of = interaction_model(model, definition)
+
+    @tf.function(autograph=False)
+    def sums(images, weights):
+        shares = shares_of(images, training=False)  # (B, blocks, thresholds)
+        return tf.einsum("b,bkt->kt", weights, shares), tf.reduce_sum(weights)
+
+    total, images = 0.0, 0
+    for done, batch in enumerate(batches, 1):
+        shares, count = sums(batch["image"], batch["weight"])
+        total, images = total + shares.numpy().astype("float64"), images + int(count)
+        if after_batch:
+            after_batch(done)
+    if not images:
+        raise ValueError("There are no images to measure the interaction on.")
+    return total / images, images
+
+
+def check_measurable(network, source, split):
+    """Checks, before long work, that `interaction_of_source` can do its work.
+
+    Raises:
+        ValueError: If the split is empty, or the network has neither attention nor the convolutions
+            of the approximation.
+    """
+    if not has_transformer_blocks(network.model):
+        convolution_interaction(network.model)
+    elif not source.sizes[split]:
+        raise ValueError(f"{source.name} has no images in its split {split!r}.")
+
+
+def interaction_of_source(
+    network,
+    source,
+    split="val",
+    *,
+    images=1000,
+    batch_size=16,
+    definition=Definition(),
+    progress=True,
+):
+    """A network's interaction over images of a data set, as rows of a table.
+
+    Of a network without attention it is the approximation, which needs no images.
+
+    Args:
+        network: A `pit_keras.analysis.networks.Network`.
+        source: What `pit_keras.data.sources.open_source` returns; its classes do not matter.
+        split: "train" or "val".
+        images: How many images, from all over the split; all if it has fewer.
+        batch_size: Images at a time: with the size of the largest map, what bounds the memory.
+        definition: A `Definition`.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        A list of dictionaries, one for each block and threshold, in order: `model`, `weights`,
+        `kind` ("measured" or "approximation"), `block` (from 1), `layer`, `grid`, `queries`,
+        `keys`, `threshold`, `share`, `images`, `dataset` and `split`.
+
+    Raises:
+        ValueError: See `check_measurable`; or an image cannot be read.
+    """
+    check_measurable(network, source, split)
+    if not has_transformer_blocks(network.model):
+        return _rows(network, definition, APPROXIMATION, convolution_interaction(network.model))
+    from pit_keras.data.pipeline import evaluation_batches
+    from pit_keras.data.sampling import EvenSample
+    from pit_keras.data.unreadable import UnreadableImages
+
+    sample, unreadable = EvenSample(source, images), UnreadableImages()
+    batches = evaluation_batches(
+        sample, split, network.data, batch_size=batch_size, unreadable=unreadable
+    )
+    bar = keras.utils.Progbar(-(-sample.sizes[split] // batch_size), verbose=int(progress))
+    with unreadable.plain_errors():
+        shares, count = measure_interaction(network.model, batches, definition, bar.update)
+    blocks = [layer for layer in network.model.layers if isinstance(layer, TransformerBlock)]
+    found = {
+        block.name: (share, _grid_of_stage(network.model, block))
+        for block, share in zip(blocks, shares, strict=True)
+    }
+    origin = {"images": count, "dataset": source.name, "split": split}
+    return _rows(network, definition, MEASURED, found, origin)
+
+
+def _grid_of_stage(model, block):
+    """Height and width of the map that a block `stage1_block1` works on."""
+    _, feature_map = model.get_layer(block.name.partition("_")[0]).output
+    return feature_map.shape[1:3]
+
+
+def _rows(network, definition, kind, found, origin=None):
+    """Rows from shares by name of the layer, one for all thresholds or one for each."""
+    is_measured = kind == MEASURED
+    rows = []
+    for number, (layer, (shares, grid)) in enumerate(found.items(), 1):
+        shares = np.broadcast_to(shares, len(definition.thresholds))
+        for threshold, share in zip(definition.thresholds, shares, strict=True):
+            rows.append(
+                {
+                    "model": network.name,
+                    "weights": network.weights,
+                    "kind": kind,
+                    "block": number,
+                    "layer": layer,
+                    "grid": "x".join(map(str, grid)),
+                    "queries": definition.queries if is_measured else "spatial",
+                    "keys": definition.keys if is_measured else "spatial",
+                    "threshold": threshold,
+                    "share": round(float(share), 6),
+                    **(origin or {"images": "", "dataset": "", "split": ""}),
+                }
+            )
+    return rows
+
+
+def write_interaction(rows, path):
+    """Writes rows of `interaction_of_source` as a CSV."""
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

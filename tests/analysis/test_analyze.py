@@ -1,0 +1,93 @@
+"""The script from flags to files."""
+
+import csv
+import pathlib
+
+import forked
+import pytest
+from PIL import Image
+
+import pit_keras
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "train/analyze.py"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    small = {"input_shape": (24, 24, 3), "patch_size": 4, "stride": 4, "head_dim": 8, "classes": 10}
+    pit_keras.create_model("pit_ti", **small, depths=(1, 1, 1)).save(folder / "pit.keras")
+    return folder
+
+
+def test_interaction_writes_a_table_and_the_two_plots(models, tmp_path):
+    """Without a display; one network from a file, the approximation of another beside it."""
+    out = tmp_path / "new/folder"
+    ended = forked.run_script(
+        SCRIPT,
+        "interaction",
+        f"--model={models / 'pit.keras'},resnet50",
+        "--image_size=32",
+        "--dataset=digits",
+        "--images=5",
+        "--batch_size=4",
+        "--thresholds=0.01,0.2",
+        f"--output_dir={out}",
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        f"{models / 'pit.keras'}, weights: its own",
+        "resnet50 has no attention: the paper's approximation stands in for it",
+        f"Written to {out}: interaction.csv, interaction.png",
+    ]
+    with (out / "interaction.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    measured = [row for row in rows if row["kind"] == "measured"]
+    assert len(measured) == 3 * 2
+    assert {(row["images"], row["dataset"], row["split"]) for row in measured} == {
+        ("5", "digits", "val")
+    }
+    assert {row["threshold"] for row in rows} == {"0.01", "0.2"}
+    assert [row["kind"] for row in rows[6:]] == 16 * 2 * ["approximation"]
+    assert all(0 <= float(row["share"]) <= 1 for row in rows)
+    assert Image.open(out / "interaction.png").size[0] > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images=some"], "--images must be a whole number; got 'some'."),
+        (["--images=0"], "--images=0"),
+        (["--holdout=x"], "--holdout must be a number; got 'x'."),
+        (["--thresholds=0.1,2"], "A threshold is a number in 0..1, such as 0.01; got 2.0."),
+        (["--thresholds=0.1,much"], "--thresholds must be numbers with commas between; got '0.1,m"),
+        (["--queries=heads"], "--queries=heads"),
+        (["--modle=x"], "modle"),
+        (
+            ["--image_size=big"],
+            "--image_size must be one side or height,width in pixels; got 'big'",
+        ),
+        (["--model=efficientnet_b0"], "efficientnet_b0 has neither attention nor blocks of conv"),
+        (["--model=pit_s"], "--weights must say which weights pit_s gets"),
+        (["--dataset=folder:nowhere"], "nowhere"),
+        (["--output_dir=/proc/x"], "/proc/x"),
+        (["more"], "Give one analysis, interaction; got interaction more."),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, message, models, tmp_path):
+    given = [
+        f"--model={models / 'pit.keras'}",
+        "--dataset=digits",
+        f"--output_dir={tmp_path / 'out'}",
+    ]
+
+    ended = forked.run_script(SCRIPT, "interaction", *given, *arguments)
+
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    *_, sentence = ended.stderr.strip().splitlines()
+    assert sentence.startswith("error: ")
+    assert message in sentence
+    assert "Traceback" not in ended.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""Measures how a network works on images, and draws it. So far: spatial interaction, figure 5.
+
+    python train/analyze.py interaction --model=vit_s,pit_s,resnet50 --weights=imagenet \
+        --dataset=imagenet2012 --data_dir=DIR --output_dir=runs/interaction
+
+writes interaction.csv and interaction.png; pit_keras/analysis/interaction.py says what is measured.
+"""
+
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags, logging
+
+from pit_keras.analysis import command_line
+from pit_keras.errors import exit_with_one_sentence
+from pit_keras.training.command_line import image_size_of
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list(
+    "model", None, "Models' names, run folders or .keras files, with commas between.", required=True
+)
+flags.DEFINE_string(
+    "weights", None, "Of models by name: imagenet, a weights file, or none for random ones."
+)
+flags.DEFINE_list("image_size", None, "Of models by name: side in pixels, or height,width.")
+flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", required=True)
+flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
+flags.DEFINE_float("holdout", 0.1, "Share held out where the data set has no validation split.")
+flags.DEFINE_enum("split", "val", ["train", "val"], "Where the images are taken from.")
+flags.DEFINE_integer("images", 1000, "Number of images, all if there are fewer.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 16, "Images that pass the model at once.", lower_bound=1)
+flags.DEFINE_list("thresholds", ["0.01", "0.1"], "Attention that counts when exceeded, in 0..1.")
+flags.DEFINE_enum("queries", "spatial", ["spatial", "class", "all"], "Which tokens ask.")
+flags.DEFINE_enum("keys", "spatial", ["spatial", "class", "all"], "Which tokens are counted.")
+flags.DEFINE_string("output_dir", None, "Folder to write to, made if need be.", required=True)
+
+
+def main(arguments):
+    logging.set_verbosity(logging.WARNING)
+    if arguments[1:] not in [[name] for name in ANALYSES]:
+        given = " ".join(arguments[1:]) or "nothing"
+        sys.exit(f"error: Give one analysis, {' or '.join(ANALYSES)}; got {given}.")
+    ANALYSES[arguments[1]]()
+
+
+def interaction():
+    """Spatial interaction of the blocks of networks (figure 5)."""
+    with exit_with_one_sentence():
+        definition, networks, source = prepare()
+        output_dir = pathlib.Path(FLAGS.output_dir)
+        output_dir.mkdir(parents=True, exist_ok=True)
+    # Imported here, since a wrong flag should not wait for it.
+    from pit_keras.analysis.interaction import interaction_of_source, write_interaction
+    from pit_keras.analysis.interaction_plot import draw_interaction
+    from pit_keras.data.unreadable import UnreadableImageError
+
+    rows = []
+    with exit_with_one_sentence(UnreadableImageError, OSError):
+        for network in networks:
+            print(network.described, flush=True)
+            rows += interaction_of_source(
+                network,
+                source,
+                FLAGS.split,
+                images=FLAGS.images,
+                batch_size=FLAGS.batch_size,
+                definition=definition,
+                progress=sys.stdout.isatty(),
+            )
+        write_interaction(rows, output_dir / "interaction.csv")
+        draw_interaction(rows, output_dir / "interaction.png")
+    print(f"Written to {output_dir}: interaction.csv, interaction.png")
+
+
+def prepare():
+    """What to measure, of which networks and on which data; all that can be wrong is seen here."""
+    import keras
+
+    from pit_keras.analysis.interaction import Definition, check_measurable
+    from pit_keras.analysis.networks import open_networks
+    from pit_keras.data.sources import open_source
+
+    thresholds = command_line.numbers_of("thresholds", FLAGS.thresholds)
+    definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)
+    source = open_source(FLAGS.dataset, data_dir=FLAGS.data_dir, holdout=FLAGS.holdout)
+    size = None if FLAGS.image_size is None else image_size_of(FLAGS.image_size)
+    keras.utils.set_random_seed(0)  # for --weights=none
+    networks = open_networks(FLAGS.model, FLAGS.weights, size)
+    for network in networks:
+        check_measurable(network, source, FLAGS.split)
+    return definition, networks, source
+
+
+ANALYSES = {"interaction": interaction}
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse_or_exit)
