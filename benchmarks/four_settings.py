@@ -13,7 +13,6 @@ short is carried on.
 """
 
 import csv
-import gzip
 import json
 import os
 import pathlib
@@ -23,11 +22,11 @@ import sys
 import numpy as np
 from absl import app, flags
 from csv_rows import write_rows
+from fashion_mnist import IDX_DIR, write_images
 from matplotlib.figure import Figure
-from PIL import Image
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("idx_dir", "/usr/share/datasets/fashion-mnist", "Where the IDX files lie.")
+flags.DEFINE_string("idx_dir", IDX_DIR, "Where the IDX files lie.")
 flags.DEFINE_string("work_dir", "runs/four_settings", "Folder for images and runs.")
 flags.DEFINE_string("output", "benchmarks/results/four_settings.csv", "The CSV to write.")
 flags.DEFINE_integer("train_images", 5000, "Training images.", 1, 60000)
@@ -35,8 +34,6 @@ flags.DEFINE_integer("test_images", 2000, "Test images.", 1, 10000)
 flags.DEFINE_integer("epochs", 20, "Epochs of each run.", 4)
 flags.DEFINE_integer("seeds", 3, "Runs of each setting, with seeds 0, 1, ...", 1)
 
-CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat")
-CLASSES += ("Sandal", "Shirt", "Sneaker", "Bag", "Boot")
 SETTINGS = ("vanilla", "cutmix", "deit", "distill")
 STUDENT = (
     "--model=pit_ti_distilled",
@@ -62,7 +59,6 @@ COMMON = (
     "--config.data.crop_scale=(0.5, 1.0)",
     "--config.data.eval_crop=1.0",
     "--config.optimizer.warmup_epochs=2",
-    "--config.training.keep_checkpoints=1",
 )
 
 
@@ -70,12 +66,12 @@ def main(_):
     root = pathlib.Path(__file__).parents[1]
     work_dir = pathlib.Path(FLAGS.work_dir)
     few, all_images = work_dir / "images", work_dir / "all_images"
-    write_images(few, FLAGS.train_images)
+    write_images(few, FLAGS.train_images, FLAGS.test_images, FLAGS.idx_dir)
     teacher, rows = work_dir / "teacher", []
     for setting in SETTINGS:
         arguments = [f"--recipe={setting}", *STUDENT]
         if setting == "distill":
-            write_images(all_images, None)
+            write_images(all_images, None, FLAGS.test_images, FLAGS.idx_dir)
             train(root, all_images, teacher, TEACHER)
             rows.append(row("teacher", 0, teacher))
             arguments.append(f"--teacher={teacher}")
@@ -85,27 +81,6 @@ def main(_):
             rows.append(row(setting, seed, folder))
             write_rows(rows, pathlib.Path(FLAGS.output))
             draw(rows, pathlib.Path(FLAGS.output).with_suffix(".png"))
-
-
-def write_images(folder, train_images):
-    """Writes PATH/train/CLASS/*.png, so many or all, and PATH/val/CLASS/*.png, unless there."""
-    idx_dir = pathlib.Path(FLAGS.idx_dir)
-    for split, name, count in (
-        ("train", "train", train_images),
-        ("val", "t10k", FLAGS.test_images),
-    ):
-        images = read_idx(idx_dir / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-        labels = read_idx(idx_dir / f"{name}-labels-idx1-ubyte.gz", 8)
-        for index, (image, label) in enumerate(zip(images[:count], labels, strict=False)):
-            path = folder / split / CLASSES[label] / f"{index:05d}.png"
-            if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image).save(path)
-
-
-def read_idx(path, header):
-    """The bytes of an IDX file after its header."""
-    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
 def train(root, images, folder, arguments):

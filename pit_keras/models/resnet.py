@@ -27,16 +27,20 @@ EXPANSION = 4  # channels that a bottleneck puts out, for each that it computes 
 class ResNet:
     """A ResNet of bottlenecks. Its fields are also the overrides that `create_model` accepts.
 
-    It is torchvision's network, "v1.5": a block halves in its 3 x 3 convolution. With
-    `output_stride=16` the last stage keeps the map of the one before and is dilated instead, for
-    dense prediction, as DETR's DC5 has it: all its 3 x 3 convolutions but the first block's have
-    their taps two pixels apart. The weights are the same.
+    It is torchvision's network, "v1.5": a block halves in its 3 x 3 convolution. With half the
+    natural `output_stride`, 16 instead of 32, the last stage keeps the map of the one before and is
+    dilated instead, for dense prediction, as DETR's DC5 has it: all its 3 x 3 convolutions but the
+    first block's have their taps two pixels apart.
+
+    Small images want a stem that reduces less: with `stem_stride=2` it has no maximum, with 1 its
+    convolution does not stride either. The weights are the same in all these forms.
     """
 
     base_width: int  # channels that the first stage computes with, and the stem's
     depths: tuple[int, ...] = (3, 4, 6, 3)  # blocks of each stage
     width_multipliers: tuple[int, ...] = (1, 2, 4, 8)  # of each stage, over the base width
-    output_stride: int = 32  # pixels between the last map's positions: 32 or 16
+    stem_stride: int = 4  # pixels between the positions of the first stage's map: 4, 2 or 1
+    output_stride: int | None = None  # pixels between the last map's positions; None for the most
 
     def widths(self):
         """Channels of each stage's output."""
@@ -46,18 +50,23 @@ class ResNet:
         """Stride of each stage's first block.
 
         Raises:
-            ValueError: If `output_stride` is neither 32 nor 16.
+            ValueError: If `stem_stride` is not 4, 2 or 1, or `output_stride` neither the natural
+                one nor its half.
         """
-        if self.output_stride not in (16, 32):
+        if self.stem_stride not in (4, 2, 1):
+            raise ValueError(f"stem_stride of a ResNet must be 4, 2 or 1; got {self.stem_stride}.")
+        natural = 8 * self.stem_stride
+        whole = self.output_stride is None or type(self.output_stride) is int
+        if not whole or self.output_stride not in (None, natural, natural // 2):
             raise ValueError(
-                "output_stride of a ResNet must be 32, or 16 to dilate the last stage; got "
-                f"{self.output_stride!r}."
+                f"output_stride of a ResNet must be {natural}, or {natural // 2} to dilate the "
+                f"last stage, for a stem_stride of {self.stem_stride}; got {self.output_stride!r}."
             )
-        return 1, 2, 2, self.output_stride // 16
+        return 1, 2, 2, 1 if self.output_stride == natural // 2 else 2
 
     def dilations(self):
         """Dilation of the 3 x 3 convolutions in each stage's blocks, save the first block."""
-        return 1, 1, 1, 32 // self.output_stride
+        return 1, 1, 1, 2 // self.strides()[-1]
 
     def grids(self, image_size):
         """Height and width of each stage's map, 56 -> 28 -> 14 -> 7 at 224; None stays None.
@@ -66,12 +75,16 @@ class ResNet:
             ValueError: If the image is too small to be halved so often.
         """
         first, *others = (stride // 2 for stride in self.strides())
-        return halved_grids(image_size, (2 + first, *others))
+        of_stem = self.stem_stride // 2  # 4, 2, 1 pixels are 2, 1, 0 halvings
+        return halved_grids(image_size, (of_stem + first, *others))
 
     def stem(self, images):
         """A 7 x 7 convolution and a maximum, each of stride 2: (B, H, W, C) -> (B, h, w, width)."""
-        x = convolution(images, self.base_width, 7, "stem_conv", stride=2)
+        stride = min(self.stem_stride, 2)
+        x = convolution(images, self.base_width, 7, "stem_conv", stride=stride)
         x = layers.ReLU(name="stem")(normalization(x, "stem_norm"))
+        if self.stem_stride < 4:
+            return x
         x = layers.ZeroPadding2D(1, name="stem_pool_padding")(x)  # nothing is below 0 after a ReLU
         return layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
 

@@ -12,6 +12,17 @@ from pit_keras.training.fine_tuning import learning_rate_scales
 from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate
 
+# Fields of `ModelConfig` that replace those of the variant's row.
+VARIANT_FIELDS = (
+    "patch_size",
+    "stride",
+    "head_dim",
+    "depths",
+    "heads",
+    "base_width",
+    "stem_stride",
+)
+
 
 def uses_xla(jit, precision, model):
     """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
@@ -38,7 +49,7 @@ def model_of(config, source, weights=None):
     """
     overrides = {
         name: getattr(config.model, name)
-        for name in ("patch_size", "stride", "head_dim", "depths", "heads", "base_width")
+        for name in VARIANT_FIELDS
         if getattr(config.model, name) is not None
     }
     with _printed_warnings():

@@ -84,7 +84,8 @@ def parse_or_exit(argv):
     a request for help with the list of flags.
     """
     if set(argv[1:]) & set(_HELP):
-        print(help_text(sys.modules["__main__"].__doc__ or ""))
+        own = flags.FLAGS.get_flags_for_module(sys.argv[0])
+        print(help_text(sys.modules["__main__"].__doc__ or "", own))
         sys.exit(0)
     try:
         return parse_training_flags(argv)
@@ -92,11 +93,17 @@ def parse_or_exit(argv):
         sys.exit(f"error: {error}")
 
 
-def help_text(description):
-    """What `--help` prints: a program's description, its flags, and the paths of all overrides."""
+def help_text(description, own_flags=()):
+    """What `--help` prints: a program's description, its flags, and the paths of all overrides.
+
+    Args:
+        description: The program's docstring.
+        own_flags: Flags that this program has beside those of `train/train.py`.
+    """
     values = flags.FlagValues()
     _define_flags(["train.py"], values)
     lines = [description.strip(), "", "Flags:"]
+    lines += [_flag_help(flag.name, flag) for flag in own_flags]
     lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES)]
     lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
     defaults = Config()
@@ -243,17 +250,20 @@ def _define_circumstances(into):
     )
 
 
-def config_from_flags(values):
+def config_from_flags(values, model=None):
     """The configuration that the parsed flags describe.
 
     Args:
         values: `absl.flags.FLAGS` after parsing.
+        model: The model's name; None for that of the flag.
 
     Raises:
         ValueError: For a value out of range, or one that is set twice to different values.
     """
-    config = recipe(values.recipe, values.model)
+    model = model or values.model
+    config = recipe(values.recipe, model)
     named = {path: getattr(values, flag) for flag, path in _FIELDS.items()}
+    named["model.name"] = model
     if values.image_size is not None:
         named["data.image_size"] = image_size_of(values.image_size)
     named = {path: value for path, value in named.items() if value is not None}

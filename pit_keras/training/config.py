@@ -56,6 +56,7 @@ class ModelConfig:
     depths: tuple[int, ...] | None = None  # PiT's blocks of each stage
     heads: tuple[int, ...] | None = None  # PiT's heads of each stage
     base_width: int | None = None  # ResNet's
+    stem_stride: int | None = None  # ResNet's: 4, for small images 2 or 1
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0

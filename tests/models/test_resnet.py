@@ -49,6 +49,13 @@ def test_parameters_and_cost(name, parameters, macs):
     [
         ("resnet50", {}, [(12, 10, 16), (6, 5, 32), (3, 3, 64), (2, 2, 128)]),
         ("resnet50", {"output_stride": 16}, [(12, 10, 16), (6, 5, 32), (3, 3, 64), (3, 3, 128)]),
+        ("resnet50", {"stem_stride": 2}, [(24, 20, 16), (12, 10, 32), (6, 5, 64), (3, 3, 128)]),
+        ("resnet50", {"stem_stride": 1}, [(48, 40, 16), (24, 20, 32), (12, 10, 64), (6, 5, 128)]),
+        (
+            "resnet50",
+            {"stem_stride": 1, "output_stride": 4},
+            [(48, 40, 16), (24, 20, 32), (12, 10, 64), (12, 10, 128)],
+        ),
         ("resnet50_no_pooling", {}, [(3, 2, 16)] * 4),
         ("resnet50_no_pooling", {"patch_size": 8}, [(6, 5, 16)] * 4),
         (
@@ -88,9 +95,17 @@ def test_the_dilated_stage_has_the_same_weights_and_begins_undilated():
     assert [(v.path, v.shape) for v in plain.weights] == [(v.path, v.shape) for v in model.weights]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_weight_gets_a_gradient(name):
-    model = small(name)
+@pytest.mark.parametrize("stem_stride", [2, 1])
+def test_a_finer_stem_has_the_same_weights(stem_stride):
+    plain, fine = small(), small(stem_stride=stem_stride)
+    assert [(v.path, v.shape) for v in plain.weights] == [(v.path, v.shape) for v in fine.weights]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [*((name, {}) for name in NAMES), ("resnet50", {"stem_stride": 2})]
+)
+def test_every_weight_gets_a_gradient(name, arguments):
+    model = small(name, **arguments)
     with tf.GradientTape() as tape:
         loss = keras.ops.mean(model(images(), training=True) ** 2)
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -200,7 +215,13 @@ def test_initialisation_is_torchvisions():
     [
         (lambda: small(attention_drop_rate=0.1), "resnet50 has no attention, .*; got 0.1"),
         (lambda: small(drop_rate=0.1, include_top=False), "include_top=False leaves out"),
-        (lambda: small(output_stride=8), "must be 32, or 16 to dilate the last stage; got 8"),
+        (
+            lambda: small(output_stride=8),
+            "must be 32, or 16 to dilate the last stage, for a stem_stride of 4; got 8",
+        ),
+        (lambda: small(output_stride=16.0), "must be 32, or 16 .*; got 16.0"),
+        (lambda: small(stem_stride=2, output_stride=32), "must be 16, or 8 .* of 2; got 32"),
+        (lambda: small(stem_stride=3), "stem_stride of a ResNet must be 4, 2 or 1; got 3"),
         (
             lambda: small(input_shape=(16, 64, 3)),
             "16 x 64 pixels is too small: .* halved 5 times; use one of at least 17 x 17",

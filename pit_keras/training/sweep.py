@@ -1,0 +1,185 @@
+"""Families of networks trained at equal cost: what pooling does (section 3, figures 2 and 3).
+
+A family is a network at any width. Of each family the widths are taken that come nearest to given
+numbers of multiply-accumulates, and each of these networks is trained with several seeds, in a run
+folder of its own.
+"""
+
+import csv
+import dataclasses
+import io
+import math
+import pathlib
+from collections.abc import Callable
+
+from pit_keras.analysis.cost import count_macs, count_parameters
+from pit_keras.training.assembly import model_of
+from pit_keras.training.config import Config, validate
+from pit_keras.training.run_folder import RunFolder, write_atomically
+
+PATCH_SIZES = (16, 8, 4)
+FIRST_WIDTH = 8  # any: of two widths the costs of all others follow
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks that differ in their width alone.
+
+    Attributes:
+        model: A name of `create_model`.
+        width: The field of `ModelConfig` that the width is.
+        grid_fields: For a patch size, the fields of `ModelConfig` that keep the grids of all
+            families in the proportion that they have at 224 x 224 with 16 x 16 patches.
+    """
+
+    model: str
+    width: str
+    grid_fields: Callable[[int], dict[str, int]]
+
+
+FAMILIES = {
+    "resnet50": Family("resnet50", "base_width", lambda patch: {"stem_stride": patch // 4}),
+    "resnet50_no_pooling": Family(
+        "resnet50_no_pooling", "base_width", lambda patch: {"patch_size": patch}
+    ),
+    "pit": Family("pit_ti", "head_dim", lambda patch: {"patch_size": patch, "stride": patch // 2}),
+    "vit": Family("vit_ti", "head_dim", lambda patch: {"patch_size": patch, "stride": patch}),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep: a network of a family, and a seed.
+
+    Attributes:
+        family: A name in `FAMILIES`.
+        width: Its value of the family's width.
+        target: The multiply-accumulates that the width was chosen for.
+        macs, parameters: Of the network.
+        config: The run's `Config`.
+        folder: Its `RunFolder`.
+    """
+
+    family: str
+    width: int
+    target: float
+    macs: int
+    parameters: int
+    config: Config
+    folder: RunFolder
+
+
+def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_dir):
+    """The runs of a sweep, cheapest first, so that what is interrupted shows all families.
+
+    Args:
+        families: Names in `FAMILIES`.
+        targets: Multiply-accumulates of one image that the networks should have.
+        seeds: How many runs of each network, with seeds 0, 1, ...
+        patch_size: One of `PATCH_SIZES`: 16 at 224 x 224, less for smaller images.
+        config_of: From a model's name to the `Config` that all its runs share.
+        source: What `pit_keras.data.sources.open_source` returns.
+        output_dir: The folder of the run folders.
+
+    Returns:
+        A list of `PlannedRun`.
+
+    Raises:
+        ValueError: If a target is out of a family's reach, two targets need the same network, an
+            option does not fit a family, or a folder holds another run.
+    """
+    planned = []
+    for target in sorted(targets):
+        for name in families:
+            shared = config_of(FAMILIES[name].model)
+            for field, value in FAMILIES[name].grid_fields(patch_size).items():
+                setattr(shared.model, field, value)
+            width = width_for(name, target, shared, source)
+            if any((run.family, run.width) == (name, width) for run in planned):
+                raise ValueError(
+                    f"Two of the costs that are asked for need the same {name}, of width {width}; "
+                    f"give numbers farther apart than {target:g} and the next smaller one."
+                )
+            model = model_of(_of_width(shared, name, width), source)
+            cost = count_macs(model), count_parameters(model)
+            for seed in range(seeds):
+                config = _of_width(shared, name, width, seed)
+                folder = RunFolder(pathlib.Path(output_dir) / f"{name}_{width}_seed{seed}")
+                validate(config)
+                folder.check(config)
+                planned.append(PlannedRun(name, width, target, *cost, config, folder))
+    return planned
+
+
+def width_for(name, target, config, source):
+    """The width at which a family's multiply-accumulates come nearest to a number.
+
+    They are a quadratic of the width without a constant term: a product of two widths in each
+    inner layer, of a width and the number of colours or of classes in the first and last. So two
+    networks tell those of all others.
+
+    Raises:
+        ValueError: If even the narrowest network, of width 1, has more than twice as many.
+    """
+    widths = (FIRST_WIDTH, 2 * FIRST_WIDTH)
+    first, second = (
+        count_macs(model_of(_of_width(config, name, width), source)) / width for width in widths
+    )
+    square = (second - first) / FIRST_WIDTH
+    linear = first - square * FIRST_WIDTH
+
+    def macs(width):
+        return (square * width + linear) * width
+
+    if macs(1) > 2 * target:
+        raise ValueError(
+            f"No {name} has as few as {target:g} multiply-accumulates at this image size; the "
+            f"narrowest has {macs(1):g}."
+        )
+    exact = (math.sqrt(linear**2 + 4 * square * target) - linear) / (2 * square)
+    below = max(1, math.floor(exact))
+    return min((below, below + 1), key=lambda width: abs(macs(width) - target))
+
+
+def _of_width(config, name, width, seed=0):
+    """A family's configuration at a width, and with a seed; the given one stays as it is."""
+    model = dataclasses.replace(config.model, **{FAMILIES[name].width: width})
+    training = dataclasses.replace(config.training, seed=seed)
+    return dataclasses.replace(config, model=model, training=training)
+
+
+def sweep_rows(planned):
+    """What the finished runs of a sweep came to, one row each.
+
+    Loss and accuracy are those after the last epoch. The training's are the means over that epoch,
+    of augmented images while the weights still change; the validation's are exact.
+
+    Returns:
+        A list of dicts with the columns of the CSV.
+    """
+    return [_row(run) for run in planned if run.folder.finished]
+
+
+def _row(run):
+    with run.folder.history.open(newline="") as file:
+        last = list(csv.DictReader(file))[-1]
+    return {
+        "family": run.family,
+        "model": run.config.model.name,
+        "width": run.width,
+        "macs_target": f"{run.target:g}",
+        "macs": run.macs,
+        "parameters": run.parameters,
+        "seed": run.config.training.seed,
+        "epochs": run.config.training.epochs,
+        **{name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")},
+    }
+
+
+def write_sweep(rows, path):
+    """Writes the rows of `sweep_rows` as CSV, in one step."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())

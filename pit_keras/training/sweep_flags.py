@@ -1,0 +1,102 @@
+"""Flags of `train/sweep.py` beside those of `train/train.py`."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from absl import flags
+
+from pit_keras.training.command_line import config_from_flags
+
+# Spelt here and not taken from `sweep`, which imports TensorFlow: a wrong flag should not wait.
+FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")
+PATCH_SIZES = ("16", "8", "4")
+RECIPES = ("vanilla", "cutmix", "deit")  # the others need weights or a teacher of each network
+# What a sweep decides itself, or what has no meaning for many runs.
+WITHHELD_FLAGS = ("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview")
+WITHHELD_FIELDS = (
+    *(f"model.{name}" for name in ("name", "weights", "frozen_stages", "patch_size", "stride")),
+    *(f"model.{name}" for name in ("head_dim", "base_width", "stem_stride")),
+    "training.seed",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """What the flags say; see `pit_keras.training.sweep.plan_sweep` for the meaning."""
+
+    families: tuple[str, ...]
+    macs: tuple[float, ...]
+    seeds: int
+    patch_size: int
+    config_of: Callable
+
+
+def define(values=flags.FLAGS):
+    """Defines the sweep's flags, by default among those of the process."""
+    into = {"flag_values": values}
+    flags.DEFINE_list("families", None, f"Some of {', '.join(FAMILY_NAMES)}.", **into)
+    flags.DEFINE_list("macs", None, "Multiply-accumulates of an image: 2e6,4e6,8e6.", **into)
+    flags.DEFINE_integer("seeds", 3, "Runs of each network, with seeds 0, 1, ...", 1, **into)
+    flags.DEFINE_enum(
+        "patch_size",
+        "16",
+        PATCH_SIZES,
+        "Of ViT, PiT and the ResNet without pooling; PiT's stride is half of it, and ResNet's stem "
+        "reduces by a fourth of it. 16 is for 224 x 224, 8 and 4 are for small images.",
+        **into,
+    )
+
+
+def options(values):
+    """Reads the flags after parsing.
+
+    Args:
+        values: `absl.flags.FLAGS`.
+
+    Raises:
+        ValueError: For a value out of range, or a flag that a sweep has no use for.
+    """
+    given = [name for name in WITHHELD_FLAGS if values[name].present]
+    if given:
+        raise ValueError(f"--{given[0]} has no meaning for a sweep, which makes many runs.")
+    fields = [path for path in WITHHELD_FIELDS if f"config.{path}" in values]
+    if fields:
+        raise ValueError(f"--config.{fields[0]} is decided by the sweep; leave it out.")
+    if values.recipe not in RECIPES:
+        raise ValueError(
+            f"--recipe of a sweep must be one of {', '.join(RECIPES)}; got {values.recipe}."
+        )
+    if "multi_worker" in (values.distribute, values.config.training.distribute):
+        raise ValueError(
+            "--distribute of a sweep must be none or mirrored: it runs on one machine."
+        )
+    return SweepOptions(
+        families=_families(values.families),
+        macs=_macs(values.macs),
+        seeds=values.seeds,
+        patch_size=int(values.patch_size),
+        config_of=lambda model: config_from_flags(values, model),
+    )
+
+
+def _families(names):
+    if not names or len(set(names)) < len(names) or set(names) - set(FAMILY_NAMES):
+        raise ValueError(
+            f"--families must be some of {', '.join(FAMILY_NAMES)}, each once and separated by "
+            f"commas; got {','.join(names or [])!r}."
+        )
+    return tuple(names)
+
+
+def _macs(texts):
+    try:
+        numbers = [float(text) for text in texts or []]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        raise ValueError(
+            "--macs must be positive numbers separated by commas, such as 2e6,4e6,8e6; got "
+            f"{','.join(texts or [])!r}."
+        )
+    return tuple(numbers)

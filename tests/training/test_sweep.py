@@ -1,0 +1,199 @@
+import csv
+import dataclasses
+import pathlib
+
+import forked
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from pit_keras.analysis.cost import count_macs, count_parameters
+from pit_keras.data.sources import open_source
+from pit_keras.models import variant_of
+from pit_keras.training import sweep, sweep_flags
+from pit_keras.training.assembly import model_of
+from pit_keras.training.command_line import parse_training_flags
+from pit_keras.training.recipes import recipe
+from pit_keras.training.run_folder import RunFolder
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "train/sweep.py"
+ALL = tuple(sweep.FAMILIES)
+SHALLOW = {"pit_ti": (1, 1, 1), "resnet50": (1, 1, 1, 1), "resnet50_no_pooling": (1, 1, 1, 1)}
+
+
+def config_of(model):
+    config = recipe("vanilla", model)
+    config.data.dataset, config.data.image_size = "digits", (32, 32)
+    config.training.batch_size = 4
+    config.model.depths = SHALLOW.get(model)
+    return config
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_source("digits")
+
+
+def plan(digits, folder, families=ALL, targets=(4e5,), seeds=1, patch_size=8, config=config_of):
+    return sweep.plan_sweep(families, targets, seeds, patch_size, config, digits, folder)
+
+
+def test_the_flags_know_the_families_and_patch_sizes():
+    assert sweep_flags.FAMILY_NAMES == ALL
+    assert tuple(map(int, sweep_flags.PATCH_SIZES)) == sweep.PATCH_SIZES
+
+
+@pytest.mark.parametrize("family", ALL)
+def test_no_other_width_is_nearer(digits, tmp_path, family):
+    (run,) = plan(digits, tmp_path, (family,), targets=(1.5e6,))
+    field = sweep.FAMILIES[family].width
+
+    def distance(width):
+        model = dataclasses.replace(run.config.model, **{field: width})
+        network = model_of(dataclasses.replace(run.config, model=model), digits)
+        return abs(count_macs(network) - 1.5e6)
+
+    assert run.width > 2
+    assert min((run.width - 1, run.width, run.width + 1), key=distance) == run.width
+    assert getattr(run.config.model, field) == run.width
+    network = model_of(run.config, digits)
+    assert (run.macs, run.parameters) == (count_macs(network), count_parameters(network))
+
+
+@pytest.mark.parametrize("patch_size", sweep.PATCH_SIZES)
+def test_grids_keep_the_proportions_of_the_paper(digits, patch_size):
+    """At 14 patches a side, 224 pixels of 16, they are those of 224 x 224."""
+    size = (14 * patch_size,) * 2
+    for family in sweep.FAMILIES.values():
+        row = dataclasses.replace(variant_of(family.model), **family.grid_fields(patch_size))
+        assert row.grids(size) == variant_of(family.model).grids((224, 224))
+
+
+def test_a_run_for_each_network_and_seed_the_cheapest_first(digits, tmp_path):
+    planned = plan(digits, tmp_path, ("pit", "vit"), targets=(8e5, 2e5), seeds=2)
+    assert [(run.family, run.target, run.config.training.seed) for run in planned] == [
+        (family, target, seed)
+        for target in (2e5, 8e5)
+        for family in ("pit", "vit")
+        for seed in (0, 1)
+    ]
+    assert len({run.folder.path for run in planned}) == 8
+    assert {run.folder.path.parent for run in planned} == {tmp_path}
+    assert {run.config.model.name for run in planned} == {"pit_ti", "vit_ti"}
+    assert not list(tmp_path.iterdir())
+
+
+def test_costs_out_of_reach_or_too_near_are_refused(digits, tmp_path):
+    with pytest.raises(ValueError, match=r"No pit has as few as 1000 .* the narrowest has"):
+        plan(digits, tmp_path, ("pit",), targets=(1e3,))
+    with pytest.raises(ValueError, match="need the same vit, of width"):
+        plan(digits, tmp_path, ("vit",), targets=(4e5, 4.01e5))
+
+
+def test_what_does_not_fit_a_family_is_told_before_anything_is_trained(digits, tmp_path):
+    def with_heads(model):
+        config = config_of(model)
+        config.model.heads = (1, 2, 4)
+        return config
+
+    with pytest.raises(ValueError, match="heads of vit_ti must be a positive integer"):
+        plan(digits, tmp_path, ("pit", "vit"), config=with_heads)
+
+
+def test_a_folder_of_other_settings_is_refused(digits, tmp_path):
+    (run,) = plan(digits, tmp_path, ("pit",))
+    run.folder.create(dataclasses.replace(run.config, recipe="cutmix"), digits.class_names)
+    with pytest.raises(ValueError, match="recipe is 'cutmix' there and 'vanilla' here"):
+        plan(digits, tmp_path, ("pit",))
+
+
+# The command
+
+
+def image_folder(root):
+    """Four images of each of two classes to train on, and two to validate."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("dark", "light"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(0, 100, (32, 32, 3)) + 150 * (name == "light")
+                Image.fromarray(pixels.astype("uint8")).save(root / split / name / f"{index}.png")
+    return root
+
+
+def arguments(images, output_dir, *more):
+    return (
+        "--families=pit",
+        "--macs=1e5",
+        "--patch_size=8",
+        f"--dataset=folder:{images}",
+        "--image_size=32",
+        "--batch_size=8",
+        "--epochs=2",
+        "--config.optimizer.warmup_epochs=1",
+        "--config.model.depths=(1,1,1)",
+        f"--output_dir={output_dir}",
+        *more,
+    )
+
+
+def rows_of(folder):
+    with (folder / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_is_carried_on_and_its_finished_runs_are_kept(tmp_path):
+    images, output = image_folder(tmp_path / "images"), tmp_path / "sweep"
+    first = forked.run_script(SCRIPT, *arguments(images, output, "--seeds=1"))
+    assert first.returncode == 0, first.stderr
+    (row,) = rows_of(output)
+    assert (row["family"], row["model"], row["seed"]) == ("pit", "pit_ti", "0")
+    finished = {path: path.stat().st_mtime_ns for path in output.glob("*/results.json")}
+
+    both = forked.run_script(SCRIPT, *arguments(images, output, "--seeds=2"))
+    assert both.returncode == 0, both.stderr
+    assert "Run 2 of 2: pit" in both.stdout
+    assert "Run 1 of 2" not in both.stdout
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    assert rows_of(output)[:1] == [row]
+    assert (output / "sweep.png").stat().st_size > 10_000
+
+    last = rows_of(output)[1]
+    with RunFolder(output / f"pit_{last['width']}_seed1").history.open(newline="") as file:
+        history = list(csv.DictReader(file))
+    assert len(history) == 2
+    for column in ("loss", "top1", "val_loss", "val_top1"):
+        assert float(last[column]) == float(history[-1][column])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--families=pit,swin"], "--families must be some of resnet50, .*; got 'pit,swin'"),
+        (["--families=pit,pit"], "--families must be some of .* each once"),
+        (["--macs=2e6,many"], "--macs must be positive numbers .*; got '2e6,many'"),
+        (["--macs=-1"], "--macs must be positive numbers"),
+        (["--model=pit_s"], "--model has no meaning for a sweep"),
+        (["--seed=3"], "--seed has no meaning for a sweep"),
+        (["--config.model.head_dim=8"], "--config.model.head_dim is decided by the sweep"),
+        (["--recipe=distill"], "--recipe of a sweep must be one of vanilla, cutmix, deit"),
+        (["--distribute=multi_worker"], "--distribute of a sweep must be none or mirrored"),
+        (["--epochs=0"], "--epochs must be positive"),
+    ],
+)
+def test_bad_flags_are_one_sentence(more, message):
+    values = flags.FlagValues()
+    sweep_flags.define(values)
+    argv = ["sweep.py", *arguments("images", "out"), *more]
+    parse_training_flags(argv, values)
+    with pytest.raises(ValueError, match=message):
+        sweep_flags.options(values).config_of("pit_ti")
+
+
+def test_help_lists_the_flags_of_both():
+    shown = forked.run_script(SCRIPT, "--help").stdout
+    assert "--families" in shown
+    assert "--config.optimizer" in shown or "optimizer.learning_rate" in shown
+    assert "carries a sweep on" in shown

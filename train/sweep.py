@@ -1,0 +1,112 @@
+"""Trains families of networks at equal cost, and draws what pooling does (figures 2 and 3).
+
+    python train/sweep.py --families=pit,vit --macs=2e6,4e6,8e6,16e6 --seeds=3 --recipe=vanilla \\
+        --dataset=folder:PATH --image_size=32 --patch_size=4 --epochs=10 --output_dir=runs/sweep
+
+Every network is a run folder in the output folder; beside them lie sweep.csv and sweep.png, written
+anew after each run. What is finished is kept: the same command carries a sweep on, and one with
+more costs or seeds adds to it. The flags of train/train.py that a sweep does not decide itself go
+to every run.
+"""
+
+import gc
+import os
+import pathlib
+import shlex
+import signal
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Until training begins, Ctrl-C has nothing to say: it ends the program without a traceback.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from absl import app, flags, logging
+
+from pit_keras.errors import exit_with_one_sentence
+from pit_keras.training import command_line, sweep_flags
+
+FLAGS = flags.FLAGS
+sweep_flags.define()
+
+
+def main(arguments):
+    logging.set_verbosity(logging.WARNING)
+    if arguments[1:]:
+        sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
+    with exit_with_one_sentence():
+        options = sweep_flags.options(FLAGS)
+    # Imported here, since a wrong flag should not wait for it.
+    from pit_keras.data.sources import open_source
+    from pit_keras.training.sweep import plan_sweep
+    from pit_keras.training.workers import join_workers
+
+    with exit_with_one_sentence():
+        data = options.config_of("pit_ti").data
+        workers = join_workers(FLAGS.distribute or "none")
+        source = open_source(
+            data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
+        )
+        planned = plan_sweep(
+            options.families,
+            options.macs,
+            options.seeds,
+            options.patch_size,
+            options.config_of,
+            source,
+            FLAGS.output_dir,
+        )
+    train(planned, source, workers)
+
+
+def train(planned, source, workers):
+    """Trains what is not finished; after each run the table and the picture are written anew."""
+    from pit_keras.data.unreadable import UnreadableImageError
+    from pit_keras.training.interruption import TrainingInterrupted
+
+    failures = []
+    for number, run in enumerate(planned, 1):
+        if not run.folder.finished:
+            what = f"{run.family} of width {run.width}, {run.macs / 1e6:.3g} M MACs, seed "
+            what += str(run.config.training.seed)
+            print(f"Run {number} of {len(planned)}: {what}.", flush=True)
+            with exit_with_one_sentence(UnreadableImageError, OSError, ValueError):
+                try:
+                    train_one(run, source, workers)
+                except FloatingPointError as error:
+                    failures.append(f"{run.folder.path}: {error}")
+                except TrainingInterrupted as interrupted:
+                    print(f"{interrupted} To carry the sweep on:")
+                    print(f"    {shlex.join(['python', *sys.argv])}")
+                    return
+        with exit_with_one_sentence():
+            summarise(planned)
+    print(f"sweep.csv and sweep.png are in {FLAGS.output_dir}.")
+    if failures:
+        sys.exit("error: these runs came to no end. " + " ".join(failures))
+
+
+def train_one(run, source, workers):
+    """Trains one network, and leaves nothing of it in memory."""
+    import keras
+
+    from pit_keras.analysis.plots import draw_history
+    from pit_keras.training.trainer import Trainer
+
+    Trainer(run.config, source, run.folder.path, workers=workers).run()
+    draw_history(run.folder.history, run.folder.curves)
+    keras.backend.clear_session()
+    gc.collect()
+
+
+def summarise(planned):
+    from pit_keras.analysis.sweep_plots import draw_sweep
+    from pit_keras.training.sweep import sweep_rows, write_sweep
+
+    rows = sweep_rows(planned)
+    if rows:
+        write_sweep(rows, pathlib.Path(FLAGS.output_dir) / "sweep.csv")
+        draw_sweep(rows, pathlib.Path(FLAGS.output_dir) / "sweep.png")
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.parse_or_exit)
