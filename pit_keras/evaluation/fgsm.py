@@ -2,6 +2,7 @@
 
 import fractions
 
+import numpy as np
 import tensorflow as tf
 
 from pit_keras.evaluation.classification import classification_counts
@@ -34,17 +35,19 @@ def _column(epsilon):
     return f"fgsm_{levels}/255" if levels.denominator == 1 else f"fgsm_{float(epsilon):g}"
 
 
-def fgsm_gradient(model, images, labels, std):
-    """The cross-entropy's gradient with respect to the pixels, and the logits it was taken at.
+def fgsm_gradient(model, images, labels):
+    """The cross-entropy's gradient with respect to normalised images, and their logits.
+
+    Its sign is that of the gradient with respect to the pixels, which is it over the (positive)
+    standard deviations.
 
     Args:
         model: Normalised images to logits; of a distilled one its output, the heads' mean.
         images: Normalised, (B, H, W, 3).
         labels: The true ones, (B,).
-        std: Three numbers, what the images were normalised with.
 
     Returns:
-        (B, H, W, 3), of pixels in 0..1, and (B, classes).
+        (B, H, W, 3) and (B, classes).
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
@@ -52,7 +55,7 @@ def fgsm_gradient(model, images, labels, std):
         # A sum, for an image's gradient does not depend on the others of its batch.
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, "float32"))
         loss = tf.reduce_sum(losses)
-    return tape.gradient(loss, images) / tf.constant(std, images.dtype), logits
+    return tape.gradient(loss, images), logits
 
 
 def fgsm_images(images, gradient, epsilon, mean, std):
@@ -60,14 +63,19 @@ def fgsm_images(images, gradient, epsilon, mean, std):
 
     Args:
         images: Normalised, (B, H, W, 3).
-        gradient: With respect to the pixels, (B, H, W, 3).
+        gradient: See `fgsm_gradient`.
         epsilon: The step, of pixels in 0..1.
         mean, std: Three numbers each, what the images were normalised with.
     """
-    mean, std = tf.constant(mean, images.dtype), tf.constant(std, images.dtype)
-    pixels = images * std + mean
-    attacked = tf.clip_by_value(pixels + float(epsilon) * tf.sign(gradient), 0.0, 1.0)
-    return (attacked - mean) / std
+    width, mean, std = images.shape[2], np.asarray(mean), np.asarray(std)
+    # Steps and bounds of pixels, normalised. Broadcasting a row is faster than a pixel.
+    step, lowest, highest = (
+        tf.constant(np.tile(values, width), images.dtype)
+        for values in (float(epsilon) / std, (0 - mean) / std, (1 - mean) / std)
+    )
+    rows, slopes = (tf.reshape(values, (-1, width * 3)) for values in (images, gradient))
+    attacked = tf.clip_by_value(rows + step * tf.sign(slopes), lowest, highest)
+    return tf.reshape(attacked, tf.shape(images))  # (B * H, W * 3) -> (B, H, W, 3)
 
 
 def fgsm_counts(epsilons, data):
@@ -87,7 +95,7 @@ def fgsm_counts(epsilons, data):
 
     def counts(model, batch):
         images, labels, weights = batch["image"], batch["label"], batch["weight"]
-        gradient, logits = fgsm_gradient(model, images, labels, data.std)
+        gradient, logits = fgsm_gradient(model, images, labels)
         before = classification_counts(logits, labels, weights)
         sums = {"images": before["images"], "loss": before["loss"]}
         for column, epsilon in epsilons.items():

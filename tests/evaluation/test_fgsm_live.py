@@ -45,7 +45,7 @@ def test_the_attacked_images_are_foolboxs(model, images, epsilon):
     _, theirs, _ = attack(wrapped, pixels, labels, epsilons=epsilon)
 
     normalised = (pixels - IMAGENET_MEAN) / IMAGENET_STD
-    gradient, _ = fgsm_gradient(model, normalised, labels, IMAGENET_STD)
+    gradient, _ = fgsm_gradient(model, normalised, labels)
     ours = fgsm_images(normalised, gradient, epsilon, IMAGENET_MEAN, IMAGENET_STD)
 
     ours = ours * IMAGENET_STD + IMAGENET_MEAN
