@@ -23,6 +23,13 @@ SETTINGS = (
     "versions",
 )  # fmt: skip
 COLUMNS = (*SETTINGS, *(column for columns in MEASURES.values() for column in columns), "problem")
+_HEADINGS = {
+    "macs": "MACs (G)",
+    "inference_mib": "inference, MiB",
+    "training_mib": "training, MiB",
+    "latency_ms": "latency, ms",
+    "training_step_ms": "training step, ms",
+}
 IMAGE_SIZE = (224, 224)  # of models whose row does not name another
 
 
@@ -128,14 +135,24 @@ def _in_fresh_process(task):
         errors="replace",
     )
     answers = [json.loads(line) for line in process.stdout.splitlines() if line.startswith("{")]
-    problems = [answer["problem"] for answer in answers if "problem" in answer]
+    return answers, problem_of(process, answers)
+
+
+def problem_of(process, answers):
+    """Why a process that measures ended early, in one line; None if it did not.
+
+    Args:
+        process: A `subprocess.CompletedProcess`.
+        answers: What it printed, an object a line.
+    """
     if process.returncode == 0:
-        return answers, None
+        return None
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        return answers, f"the process was ended by {name}, as when memory is short"
-    said = problems or process.stderr.strip().splitlines()[-1:] or ["it said nothing"]
-    return answers, said[-1].strip().splitlines()[0]
+        return f"the process was ended by {name}, as when memory is short"
+    told = [answer["problem"] for answer in answers if "problem" in answer]
+    told = told or process.stderr.strip().splitlines()[-1:] or ["the process said nothing"]
+    return told[-1].strip().splitlines()[0]
 
 
 def read_rows(path):
@@ -185,7 +202,7 @@ def markdown(rows, measures):
     shown = ["model", "image_size", *columns]
     if any(row["problem"] for row in rows):
         shown.append("problem")
-    header = [column.replace("_", " ") for column in shown]
+    header = [_HEADINGS.get(column, column.replace("_", " ")) for column in shown]
     cells = [[_cell(column, row[column]) for column in shown] for row in rows]
     return f"{where}\n\n{markdown_table(header, cells, text_columns=(0, 1, len(columns) + 2))}"
 
@@ -195,5 +212,5 @@ def _cell(column, value):
     if value == "":
         return ""
     if column == "macs":
-        return f"{int(value) / 1e9:.2f} G"
+        return f"{int(value) / 1e9:.2f}"
     return f"{int(value):,}" if column == "parameters" else str(value).replace("|", "/")

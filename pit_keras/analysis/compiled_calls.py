@@ -169,7 +169,7 @@ def _torch_training(model, optimizer, images, targets):
             optimizer.apply(gradients, model.trainable_variables)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return float(loss)
+        return float(loss.detach())
 
     return call
 
