@@ -5,9 +5,20 @@ import subprocess
 
 import pytest
 
-from pit_keras.analysis.benchmark import COLUMNS, problem_of, read_rows, task_of, write_rows
+from pit_keras.analysis.benchmark import (
+    COLUMNS,
+    problem_of,
+    read_rows,
+    settings_of,
+    task_of,
+    write_rows,
+)
+from pit_keras.analysis.machine import description
 from pit_keras.cli import main
 
+# On 32 x 32 pixels the position embeddings are smaller: 3 x 3 for 27 x 27, 5 for 197 positions.
+PIT_TI = 4_847_272 - (27 * 27 - 3 * 3) * 64
+VIT_TI = 5_717_416 - (197 - 5) * 192
 SMALL = ("--image_size=32", "--batch_size=2", "--repeats=1")
 
 
@@ -21,31 +32,35 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_rows_are_written_completed_and_not_measured_again(tmp_path, capsys):
+def test_a_row_is_completed_and_then_not_measured_again(tmp_path, capsys):
+    """What the row has already is recognisably wrong, so that measuring it again would show."""
     table, text = tmp_path / "cost.csv", tmp_path / "cost.md"
-    first = printed(capsys, "pit_ti", "--measure=cost", f"--output={table}", *SMALL)
+    task = task_of("vit_ti", measures=(), image_size=(32, 32), batch_size=2, repeats=1)
+    known = {**dict.fromkeys(COLUMNS, ""), **settings_of(task, description())}
+    write_rows([known | {"parameters": 7000, "macs": 80_000_000}], table)
+    arguments = ("--measure=latency,cost,memory", f"--output={table}", *SMALL)
+
+    lines = printed(capsys, "vit_t?", f"--markdown={text}", *arguments)
+
     (row,) = rows_of(table)
-    assert first[1].startswith("[1/1] pit_ti  parameters=4801192  macs=")
-    assert (row["model"], row["image_size"], row["batch_size"]) == ("pit_ti", "32x32", "2")
-    assert (row["parameters"], row["latency_ms"], row["problem"]) == ("4801192", "", "")
-
-    measures = "--measure=latency,cost"
-    lines = printed(capsys, "pit_t?", measures, f"--output={table}", f"--markdown={text}", *SMALL)
-    (completed,) = rows_of(table)
-    assert "parameters=4801192" in lines[1]
-    assert float(completed["latency_ms"]) > 0
-    differing = {name for name in COLUMNS if completed[name] != row[name]}
-    assert differing == {"latency_ms", "latency_ratio"}
-    markdown = text.read_text().splitlines()
-    assert markdown[0].startswith("`float32`, batches of 2 (latency: 1), medians of 1, tensorflow")
-    assert markdown[2] == (
-        "| model | image size | parameters | MACs (G) | latency, ms | latency ratio |"
+    assert lines[1].startswith("[1/1] vit_ti  latency_ms=")
+    assert (row["parameters"], row["macs"], row["problem"]) == ("7000", "80000000", "")
+    assert float(row["latency_ms"]) > 0
+    assert row["images_per_second"] == row["training_step_ms"] == ""
+    # Gradients and two moments in float32.
+    weights_mib = 4 * VIT_TI / 2**20
+    assert 3 * weights_mib < int(row["training_mib"]) < 30 * weights_mib
+    assert 0 <= int(row["inference_mib"]) < int(row["training_mib"])
+    how, _, header, _, cells = text.read_text().splitlines()
+    assert how.startswith("`float32`, batches of 2 (latency: 1), medians of 1, tensorflow on ")
+    assert header == (
+        "| model | image size | parameters | MACs (G) | inference, MiB | training, MiB "
+        "| latency, ms | latency ratio |"
     )
-    assert markdown[4].startswith("| pit_ti | 32x32 | 4,801,192 | 0.01 | ")
+    assert cells.startswith("| vit_ti | 32x32 | 7,000 | 0.08 | ")
 
-    again = printed(capsys, "pit_ti", measures, f"--output={table}", *SMALL)
-    assert again[1] == f"[1/1] pit_ti  is in {table} already"
-    assert rows_of(table) == [completed]
+    assert printed(capsys, "vit_ti", *arguments)[1] == f"[1/1] vit_ti  is in {table} already"
+    assert rows_of(table) == [row]
 
 
 def test_a_model_that_fails_is_a_row_with_the_reason(tmp_path, capsys):
@@ -53,8 +68,8 @@ def test_a_model_that_fails_is_a_row_with_the_reason(tmp_path, capsys):
     arguments = ("--image_size=32", "--batch_size=1000000000", "--measure=throughput,cost")
     lines = printed(capsys, "pit_ti", "vit_ti", *arguments, f"--output={table}")
     assert [line.split()[1] for line in lines[1:3]] == ["pit_ti", "vit_ti"]
-    for row, parameters in zip(rows_of(table), ("4801192", "5681320"), strict=True):
-        assert row["parameters"] == parameters
+    for row, parameters in zip(rows_of(table), (PIT_TI, VIT_TI), strict=True):
+        assert row["parameters"] == str(parameters)
         assert row["images_per_second"] == ""
         assert row["problem"].startswith("throughput: ")
         assert "Unable to allocate" in row["problem"]

@@ -23,38 +23,28 @@ def test_inference_gives_the_models_logits(name):
 def test_a_training_step_is_adamps_on_the_cross_entropy():
     import tensorflow as tf
 
-    model, reference = small_model("pit_ti"), small_model("pit_ti")
+    model, reference = small_model("resnet50"), small_model("resnet50")
     optimizer = AdamP(LEARNING_RATE, weight_decay=0.05)
     variables = reference.trainable_variables
     optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(variables))
     step = training_call(model, IMAGES, LABELS)
 
     for _ in range(2):
-        expected = cross_entropy(reference(IMAGES))
         with tf.GradientTape() as tape:
-            losses = keras.losses.sparse_categorical_crossentropy(
-                LABELS, reference(IMAGES, training=True), from_logits=True
-            )
+            logits = reference(IMAGES, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(LABELS, logits, from_logits=True)
             loss = tf.reduce_mean(losses)
         optimizer.apply(tape.gradient(loss, variables), variables)
-        assert step() == pytest.approx(expected, rel=1e-5)
+        assert step() == pytest.approx(cross_entropy(logits), rel=1e-5)
 
-    logits = np.asarray(reference(IMAGES))
-    np.testing.assert_allclose(model(IMAGES), logits, atol=1e-4 * np.abs(logits).max())
-
-
-def test_batchnorms_statistics_move():
-    model = small_model("resnet50")
-    before = [np.array(variable) for variable in model.non_trainable_variables]
-    training_call(model, IMAGES, LABELS)()
-    after = model.non_trainable_variables
-    assert all((np.array(b) != a).any() for a, b in zip(before, after, strict=True))
+    # BatchNormalization's statistics have moved too.
+    expected = np.asarray(reference(IMAGES))
+    np.testing.assert_allclose(model(IMAGES), expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_sixteen_bits_learn_too(precision):
+def test_float16_learns_with_its_loss_scaled():
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(precision)
+    keras.config.set_dtype_policy("mixed_float16")
     try:
         step = training_call(small_model("vit_ti"), IMAGES, LABELS)
         losses = [step() for _ in range(12)]
