@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint
+.PHONY: demo test lint tables
 
 $(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; call make with PYTHON=python3.12, say.")'
@@ -50,3 +50,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# Writes results/models.csv and the README's tables from the other files of results/.
+tables: $(INSTALLED)
+	$(BIN)/python results/make_tables.py

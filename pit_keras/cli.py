@@ -5,10 +5,19 @@ import contextlib
 import sys
 import warnings
 
-from pit_keras.commands import convert, evaluate, export, models, predict, runs, serve
+from pit_keras.commands import (
+    benchmark,
+    convert,
+    evaluate,
+    export,
+    models,
+    predict,
+    runs,
+    serve,
+)
 from pit_keras.errors import end_quietly, exit_with_one_sentence
 
-COMMANDS = (models, runs, predict, evaluate, convert, export, serve)
+COMMANDS = (models, benchmark, runs, predict, evaluate, convert, export, serve)
 
 
 def main(arguments=None):

@@ -36,7 +36,7 @@ if _missing("torch", "timm"):
 if _missing("torch"):
     collect_ignore += ["training/test_losses_live.py"]
 if _missing("jax") and _missing("torch"):
-    collect_ignore += ["models/test_backends.py"]
+    collect_ignore += ["analysis/test_compiled_calls_live.py", "models/test_backends.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["training/test_optimizer_live.py"]
 if _missing("foolbox", "eagerpy"):

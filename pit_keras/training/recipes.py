@@ -4,13 +4,8 @@ one for fine-tuning on a folder of one's own images.
     python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
         --output_dir=runs/pit_s_cutmix
 
-Top-1 on ImageNet to expect, in percent (the paper's table 2; none was trained to the end here):
-
-                        PiT-Ti   PiT-XS   PiT-S   PiT-B   ViT-Ti   ViT-S   ViT-B
-    vanilla  100 epochs   71.3     72.4    73.3    76.1     68.7    68.7    69.3
-    cutmix   100 epochs   72.6     76.8    79.0    79.9     68.5    76.5    75.3
-    deit     300 epochs   73.0     78.1    80.9    82.0     72.2    79.8    81.8
-    distill  300 epochs   74.6     79.1    81.9    84.0     74.5    81.2    83.4
+Top-1 on ImageNet to expect is the paper's table 2: `results/paper.csv` has it for each model and
+setting, the README for the PiTs. None was trained to the end here.
 
 `finetune` is this project's own; its docstring says where its values come from.
 """

@@ -21,14 +21,54 @@ def test_the_models_of_the_paper(name, giga):
     assert round(count_macs(pit_keras.create_model(name)) / 1e9, 2) == giga
 
 
-def block_macs(positions, channels):
+def block_macs(positions, channels, mlp_ratio=4):
     """q, k, v and projection 4 C^2, the MLP 8 C^2 for a token; attention 2 C for a pair of them."""
-    return 12 * positions * channels**2 + 2 * positions**2 * channels
+    return (4 + 2 * mlp_ratio) * positions * channels**2 + 2 * positions**2 * channels
 
 
 def pooling_macs(tokens, positions, channels):
     """Nine taps for each of 2 C outputs, and C x 2 C for each class token."""
     return positions * 2 * channels * 9 + tokens * 2 * channels**2
+
+
+# Table 1 of the PiT paper and of DeiT's: patch, then each stage's grid, channels and blocks.
+TABLE_1 = {
+    "pit_ti": (16, (27, 14, 7), (64, 128, 256), (2, 6, 4)),
+    "pit_xs": (16, (27, 14, 7), (96, 192, 384), (2, 6, 4)),
+    "pit_s": (16, (27, 14, 7), (144, 288, 576), (2, 6, 4)),
+    "pit_b": (14, (31, 16, 8), (256, 512, 1024), (3, 6, 4)),
+    "vit_ti": (16, (14,), (192,), (12,)),
+    "vit_s": (16, (14,), (384,), (12,)),
+    "vit_b": (16, (14,), (768,), (12,)),
+}
+
+
+def closed_formula(patch, sides, widths, depths, tokens, mlp_ratio=4):
+    """MACs from the numbers of table 1: patches, blocks, poolings and a head for each token."""
+    stages = range(len(sides))
+    return (
+        sides[0] ** 2 * widths[0] * patch**2 * 3
+        + sum(depths[i] * block_macs(tokens + sides[i] ** 2, widths[i], mlp_ratio) for i in stages)
+        + sum(pooling_macs(tokens, sides[i + 1] ** 2, widths[i]) for i in stages[:-1])
+        + tokens * widths[-1] * 1000
+    )
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("name", TABLE_1)
+def test_the_closed_formula_of_every_variant(name, tokens):
+    full_name = f"{name}_distilled" if tokens == 2 else name
+    with keras.StatelessScope():  # so that no weights are drawn
+        model = pit_keras.create_model(full_name)
+    assert count_macs(model) == closed_formula(*TABLE_1[name], tokens)
+
+
+def test_the_closed_formula_with_another_mlp_and_dilated_pooling():
+    with keras.StatelessScope():
+        model = pit_keras.create_model("pit_ti", mlp_ratio=2.5, output_stride=16)
+    patch, _, widths, depths = TABLE_1["pit_ti"]
+    expected = closed_formula(patch, (27, 14, 14), widths, depths, tokens=1, mlp_ratio=2.5)
+    assert count_macs(model) == expected
 
 
 @pytest.mark.parametrize("tokens", [1, 2])

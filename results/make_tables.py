@@ -1,0 +1,213 @@
+"""Joins what is known of each model, and writes the README's tables from it.
+
+    python results/make_tables.py
+
+reads, beside this file,
+
+    paper.csv       the paper's figures: operations, parameters, throughput (a V100, batch 128),
+                    top-1 of its four training settings; and where they were read
+    released.csv    top-1 of the released weights as others measured them, and who
+    measured.csv    what `pit-keras benchmark --output=results/measured.csv` counted and measured
+
+and writes models.csv, all of it side by side, and the tables between the README's markers. A cell
+is empty where nothing is known: nothing here was trained on ImageNet.
+"""
+
+import csv
+import io
+import pathlib
+import re
+
+from pit_keras.analysis.markdown import markdown_table
+from pit_keras.analysis.measuring import MEASURES, REFERENCE
+from pit_keras.models import list_models, variant_of
+from pit_keras.training.recipes import recipe
+
+RESULTS = pathlib.Path(__file__).parent
+README = RESULTS.parent / "README.md"
+DISTILLED = "_distilled"
+FAMILIES = ("pit", "vit", "regnety", "resnet", "mobilenet", "efficientnet")
+SIZES = ("ti", "xs", "s", "b")
+# The training settings of table 2, and what each adds to the one before.
+ADDED = {
+    "vanilla": "random resized crop and flip",
+    "cutmix": "CutMix",
+    "deit": "RandAugment, erasing, MixUp or CutMix, label smoothing, drop path, averaged weights; "
+    "for PiT-B three views of each image",
+    "distill": "a teacher for the second head of `--model=pit_s_distilled`",
+}
+MEASURED = [column for columns in MEASURES.values() for column in columns]
+COLUMNS = (
+    "model",
+    "paper_flops_g", "paper_parameters_m", "paper_images_per_second", "paper_top1", "paper_source",
+    "released_top1", "released_image_size", "released_crop", "released_source",
+    "here_top1", "here_image_size", *(f"here_{column}" for column in MEASURED), "here_conditions",
+)  # fmt: skip
+
+
+def read(name):
+    """A table beside this file, {model: row}."""
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return {row["model"]: row for row in csv.DictReader(file)}
+
+
+def ordered_models():
+    """All models, family by family in the paper's order, the small before the large."""
+
+    def place(name):
+        family = next(i for i, prefix in enumerate(FAMILIES) if name.startswith(prefix))
+        size = name.removesuffix(DISTILLED).split("_")[-1]
+        return family, SIZES.index(size) if size in SIZES else -1, name
+
+    return sorted(list_models(), key=place)
+
+
+def joined():
+    """One row a model, {column of `COLUMNS`: text}."""
+    paper, released, measured = (read(f"{name}.csv") for name in ("paper", "released", "measured"))
+    return [
+        {
+            **dict.fromkeys(COLUMNS, ""),
+            "model": name,
+            **paper_columns(name, paper),
+            **prefixed("released_", released.get(name, {}), "top1", "image_size", "crop", "source"),
+            **here_columns(measured.get(name)),
+        }
+        for name in ordered_models()
+    ]
+
+
+def paper_columns(name, paper):
+    """A distilled model's top-1 is that of `distill`, a plain one's of `deit`."""
+    row = paper.get(name.removesuffix(DISTILLED))
+    if row is None:
+        return {}
+    if name.endswith(DISTILLED):  # the rest was given for the plain models
+        return {"paper_top1": row["distill"], "paper_source": row["source"]}
+    figures = prefixed("paper_", row, "flops_g", "parameters_m", "images_per_second", "source")
+    return {**figures, "paper_top1": row["deit"]}
+
+
+def here_columns(row):
+    if row is None:
+        return {}
+    conditions = "{precision}, batch {batch_size}, medians of {repeats}, {backend}, {device}, "
+    conditions += "{threads} threads, {versions}"
+    figures = prefixed("here_", row, "image_size", *MEASURED)
+    return {**figures, "here_conditions": conditions.format(**row)}
+
+
+def prefixed(prefix, row, *columns):
+    return {f"{prefix}{column}": row.get(column, "") for column in columns}
+
+
+def models_table(rows):
+    """The PiTs and what they are compared with: cost and accuracy."""
+    shown = [row for row in rows if not row["model"].startswith(FAMILIES[4:])]
+    shown = [row for row in shown if row["model"] not in ("resnet101", "resnet152")]
+    cells = [
+        [
+            f"`{row['model']}`",
+            f"{int(row['here_parameters']):,}",
+            f"{int(row['here_macs']) / 1e9:.2f}",
+            " ".join(str(height) for height, _ in variant_of(row["model"]).grids((224, 224))),
+            row["paper_top1"],
+            row["released_top1"] + (" (288 px)" if row["released_image_size"] == "288" else ""),
+        ]
+        for row in shown
+    ]
+    header = ["model", "parameters", "MACs (G)", "grids at 224", "top-1, paper", "top-1, timm"]
+    return markdown_table(header, cells, text_columns=(0, 3))
+
+
+def recipes_table(_):
+    """Table 2's rows for the PiTs."""
+    paper, names = read("paper.csv"), [f"pit_{size}" for size in SIZES]
+    cells = [
+        [
+            f"`{setting}`",
+            str(recipe(setting, "pit_s").training.epochs),
+            *(paper[name][setting] for name in names),
+            added,
+        ]
+        for setting, added in ADDED.items()
+    ]
+    header = ["recipe", "epochs", "PiT-Ti", "PiT-XS", "PiT-S", "PiT-B", "what it adds"]
+    return markdown_table(header, cells, text_columns=(0, 6))
+
+
+def speed_table(rows):
+    """Cost and speed of all models but the distilled ones, which hardly differ."""
+    columns = (
+        "here_throughput_ratio",
+        "here_latency_ratio",
+        "here_training_ratio",
+        "here_inference_mib",
+        "here_training_mib",
+    )
+    reference = next(row for row in rows if row["model"] == REFERENCE)
+    cells = []
+    for row in rows:
+        if row["model"].endswith(DISTILLED):
+            continue
+        ratios = [row[column] for column in columns[:3]]
+        paper = row["paper_images_per_second"]
+        if paper:
+            paper = f"{int(paper) / int(reference['paper_images_per_second']):.2f}"
+        cells.append(
+            [
+                f"`{row['model']}`",
+                row["here_image_size"].split("x")[0],
+                f"{int(row['here_parameters']) / 1e6:.1f}",
+                f"{int(row['here_macs']) / 1e9:.2f}",
+                paper,
+                *(ratio and f"{float(ratio):.2f}" for ratio in ratios),
+                *(row[column] for column in columns[3:]),
+            ]
+        )
+    header = [
+        "model", "pixels", "parameters (M)", "MACs (G)", "paper, V100", "batch 16", "batch 1",
+        "training step", "MiB, inference", "MiB, training",
+    ]  # fmt: skip
+    return markdown_table(header, cells)
+
+
+TABLES = {"models": models_table, "recipes": recipes_table, "speed": speed_table}
+
+
+def with_tables(text, rows):
+    """A text with what is between `<!-- table: NAME -->` and `<!-- end -->` written anew.
+
+    Raises:
+        ValueError: If a table's markers are not there, once each.
+    """
+    for name, table in TABLES.items():
+        marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if len(marked.findall(text)) != 1:
+            raise ValueError(
+                f"The README needs <!-- table: {name} --> ... <!-- end --> once, and has it "
+                f"{len(marked.findall(text))} times."
+            )
+        text = marked.sub(lambda found, table=table: found[1] + table(rows) + found[2], text)
+    return text
+
+
+def models_csv(rows):
+    """The text of models.csv."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def main():
+    rows = joined()
+    text = with_tables(README.read_text(encoding="utf-8"), rows)
+    (RESULTS / "models.csv").write_text(models_csv(rows), encoding="utf-8")
+    README.write_text(text, encoding="utf-8")
+    print(f"Written to {README} and {RESULTS / 'models.csv'}")
+
+
+if __name__ == "__main__":
+    main()
