@@ -8,6 +8,7 @@ reads, beside this file,
                     top-1 of its four training settings; and where they were read
     released.csv    top-1 of the released weights as others measured them, and who
     measured.csv    what `pit-keras benchmark --output=results/measured.csv` counted and measured
+    sweep_*.csv     what `train/sweep.py` wrote, see the README for the commands
 
 and writes models.csv, all of it side by side, and the tables between the README's markers. A cell
 is empty where nothing is known: nothing here was trained on ImageNet.
@@ -20,6 +21,7 @@ import re
 
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE
+from pit_keras.analysis.sweep_plots import mean_and_deviation, networks_of
 from pit_keras.models import list_models, variant_of
 from pit_keras.training.recipes import recipe
 
@@ -172,7 +174,43 @@ def speed_table(rows):
     return markdown_table(header, cells)
 
 
-TABLES = {"models": models_table, "recipes": recipes_table, "speed": speed_table}
+def sweeps_table(_):
+    """Both sweeps: a row for each network, means and deviations over its seeds."""
+    cells = []
+    for name in ("sweep_resnet.csv", "sweep_pit_vit.csv"):
+        with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for family in dict.fromkeys(row["family"] for row in rows):
+            of_family = [numbers_of(row) for row in rows if row["family"] == family]
+            cells += [[family, *sweep_cells(seeds)] for seeds in networks_of(of_family)]
+    header = [
+        "family", "width", "MACs (M)", "parameters (k)", "training loss", "training top-1",
+        "validation top-1",
+    ]  # fmt: skip
+    return markdown_table(header, cells)
+
+
+def numbers_of(row):
+    """A row of a sweep, with numbers where they are."""
+    texts = ("family", "model")
+    return {name: value if name in texts else float(value) for name, value in row.items()}
+
+
+def sweep_cells(seeds):
+    """A network's cells but the first, from its rows, one a seed."""
+    first = seeds[0]
+    size = f"{first['width']:.0f}", f"{first['macs'] / 1e6:.2f}", f"{first['parameters'] / 1e3:.0f}"
+    loss = "{:.3f} ± {:.3f}".format(*mean_and_deviation(seeds, "loss"))
+    shares = [mean_and_deviation(seeds, name) for name in ("top1", "val_top1")]
+    return [*size, loss, *(f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in shares)]
+
+
+TABLES = {
+    "models": models_table,
+    "recipes": recipes_table,
+    "sweeps": sweeps_table,
+    "speed": speed_table,
+}
 
 
 def with_tables(text, rows):

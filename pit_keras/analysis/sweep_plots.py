@@ -5,6 +5,7 @@ import math
 import statistics
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 DPI = 150
 PANELS = (  # what lies on the axes: x, y
@@ -46,6 +47,8 @@ def draw_sweep(rows, output):
         axis.grid(alpha=0.3)
         if x == "macs":
             axis.set_xscale("log")
+            axis.xaxis.set_major_formatter(EngFormatter())  # 4 M, not 4 x 10^6
+            axis.xaxis.set_minor_formatter(EngFormatter())
     axes[0].legend()
     figure.savefig(output, dpi=DPI)
 
