@@ -5,7 +5,7 @@ import pathlib
 import time
 
 from pit_keras.commands.arguments import add_command, image_size, positive
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
 
 def add(commands):
@@ -68,9 +68,7 @@ def run(options):
     """Measures models one after the other, printing and writing a row for each."""
     from pit_keras.analysis import benchmark
 
-    for path, option in ((options.output, "--output"), (options.markdown, "--markdown")):
-        if path is not None:
-            check_can_write(path, option)
+    check_outputs({"--output": options.output, "--markdown": options.markdown})
     tasks = [
         benchmark.task_of(
             name,

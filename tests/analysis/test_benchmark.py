@@ -82,6 +82,10 @@ def test_a_model_that_fails_is_a_row_with_the_reason(tmp_path, capsys):
         (["pit_s", "--image_size=8"], "8 x 8 pixels is smaller than one patch of 16 x 16"),
         (["--output=nowhere/cost.csv"], "--output=nowhere/cost.csv cannot be written: there is no"),
         (["--markdown=."], "--markdown=. is a folder; give the name of a file."),
+        (
+            ["--output=cost.csv", "--markdown=./cost.csv"],
+            "--output and --markdown name the same file, ./cost.csv.",
+        ),
         (["--output=README.md"], "README.md is not a table of `pit-keras benchmark`; give the"),
     ],
 )
