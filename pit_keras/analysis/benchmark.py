@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 
+import keras
+
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
@@ -62,11 +64,14 @@ def machine(precision="float32"):
     """Backend, device, threads and versions, as a process that measures finds them.
 
     Raises:
-        RuntimeError: If none can be started; the sentence says why.
+        ValueError: If none can be started; the sentence says why.
     """
     answers, problem = _in_fresh_process(Task(REFERENCE, (), (), (), 1, precision, 1))
     if problem:
-        raise RuntimeError(f"The backend cannot be used: {problem}")
+        raise ValueError(
+            f"Keras cannot use its backend, {keras.backend.backend()}, in a process that measures: "
+            f"{problem.rstrip('.')}."
+        )
     return answers[0]["machine"]
 
 

@@ -65,7 +65,11 @@ def _measures(text):
 
 
 def run(options):
-    """Measures models one after the other, printing and writing a row for each."""
+    """Measures models one after the other, printing and writing a row for each.
+
+    Raises:
+        ValueError: In the end, if something could not be measured; before, if the options are bad.
+    """
     from pit_keras.analysis import benchmark
 
     check_outputs({"--output": options.output, "--markdown": options.markdown})
@@ -81,6 +85,22 @@ def run(options):
         for name in _names(options.models)
     ]
     known = {} if options.output is None else benchmark.read_rows(options.output)
+    with sigterm_as_ctrl_c():  # ends the process that measures too
+        rows = _measured(benchmark, tasks, known, options)
+    if options.markdown is not None:
+        table = benchmark.markdown(rows, options.measure)
+        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
+        print(f"Written to {options.markdown}")
+    if options.output is not None:
+        print(f"Written to {options.output}")
+    failed = [row for task, row in zip(tasks, rows, strict=True) if benchmark.missing(task, row)]
+    if failed:
+        reasons = "; ".join(f"{row['model']} ({row['problem']})" for row in failed)
+        raise ValueError(f"Not all could be measured: {reasons}.")
+
+
+def _measured(benchmark, tasks, known, options):
+    """A row for each task, in order."""
     where = benchmark.machine(options.precision)
     print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
     rows = []
@@ -88,12 +108,7 @@ def run(options):
         row, said = _row(benchmark, task, where, known, options.output)
         rows.append(row)
         print(f"[{number}/{len(tasks)}] {task.model}  {said}", flush=True)
-    if options.markdown is not None:
-        table = benchmark.markdown(rows, options.measure)
-        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
-        print(f"Written to {options.markdown}")
-    if options.output is not None:
-        print(f"Written to {options.output}")
+    return rows
 
 
 def _row(benchmark, task, where, known, output):
