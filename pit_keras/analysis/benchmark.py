@@ -13,8 +13,6 @@ import signal
 import subprocess
 import sys
 
-import keras
-
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
@@ -69,8 +67,8 @@ def machine(precision="float32"):
     answers, problem = _in_fresh_process(Task(REFERENCE, (), (), (), 1, precision, 1))
     if problem:
         raise ValueError(
-            f"Keras cannot use its backend, {keras.backend.backend()}, in a process that measures: "
-            f"{problem.rstrip('.')}."
+            f"Keras cannot use its backend in a process that measures ({problem}); set "
+            "KERAS_BACKEND to tensorflow, jax or torch, which has to be installed."
         )
     return answers[0]["machine"]
 

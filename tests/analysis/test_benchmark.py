@@ -146,6 +146,17 @@ def test_a_backend_that_is_not_there_is_one_sentence(backend, reason):
     ]
 
 
+def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")  # too late for the process of the test
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "pit_ti"])
+    assert end.value.code == (
+        "error: Keras cannot use its backend in a process that measures (ValueError: Unable to "
+        "import backend : nonsense); set KERAS_BACKEND to tensorflow, jax or torch, which has to "
+        "be installed."
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
