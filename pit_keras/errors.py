@@ -78,24 +78,21 @@ def check_can_write(path, option=None):
         raise OSError(f"{named} cannot be written: {error.strerror}.") from error
 
 
-def check_outputs(outputs):
-    """Checks, before long work, that files can be written and that none takes another's place.
+def check_different_files(outputs):
+    """Checks, before long work, that no output would overwrite another of the same call.
 
     Args:
-        outputs: {option, such as "--output": path, or None if it is not asked for}.
+        outputs: What is to be written, by the option that names it; None where nothing is.
 
     Raises:
-        ValueError: If two options name the same file.
-        OSError: If a file cannot be written; see `check_can_write`.
+        ValueError: If two are the same file, however they are spelled; it names both options.
     """
-    option_of = {}
+    options = {}
     for option, path in outputs.items():
-        if path is None:
-            continue
-        check_can_write(path, option)
-        other = option_of.setdefault(pathlib.Path(path).resolve(), option)
-        if other != option:
-            raise ValueError(f"{other} and {option} name the same file, {path}.")
+        if path is not None:
+            other = options.setdefault(pathlib.Path(path).resolve(), option)
+            if other != option:
+                raise ValueError(f"{other} and {option} name the same file, {path}.")
 
 
 def _sentence(error):

@@ -220,7 +220,9 @@ def recipes_table(_):
 
 
 def speed_table(rows):
-    """Cost and speed of all models but the distilled ones, which hardly differ."""
+    """Cost and speed of the models that were timed, here or in the paper, but of the distilled
+    ones, which hardly differ.
+    """
     columns = (
         "here_throughput_ratio",
         "here_latency_ratio",
@@ -235,6 +237,8 @@ def speed_table(rows):
             continue
         ratios = [row[column] for column in columns[:3]]
         paper = row["paper_images_per_second"]
+        if not paper and not any(ratios):
+            continue
         if paper:
             paper = f"{int(paper) / int(reference['paper_images_per_second']):.2f}"
         cells.append(

@@ -4,11 +4,12 @@
         --dataset=folder:PATH --image_size=32 --patch_size=4 --epochs=10 --output_dir=runs/sweep
 
 Every network is a run folder in the output folder; beside them lie sweep.csv and sweep.png, written
-anew after each run. What is finished is kept: the same command carries a sweep on, and one with
-more costs or seeds adds to it. The flags of train/train.py that a sweep does not decide itself go
-to every run.
+anew after each run: the finished runs of those that the command asks for, after their last epoch.
+What is finished is kept: the same command carries a sweep on, and one with more costs or seeds adds
+to it. The flags of train/train.py that a sweep does not decide itself go to every run.
 """
 
+import functools
 import gc
 import os
 import pathlib
@@ -22,7 +23,7 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.errors import check_can_write, exit_with_one_sentence, sigterm_as_ctrl_c
 from pit_keras.training import command_line, sweep_flags
 
 FLAGS = flags.FLAGS
@@ -35,6 +36,7 @@ def main(arguments):
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         options = sweep_flags.options(FLAGS)
+        check_output_dir(pathlib.Path(FLAGS.output_dir))
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.data.sources import open_source
     from pit_keras.training.sweep import plan_sweep
@@ -55,7 +57,21 @@ def main(arguments):
             source,
             FLAGS.output_dir,
         )
-    train(planned, source, workers)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with sigterm_as_ctrl_c():
+        try:
+            train(planned, source, workers)
+        except KeyboardInterrupt:  # where a run has nothing to save
+            tell_how_to_carry_on("Interrupted.")
+            sys.exit(130)
+
+
+def check_output_dir(folder):
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; --output_dir must be a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("sweep.csv", "sweep.png"):
+        check_can_write(folder / name, "--output_dir")
 
 
 def train(planned, source, workers):
@@ -65,24 +81,25 @@ def train(planned, source, workers):
 
     failures = []
     for number, run in enumerate(planned, 1):
-        if not run.folder.finished:
-            what = f"{run.family} of width {run.width}, {run.macs / 1e6:.3g} M MACs, seed "
-            what += str(run.config.training.seed)
-            print(f"Run {number} of {len(planned)}: {what}.", flush=True)
+        if not run.is_done:
+            print(f"Run {number} of {len(planned)}: {run.described}.", flush=True)
             with exit_with_one_sentence(UnreadableImageError, OSError, ValueError):
                 try:
                     train_one(run, source, workers)
                 except FloatingPointError as error:
                     failures.append(f"{run.folder.path}: {error}")
                 except TrainingInterrupted as interrupted:
-                    print(f"{interrupted} To carry the sweep on:")
-                    print(f"    {shlex.join(['python', *sys.argv])}")
+                    tell_how_to_carry_on(interrupted)
                     return
         with exit_with_one_sentence():
             summarise(planned)
     print(f"sweep.csv and sweep.png are in {FLAGS.output_dir}.")
     if failures:
         sys.exit("error: these runs came to no end. " + " ".join(failures))
+
+
+def tell_how_to_carry_on(why):
+    print(f"{why} To carry the sweep on:\n    {shlex.join(['python', *sys.argv])}", flush=True)
 
 
 def train_one(run, source, workers):
@@ -109,4 +126,7 @@ def summarise(planned):
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse_or_exit)
+    own, withheld = sweep_flags.FLAG_NAMES, sweep_flags.WITHHELD_FLAGS
+    app.run(
+        main, flags_parser=functools.partial(command_line.parse_or_exit, own=own, withheld=withheld)
+    )

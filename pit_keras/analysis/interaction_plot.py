@@ -41,6 +41,7 @@ def draw_interaction(rows, output):
                 color=f"C{number}",
                 linestyle="--" if is_approximation else "-",
                 marker=".",
+                clip_on=False,
             )
         axis.set(xlabel="block", ylabel="spatial interaction (%)", ylim=(0, None))
         axis.set_title(f"attention above {threshold:.4g}")
@@ -52,10 +53,16 @@ def draw_interaction(rows, output):
 
 
 def _add_legend(figure, rows, names):
-    kinds = {row["model"]: row["kind"] for row in rows}
+    notes = {row["model"]: _note(row) for row in rows}
     # A legend leaves out a name that begins with an underscore, unless it is set afterwards.
     numbers = [str(number) for number in range(len(names))]
     legend = figure.legend(figure.axes[0].lines, numbers, loc="outside lower center")
     for text, name in zip(legend.get_texts(), names, strict=True):
-        label = f"{name} ({kinds[name]})" if kinds[name] == APPROXIMATION else name
-        text.set(text=label, parse_math=False, fontsize=9)
+        text.set(text=f"{name}{notes[name]}", parse_math=False, fontsize=9)
+
+
+def _note(row):
+    """What has to be known of a curve, so that nobody takes it for something else."""
+    if row["kind"] == APPROXIMATION:
+        return f" ({APPROXIMATION})"
+    return " (random weights)" if row["weights"] == "none" else ""

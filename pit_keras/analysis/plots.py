@@ -165,7 +165,7 @@ def draw_calibration(calibration, output):
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     reliability, histogram = figure.subplots(1, 2)
     reliability.plot([0, 1], [0, 1], color="grey", linestyle=":")
-    reliability.plot(calibration.confidence, calibration.accuracy, marker="o")
+    reliability.plot(calibration.confidence, calibration.accuracy, marker="o", clip_on=False)
     reliability.set(xlim=(0, 1), ylim=(0, 1))
     _label_axis(reliability, "accuracy", over="probability")
     histogram.bar(left, calibration.images, width=1 / bins, align="edge", edgecolor="white")

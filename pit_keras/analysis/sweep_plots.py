@@ -47,10 +47,28 @@ def draw_sweep(rows, output):
         axis.grid(alpha=0.3)
         if x == "macs":
             axis.set_xscale("log")
+            axis.set_xticks([], minor=True)
+            axis.set_xticks(sorted({float(row["macs_target"]) for row in rows}))
             axis.xaxis.set_major_formatter(EngFormatter())  # 4 M, not 4 x 10^6
-            axis.xaxis.set_minor_formatter(EngFormatter())
     axes[0].legend()
+    figure.suptitle(_caption(rows), fontsize=10)
     figure.savefig(output, dpi=DPI)
+
+
+def _caption(rows):
+    seeds = sorted({len(network) for network in _all_networks(rows)})
+    counts = " or ".join(map(str, seeds))
+    epochs = ", ".join(sorted({f"{row['epochs']:.0f}" for row in rows}))
+    return f"after epoch {epochs}: mean over {counts} seeds, bars of one standard deviation"
+
+
+def _all_networks(rows):
+    families = dict.fromkeys(row["family"] for row in rows)
+    return [
+        network
+        for family in families
+        for network in networks_of([row for row in rows if row["family"] == family])
+    ]
 
 
 def networks_of(rows):

@@ -5,7 +5,7 @@ import pathlib
 import time
 
 from pit_keras.commands.arguments import add_command, image_size, positive
-from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
+from pit_keras.errors import check_can_write, check_different_files, sigterm_as_ctrl_c
 
 
 def add(commands):
@@ -72,7 +72,11 @@ def run(options):
     """
     from pit_keras.analysis import benchmark
 
-    check_outputs({"--output": options.output, "--markdown": options.markdown})
+    outputs = {"--output": options.output, "--markdown": options.markdown}
+    for option, path in outputs.items():
+        if path is not None:
+            check_can_write(path, option)
+    check_different_files(outputs)
     tasks = [
         benchmark.task_of(
             name,

@@ -79,13 +79,18 @@ def parse_training_flags(argv, values=flags.FLAGS):
     return rest
 
 
-def parse_or_exit(argv):
+def parse_or_exit(argv, own=(), withheld=()):
     """`parse_training_flags` for `absl.app.run`: a mistake ends the program with one sentence, and
     a request for help with the list of flags.
+
+    Args:
+        argv: The command line, the program's name first.
+        own: Names of flags that this program has beside those of `train/train.py`.
+        withheld: Names of flags of `train/train.py` that it has no use for.
     """
     if set(argv[1:]) & set(_HELP):
-        own = flags.FLAGS.get_flags_for_module(sys.argv[0])
-        print(help_text(sys.modules["__main__"].__doc__ or "", own))
+        own_flags = [flags.FLAGS[name] for name in own]
+        print(help_text(sys.modules["__main__"].__doc__ or "", own_flags, withheld))
         sys.exit(0)
     try:
         return parse_training_flags(argv)
@@ -93,18 +98,20 @@ def parse_or_exit(argv):
         sys.exit(f"error: {error}")
 
 
-def help_text(description, own_flags=()):
+def help_text(description, own_flags=(), withheld=()):
     """What `--help` prints: a program's description, its flags, and the paths of all overrides.
 
     Args:
         description: The program's docstring.
         own_flags: Flags that this program has beside those of `train/train.py`.
+        withheld: Names of those that it has no use for.
     """
     values = flags.FlagValues()
     _define_flags(["train.py"], values)
     lines = [description.strip(), "", "Flags:"]
     lines += [_flag_help(flag.name, flag) for flag in own_flags]
-    lines += [_flag_help(name, values[name]) for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES)]
+    names = [name for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES) if name not in withheld]
+    lines += [_flag_help(name, values[name]) for name in names]
     lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
     defaults = Config()
     lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]

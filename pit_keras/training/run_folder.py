@@ -68,6 +68,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
+            if self.finished:
+                raise ValueError(
+                    f"{self.path} holds a finished run, of which it cannot be told whether it is "
+                    "this one: its config.json is lost. Choose another --output_dir."
+                )
             if self.begun:  # its checkpoints know the configuration, and it is written anew
                 return
             if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:

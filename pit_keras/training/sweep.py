@@ -12,6 +12,8 @@ import math
 import pathlib
 from collections.abc import Callable
 
+import keras
+
 from pit_keras.analysis.cost import count_macs, count_parameters
 from pit_keras.training.assembly import model_of
 from pit_keras.training.config import Config, validate
@@ -19,6 +21,7 @@ from pit_keras.training.run_folder import RunFolder, write_atomically
 
 PATCH_SIZES = (16, 8, 4)
 FIRST_WIDTH = 8  # any: of two widths the costs of all others follow
+FAR_FROM_TARGET = 0.1  # of the target; narrow networks have few widths to choose from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +71,21 @@ class PlannedRun:
     config: Config
     folder: RunFolder
 
+    @property
+    def is_done(self):
+        """Whether its results are there, and the model that they are of."""
+        return self.folder.finished and self.folder.model.exists()
+
+    @property
+    def described(self):
+        """What it trains, in words; of a cost that is far from the target, what was asked for."""
+        far = abs(self.macs - self.target) > FAR_FROM_TARGET * self.target
+        asked = f" (the nearest to {self.target / 1e6:.3g} M)" if far else ""
+        seed = self.config.training.seed
+        return (
+            f"{self.family} of width {self.width}, {self.macs / 1e6:.3g} M MACs{asked}, seed {seed}"
+        )
+
 
 def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_dir):
     """The runs of a sweep, cheapest first, so that what is interrupted shows all families.
@@ -100,8 +118,7 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
                     f"Two of the costs that are asked for need the same {name}, of width {width}; "
                     f"give numbers farther apart than {target:g} and the next smaller one."
                 )
-            model = model_of(_of_width(shared, name, width), source)
-            cost = count_macs(model), count_parameters(model)
+            cost = _cost(_of_width(shared, name, width), source)
             for seed in range(seeds):
                 config = _of_width(shared, name, width, seed)
                 folder = RunFolder(pathlib.Path(output_dir) / f"{name}_{width}_seed{seed}")
@@ -122,9 +139,7 @@ def width_for(name, target, config, source):
         ValueError: If even the narrowest network, of width 1, has more than twice as many.
     """
     widths = (FIRST_WIDTH, 2 * FIRST_WIDTH)
-    first, second = (
-        count_macs(model_of(_of_width(config, name, width), source)) / width for width in widths
-    )
+    first, second = (_cost(_of_width(config, name, width), source)[0] / width for width in widths)
     square = (second - first) / FIRST_WIDTH
     linear = first - square * FIRST_WIDTH
 
@@ -139,6 +154,13 @@ def width_for(name, target, config, source):
     exact = (math.sqrt(linear**2 + 4 * square * target) - linear) / (2 * square)
     below = max(1, math.floor(exact))
     return min((below, below + 1), key=lambda width: abs(macs(width) - target))
+
+
+def _cost(config, source):
+    """Multiply-accumulates and parameters of a configuration's network."""
+    with keras.StatelessScope():  # so that no weights are drawn
+        model = model_of(config, source)
+    return count_macs(model), count_parameters(model)
 
 
 def _of_width(config, name, width, seed=0):
@@ -156,13 +178,14 @@ def sweep_rows(planned):
 
     Returns:
         A list of dicts with the columns of the CSV.
+
+    Raises:
+        ValueError: If a run's history is lost or damaged; it says what to do.
     """
-    return [_row(run) for run in planned if run.folder.finished]
+    return [_row(run) for run in planned if run.is_done]
 
 
 def _row(run):
-    with run.folder.history.open(newline="") as file:
-        last = list(csv.DictReader(file))[-1]
     return {
         "family": run.family,
         "model": run.config.model.name,
@@ -172,8 +195,20 @@ def _row(run):
         "parameters": run.parameters,
         "seed": run.config.training.seed,
         "epochs": run.config.training.epochs,
-        **{name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")},
+        **_last_epoch(run.folder),
     }
+
+
+def _last_epoch(folder):
+    try:
+        with folder.history.open(newline="") as file:
+            last = list(csv.DictReader(file))[-1]
+        return {name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")}
+    except (OSError, csv.Error, IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder.history} is lost or damaged; delete the folder {folder.path}, and the same "
+            "command trains this network again."
+        ) from error
 
 
 def write_sweep(rows, path):

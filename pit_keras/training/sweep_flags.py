@@ -1,7 +1,6 @@
 """Flags of `train/sweep.py` beside those of `train/train.py`."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from absl import flags
@@ -12,6 +11,8 @@ from pit_keras.training.command_line import config_from_flags
 FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")
 PATCH_SIZES = ("16", "8", "4")
 RECIPES = ("vanilla", "cutmix", "deit")  # the others need weights or a teacher of each network
+FLAG_NAMES = ("families", "macs", "seeds", "patch_size")
+MOST_MACS = 1e12  # a hundred times PiT-B
 # What a sweep decides itself, or what has no meaning for many runs.
 WITHHELD_FLAGS = ("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview")
 WITHHELD_FIELDS = (
@@ -94,9 +95,9 @@ def _macs(texts):
         numbers = [float(text) for text in texts or []]
     except ValueError:
         numbers = []
-    if not numbers or not all(0 < number < math.inf for number in numbers):
+    if not numbers or not all(0 < number <= MOST_MACS for number in numbers):
         raise ValueError(
-            "--macs must be positive numbers separated by commas, such as 2e6,4e6,8e6; got "
-            f"{','.join(texts or [])!r}."
+            f"--macs must be positive numbers of at most {MOST_MACS:g}, separated by commas, such "
+            f"as 2e6,4e6,8e6; got {','.join(texts or [])!r}."
         )
     return tuple(numbers)

@@ -6,10 +6,11 @@ from PIL import Image
 from pit_keras.analysis.interaction_plot import draw_interaction
 
 
-def rows(name, shares, kind="measured", thresholds=(0.01, 0.1)):
+def rows(name, shares, kind="measured", thresholds=(0.01, 0.1), weights="imagenet"):
     """Of each block a row for each threshold."""
+    network = {"model": name, "kind": kind, "weights": weights}
     return [
-        {"model": name, "kind": kind, "block": block, "threshold": threshold, "share": share}
+        {**network, "block": block, "threshold": threshold, "share": share}
         for block, of_block in enumerate(shares, 1)
         for threshold, share in zip(thresholds, of_block, strict=True)
     ]
@@ -64,3 +65,11 @@ def test_nothing_to_draw_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="There is nothing to draw"):
         draw_interaction([], tmp_path / "x.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_random_weights_are_told(tmp_path):
+    shares = [(0.4, 0.2), (0.6, 0.1)]
+    trained = drawn(rows("pit_s", shares), tmp_path / "trained.png")
+    random = drawn(rows("pit_s", shares, weights="none"), tmp_path / "random.png")
+    assert trained.shape == random.shape
+    assert (trained != random).any()

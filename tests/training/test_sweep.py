@@ -108,6 +108,55 @@ def test_a_folder_of_other_settings_is_refused(digits, tmp_path):
         plan(digits, tmp_path, ("pit",))
 
 
+def finished(run, source):
+    run.folder.create(run.config, source.class_names)
+    run.folder.history.write_text("epoch,loss,top1,val_loss,val_top1\n0,9,0,9,0\n1,2,0.5,3,0.25\n")
+    run.folder.model.touch()
+    run.folder.results.write_text("{}")
+    return run
+
+
+def test_a_row_is_the_last_epoch_of_a_finished_run(digits, tmp_path):
+    first, _ = planned = plan(digits, tmp_path, ("pit",), seeds=2)
+    finished(first, digits)
+    (row,) = sweep.sweep_rows(planned)
+    assert (row["loss"], row["top1"], row["val_loss"], row["val_top1"]) == (2.0, 0.5, 3.0, 0.25)
+    assert (row["width"], row["macs"], row["seed"]) == (first.width, first.macs, 0)
+
+
+def test_a_run_without_its_model_is_not_done(digits, tmp_path):
+    (run,) = plan(digits, tmp_path, ("pit",))
+    assert finished(run, digits).is_done
+    run.folder.model.unlink()
+    assert not run.is_done
+    assert sweep.sweep_rows([run]) == []
+
+
+@pytest.mark.parametrize("text", [None, "", "epoch,lo", "epoch,loss\n0,a\n"])
+def test_a_lost_or_damaged_history_is_told_with_the_remedy(digits, tmp_path, text):
+    (run,) = plan(digits, tmp_path, ("pit",))
+    finished(run, digits).folder.history.unlink()
+    if text is not None:
+        run.folder.history.write_text(text)
+    with pytest.raises(ValueError, match=r"history.csv is lost or damaged; delete the folder"):
+        sweep.sweep_rows([run])
+
+
+def test_a_finished_run_of_an_unknown_configuration_is_refused(digits, tmp_path):
+    (run,) = plan(digits, tmp_path, ("pit",))
+    finished(run, digits).folder.config.unlink()
+    with pytest.raises(ValueError, match=r"holds a finished run, .* its config.json is lost"):
+        plan(digits, tmp_path, ("pit",))
+
+
+def test_a_cost_far_from_what_was_asked_for_is_told(digits, tmp_path):
+    (run,) = plan(digits, tmp_path, ("vit",), targets=(3e4,))
+    assert abs(run.macs - 3e4) > 3e3
+    assert "(the nearest to 0.03 M)" in run.described
+    exact = dataclasses.replace(run, target=run.macs)
+    assert "nearest" not in exact.described
+
+
 # The command
 
 
@@ -175,6 +224,7 @@ def test_a_sweep_is_carried_on_and_its_finished_runs_are_kept(tmp_path):
         (["--families=pit,pit"], "--families must be some of .* each once"),
         (["--macs=2e6,many"], "--macs must be positive numbers .*; got '2e6,many'"),
         (["--macs=-1"], "--macs must be positive numbers"),
+        (["--macs=1e15"], "--macs must be positive numbers of at most 1e"),
         (["--model=pit_s"], "--model has no meaning for a sweep"),
         (["--seed=3"], "--seed has no meaning for a sweep"),
         (["--config.model.head_dim=8"], "--config.model.head_dim is decided by the sweep"),
@@ -192,8 +242,18 @@ def test_bad_flags_are_one_sentence(more, message):
         sweep_flags.options(values).config_of("pit_ti")
 
 
+@pytest.mark.parametrize("name", ["a_file", "folder/sweep.csv"])
+def test_an_output_that_cannot_be_written_is_told_first(tmp_path, name):
+    output = tmp_path / name.split("/")[0]
+    output.touch() if output.name == "a_file" else (tmp_path / name).mkdir(parents=True)
+    ended = forked.run_script(SCRIPT, *arguments(tmp_path / "none", output))
+    assert ended.returncode == 1
+    assert "must be a folder" in ended.stderr or "sweep.csv is a folder" in ended.stderr
+
+
 def test_help_lists_the_flags_of_both():
-    shown = forked.run_script(SCRIPT, "--help").stdout
-    assert "--families" in shown
-    assert "--config.optimizer" in shown or "optimizer.learning_rate" in shown
-    assert "carries a sweep on" in shown
+    lines = forked.run_script(SCRIPT, "--help").stdout.splitlines()
+    listed = {line.split()[0] for line in lines if line.startswith("  --")}
+    assert {"--families", "--macs", "--seeds", "--patch_size", "--recipe", "--epochs"} <= listed
+    assert not {"--model", "--seed", "--weights", "--preview"} & listed
+    assert any("optimizer.learning_rate" in line for line in lines)
