@@ -52,30 +52,47 @@ def sigterm_as_ctrl_c():
         signal.signal(signal.SIGTERM, before)
 
 
-def check_can_write(path, option):
+def check_can_write(path, option=None):
     """Checks, before long work, that a file can be written; leaves no trace.
 
     Args:
         path: The file, which may exist.
-        option: What the user knows it by, such as "--output".
+        option: What the user knows it by, such as "--output"; None for a file of a fixed name.
 
     Raises:
         OSError: If it cannot be written; the sentence says why.
     """
     path = pathlib.Path(path)
+    named = f"{path}" if option is None else f"{option}={path}"
     if path.is_dir():
-        raise IsADirectoryError(f"{option}={path} is a folder; give the name of a file.")
+        wanted = "a file is to take its place" if option is None else "give the name of a file"
+        raise IsADirectoryError(f"{named} is a folder; {wanted}.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{option}={path} cannot be written: there is no folder {path.parent}."
-        )
+        raise FileNotFoundError(f"{named} cannot be written: there is no folder {path.parent}.")
     try:
         if path.exists():
             path.open("ab").close()
         else:
             tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
-        raise OSError(f"{option}={path} cannot be written: {error.strerror}.") from error
+        raise OSError(f"{named} cannot be written: {error.strerror}.") from error
+
+
+def check_different_files(outputs):
+    """Checks, before long work, that no output would overwrite another of the same call.
+
+    Args:
+        outputs: What is to be written, by the option that names it; None where nothing is.
+
+    Raises:
+        ValueError: If two are the same file, however they are spelled; it names both options.
+    """
+    options = {}
+    for option, path in outputs.items():
+        if path is not None:
+            other = options.setdefault(pathlib.Path(path).resolve(), option)
+            if other != option:
+                raise ValueError(f"{other} and {option} name the same file, {path}.")
 
 
 def _sentence(error):

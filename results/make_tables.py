@@ -14,14 +14,17 @@ and writes models.csv, all of it side by side, and the tables between the README
 is empty where nothing is known: nothing here was trained on ImageNet.
 """
 
+import argparse
 import csv
 import io
 import pathlib
 import re
 
+from pit_keras.analysis import benchmark
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE
 from pit_keras.analysis.sweep_plots import mean_and_deviation, networks_of
+from pit_keras.errors import exit_with_one_sentence
 from pit_keras.models import list_models, variant_of
 from pit_keras.training.recipes import recipe
 
@@ -46,11 +49,89 @@ COLUMNS = (
     "here_top1", "here_image_size", *(f"here_{column}" for column in MEASURED), "here_conditions",
 )  # fmt: skip
 
+# What the tables are to hold: a pattern for the cells of each column.
+TEXT, NUMBER, COUNT = r".+", r"\d+(\.\d+)?", r"\d+"
+FIGURES = dict.fromkeys(("flops_g", "parameters_m", "images_per_second", *ADDED), NUMBER)
+SHARES = dict.fromkeys(("loss", "top1", "val_loss", "val_top1"), NUMBER)
+SWEEP_COLUMNS = ("family", "model", "width", "macs_target", "macs", "parameters", "seed", "epochs")
+CELLS = {
+    "paper.csv": {"model": TEXT, **FIGURES, "images_per_second": COUNT, "source": TEXT},
+    "released.csv": {
+        "model": TEXT, "top1": NUMBER, "image_size": r"\d*", "crop": ".*", "source": TEXT,
+    },
+    "measured.csv": {
+        **dict.fromkeys(benchmark.SETTINGS, TEXT),
+        **dict.fromkeys(MEASURED, rf"({NUMBER})?"),
+        "image_size": r"\d+x\d+", "parameters": COUNT, "macs": COUNT, "problem": ".*",
+    },
+    "sweep_resnet.csv": {
+        **dict.fromkeys(SWEEP_COLUMNS, COUNT), **SHARES,
+        "family": TEXT, "model": TEXT, "macs_target": r"[\d.]+(e\+\d+)?",
+    },
+}  # fmt: skip
+CELLS["sweep_pit_vit.csv"] = CELLS["sweep_resnet.csv"]
+# Models that a table has to have; the README's tables ask for them.
+NEEDED = {
+    "paper.csv": [f"pit_{size}" for size in SIZES],
+    "released.csv": [],
+    "measured.csv": list_models(),
+}
+
+
+def text_of(path):
+    """The text of a file.
+
+    Raises:
+        ValueError: If it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8: {error}.") from error
+
+
+def rows_of(name):
+    """The rows of a table beside this file.
+
+    Raises:
+        ValueError: If it is not as `CELLS` has it; the sentence names the row.
+    """
+    path, cells = RESULTS / name, CELLS[name]
+    reader = csv.DictReader(io.StringIO(text_of(path)), strict=True)
+    try:
+        columns, found = reader.fieldnames or [], [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path} is no table after line {reader.line_num}: {error}.") from error
+    if columns != list(cells):
+        raise ValueError(f"{path} needs the columns {','.join(cells)}; it has {','.join(columns)}.")
+    for line, row in found:
+        where = f"{path}, line {line} ({row['model']})"
+        if None in row or None in row.values():
+            raise ValueError(f"{where} needs {len(cells)} cells, one for each column.")
+        for column, pattern in cells.items():
+            if not re.fullmatch(pattern, row[column], re.ASCII):
+                raise ValueError(f"{where} cannot have {row[column]!r} as its {column}.")
+    return [row for _, row in found]
+
 
 def read(name):
-    """A table beside this file, {model: row}."""
-    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
-        return {row["model"]: row for row in csv.DictReader(file)}
+    """A table beside this file that has a row for each of some models, {model: row}.
+
+    Raises:
+        ValueError: If it is something else, has two rows of a model or one of an unknown model, or
+            lacks one that is needed.
+    """
+    table = {}
+    for row in rows_of(name):
+        model = row["model"]
+        if model not in list_models():
+            raise ValueError(f"{RESULTS / name} has a row of {model!r}, which is no model.")
+        if table.setdefault(model, row) is not row:
+            raise ValueError(f"{RESULTS / name} has two rows of {model}; leave one.")
+    for model in NEEDED[name]:
+        if model not in table:
+            raise ValueError(f"{RESULTS / name} lacks a row of {model}.")
+    return table
 
 
 def ordered_models():
@@ -182,8 +263,7 @@ def sweeps_table(_):
     """Both sweeps: a row for each network, means and deviations over its seeds."""
     cells = []
     for name in ("sweep_resnet.csv", "sweep_pit_vit.csv"):
-        with (RESULTS / name).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = rows_of(name)
         for family in dict.fromkeys(row["family"] for row in rows):
             of_family = [numbers_of(row) for row in rows if row["family"] == family]
             cells += [[family, *sweep_cells(seeds)] for seeds in networks_of(of_family)]
@@ -243,11 +323,18 @@ def models_csv(rows):
     return text.getvalue()
 
 
-def main():
-    rows = joined()
-    text = with_tables(README.read_text(encoding="utf-8"), rows)
-    (RESULTS / "models.csv").write_text(models_csv(rows), encoding="utf-8")
-    README.write_text(text, encoding="utf-8")
+def main(arguments=None):
+    """Writes the tables; `arguments` are those of the process by default, and there are none."""
+    summary, _, more = __doc__.partition("\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.parse_args(arguments)
+    with exit_with_one_sentence():
+        rows = joined()
+        text = with_tables(text_of(README), rows)
+        (RESULTS / "models.csv").write_text(models_csv(rows), encoding="utf-8")
+        README.write_text(text, encoding="utf-8")
     print(f"Written to {README} and {RESULTS / 'models.csv'}")
 
 

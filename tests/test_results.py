@@ -2,6 +2,7 @@
 
 import importlib.util
 import pathlib
+import shutil
 
 import keras
 import pytest
@@ -14,13 +15,27 @@ ROOT = pathlib.Path(__file__).parents[1]
 MEASURED = {row["model"]: row for row in read_rows(ROOT / "results/measured.csv").values()}
 
 
-@pytest.fixture(scope="module")
-def tables():
-    """The script `results/make_tables.py`."""
-    spec = importlib.util.spec_from_file_location("make_tables", ROOT / "results/make_tables.py")
+def script(root):
+    """The script `results/make_tables.py` of a copy of the repository."""
+    spec = importlib.util.spec_from_file_location("make_tables", root / "results/make_tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return script(ROOT)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A copy of all that the script reads, whose joined table is not made yet."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    shutil.copytree(
+        ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.png", "models.csv")
+    )
+    return tmp_path
 
 
 @pytest.mark.parametrize("name", pit_keras.list_models())
@@ -68,8 +83,111 @@ def test_a_distilled_model_is_put_beside_the_papers_distilled_training(tables):
     assert rows["resnet50_no_pooling"]["paper_top1"] == ""
 
 
+def test_the_script_writes_what_is_committed(copy, capsys):
+    (copy / "README.md").write_text(
+        (ROOT / "README.md").read_text().replace("| `pit_s` |", "| `old` |")
+    )
+    script(copy).main([])
+    for name in ("README.md", "results/models.csv"):
+        assert (copy / name).read_bytes() == (ROOT / name).read_bytes()
+
+
+def lines_changed(change):
+    """A change of a file's lines as one of its text."""
+    return lambda text: "".join(change(text.splitlines(keepends=True)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        (
+            "measured.csv",
+            lambda text: text + "pit_s,64x64,1,mixed_float16,1,jax,a,2,b,22,33,,,,,,,,,\n",
+            "measured.csv has two rows of pit_s; leave one.",
+        ),
+        (
+            "released.csv",
+            lambda text: text.replace("vit_s,", "vit_small,"),
+            "released.csv has a row of 'vit_small', which is no model.",
+        ),
+        (
+            "measured.csv",
+            lambda text: text.rstrip()[:-8],
+            "needs 20 cells, one for each column.",
+        ),
+        (
+            "measured.csv",
+            lambda text: text[: text.index("vit_ti,")],
+            "measured.csv lacks a row of vit_ti.",
+        ),
+        (
+            "measured.csv",
+            lines_changed(
+                lambda lines: [*lines[:4], lines[4].replace(",16,", ",16,,"), *lines[5:]]
+            ),
+            "measured.csv, line 5 (efficientnet_b3) needs 20 cells",
+        ),
+        (
+            "measured.csv",
+            lines_changed(
+                lambda lines: [lines[0], lines[1].replace(",5288548,", ",,"), *lines[2:]]
+            ),
+            "measured.csv, line 2 (efficientnet_b0) cannot have '' as its parameters.",
+        ),
+        (
+            "measured.csv",
+            lambda text: text.replace(",macs,", ",flops,"),
+            "measured.csv needs the columns model,image_size,",
+        ),
+        ("measured.csv", lambda _: "", "needs the columns model,image_size,"),
+        ("paper.csv", lambda text: text.replace("73.3", "nan"), "'nan' as its vanilla."),
+        ("paper.csv", lambda text: text.replace("table 2,", "täble"), "paper.csv is not text in"),
+        (
+            "paper.csv",
+            lines_changed(lambda lines: [line for line in lines if line[:6] != "pit_ti"]),
+            "paper.csv lacks a row of pit_ti.",
+        ),
+        ("paper.csv", lambda text: text.rstrip()[:-1], "paper.csv is no table after line 7: unex"),
+        ("released.csv", None, "released.csv: No such file or directory."),
+        ("sweep_resnet.csv", lambda text: text.replace(",2e+06,", ",,"), "as its macs_target."),
+        ("../README.md", lambda text: text.replace("<!-- table: speed -->", ""), "has it 0 times"),
+        ("../README.md", None, "README.md: No such file or directory."),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_one_sentence(name, change, message, copy):
+    path = copy / "results" / name
+    text = path.read_text()
+    path.unlink()
+    if change is not None:
+        assert change(text) != text
+        path.write_bytes(change(text).encode("latin-1" if "ä" in change(text) else "utf-8"))
+    before = {file: file.read_bytes() for file in copy.rglob("*.*") if file.is_file()}
+
+    with pytest.raises(SystemExit) as end:
+        script(copy).main([])
+
+    assert str(end.value).startswith("error: ")
+    assert message in str(end.value)
+    assert len(str(end.value).splitlines()) == 1
+    assert {file: file.read_bytes() for file in before} == before
+    assert not (copy / "results/models.csv").exists()
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("pit_s", 2), ("--check", 2)])
+def test_arguments_change_nothing(argument, status, copy, capsys):
+    (copy / "README.md").write_text("Not to be written to.\n")
+    with pytest.raises(SystemExit) as end:
+        script(copy).main([argument])
+    assert end.value.code == status
+    assert (copy / "README.md").read_text() == "Not to be written to.\n"
+    told = capsys.readouterr()
+    assert "what `pit-keras benchmark --output=results/measured.csv` counted" in told.out or status
+    assert f"unrecognized arguments: {argument}" in told.err or not status
+
+
 def test_a_readme_without_a_tables_place_is_an_error(tables):
-    text = "<!-- table: models -->\n<!-- end -->\n<!-- table: recipes -->\n<!-- end -->\n"
+    written = ("models", "recipes", "sweeps")
+    text = "".join(f"<!-- table: {name} -->\n<!-- end -->\n" for name in written)
     with pytest.raises(
         ValueError, match=r"needs <!-- table: speed --> .* once, and has it 0 times"
     ):

@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 
 from pit_keras.analysis import command_line
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.errors import check_can_write, exit_with_one_sentence
 from pit_keras.training.command_line import image_size_of
 
 FLAGS = flags.FLAGS
@@ -52,6 +52,9 @@ def interaction():
         definition, networks, source = prepare()
         output_dir = pathlib.Path(FLAGS.output_dir)
         output_dir.mkdir(parents=True, exist_ok=True)
+        table, picture = output_dir / "interaction.csv", output_dir / "interaction.png"
+        for path in (table, picture):
+            check_can_write(path)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.analysis.interaction import interaction_of_source, write_interaction
     from pit_keras.analysis.interaction_plot import draw_interaction
@@ -70,16 +73,16 @@ def interaction():
                 definition=definition,
                 progress=sys.stdout.isatty(),
             )
-        write_interaction(rows, output_dir / "interaction.csv")
-        draw_interaction(rows, output_dir / "interaction.png")
-    print(f"Written to {output_dir}: interaction.csv, interaction.png")
+        write_interaction(rows, table)
+        draw_interaction(rows, picture)
+    print(f"Written to {output_dir}: {table.name}, {picture.name}")
 
 
 def prepare():
     """What to measure, of which networks and on which data; all that can be wrong is seen here."""
     import keras
 
-    from pit_keras.analysis.interaction import Definition, check_measurable
+    from pit_keras.analysis.interaction import Definition, check_measurable, check_tokens_used
     from pit_keras.analysis.networks import open_networks
     from pit_keras.data.sources import open_source
 
@@ -89,6 +92,7 @@ def prepare():
     size = None if FLAGS.image_size is None else image_size_of(FLAGS.image_size)
     keras.utils.set_random_seed(0)  # for --weights=none
     networks = open_networks(FLAGS.model, FLAGS.weights, size)
+    check_tokens_used(networks, definition)
     for network in networks:
         check_measurable(network, source, FLAGS.split)
     return definition, networks, source

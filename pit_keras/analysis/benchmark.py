@@ -62,11 +62,14 @@ def machine(precision="float32"):
     """Backend, device, threads and versions, as a process that measures finds them.
 
     Raises:
-        RuntimeError: If none can be started; the sentence says why.
+        ValueError: If none can be started; the sentence says why.
     """
     answers, problem = _in_fresh_process(Task(REFERENCE, (), (), (), 1, precision, 1))
     if problem:
-        raise RuntimeError(f"The backend cannot be used: {problem}")
+        raise ValueError(
+            f"Keras cannot use its backend in a process that measures ({problem}); set "
+            "KERAS_BACKEND to tensorflow, jax or torch, which has to be installed."
+        )
     return answers[0]["machine"]
 
 

@@ -148,7 +148,7 @@ def interaction_model(model, definition=Definition()):
     return keras.Model(rewired.input, outputs, name=f"{model.name}_interaction")
 
 
-def convolution_interaction(model):
+def convolution_interaction(model, name=None):
     """The paper's approximation for ResNet50: what a convolution reads over its map's size.
 
     A k x k convolution reads k x k positions of its input map, or as many as there are along a side
@@ -157,6 +157,7 @@ def convolution_interaction(model):
 
     Args:
         model: A ResNet or RegNetY of `create_model`, of fixed input size.
+        name: What errors call it; by default the model's own name.
 
     Returns:
         By name of the convolution, for those within blocks that are larger than 1 x 1, in order of
@@ -165,19 +166,20 @@ def convolution_interaction(model):
     Raises:
         ValueError: If the model has no such convolutions, or no fixed input size.
     """
+    name = name or model.name
     found = {}
     for layer in model.layers:
         if not isinstance(layer, layers.Conv2D) or "_block" not in layer.name:
             continue
         grid = layer.input.shape[1:3]
         if None in grid:
-            raise ValueError(f"{model.name} has no fixed input size: {model.input_shape}.")
+            raise ValueError(f"{name} has no fixed input size: {model.input_shape}.")
         if max(layer.kernel_size) > 1:
             reach = [min(pair) for pair in zip(layer.kernel_size, grid, strict=True)]
             found[layer.name] = np.prod(reach) / np.prod(grid), grid
     if not found:
         raise ValueError(
-            f"{model.name} has neither attention nor blocks of convolutions named as in "
+            f"{name} has neither attention nor blocks of convolutions named as in "
             "create_model's ResNet, so its spatial interaction is not known."
         )
     return found
@@ -227,9 +229,26 @@ def check_measurable(network, source, split):
             of the approximation.
     """
     if not has_transformer_blocks(network.model):
-        convolution_interaction(network.model)
+        convolution_interaction(network.model, network.name)
     elif not source.sizes[split]:
         raise ValueError(f"{source.name} has no images in its split {split!r}.")
+
+
+def check_tokens_used(networks, definition):
+    """Checks that a definition's choice of tokens means something to one of the networks.
+
+    Raises:
+        ValueError: If class tokens are to ask or to be counted, and no network has attention.
+    """
+    if any(has_transformer_blocks(network.model) for network in networks):
+        return
+    for option in ("queries", "keys"):
+        chosen = getattr(definition, option)
+        if chosen != "spatial":
+            names = ", ".join(network.name for network in networks)
+            raise ValueError(
+                f"--{option}={chosen} is for networks with class tokens, and {names} has none."
+            )
 
 
 def interaction_of_source(

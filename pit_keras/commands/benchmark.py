@@ -5,7 +5,7 @@ import pathlib
 import time
 
 from pit_keras.commands.arguments import add_command, image_size, positive
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_can_write, check_different_files, sigterm_as_ctrl_c
 
 
 def add(commands):
@@ -65,12 +65,18 @@ def _measures(text):
 
 
 def run(options):
-    """Measures models one after the other, printing and writing a row for each."""
+    """Measures models one after the other, printing and writing a row for each.
+
+    Raises:
+        ValueError: In the end, if something could not be measured; before, if the options are bad.
+    """
     from pit_keras.analysis import benchmark
 
-    for path, option in ((options.output, "--output"), (options.markdown, "--markdown")):
+    outputs = {"--output": options.output, "--markdown": options.markdown}
+    for option, path in outputs.items():
         if path is not None:
             check_can_write(path, option)
+    check_different_files(outputs)
     tasks = [
         benchmark.task_of(
             name,
@@ -83,6 +89,22 @@ def run(options):
         for name in _names(options.models)
     ]
     known = {} if options.output is None else benchmark.read_rows(options.output)
+    with sigterm_as_ctrl_c():  # ends the process that measures too
+        rows = _measured(benchmark, tasks, known, options)
+    if options.markdown is not None:
+        table = benchmark.markdown(rows, options.measure)
+        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
+        print(f"Written to {options.markdown}")
+    if options.output is not None:
+        print(f"Written to {options.output}")
+    failed = [row for task, row in zip(tasks, rows, strict=True) if benchmark.missing(task, row)]
+    if failed:
+        reasons = "; ".join(f"{row['model']} ({row['problem']})" for row in failed)
+        raise ValueError(f"Not all could be measured: {reasons}.")
+
+
+def _measured(benchmark, tasks, known, options):
+    """A row for each task, in order."""
     where = benchmark.machine(options.precision)
     print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
     rows = []
@@ -90,12 +112,7 @@ def run(options):
         row, said = _row(benchmark, task, where, known, options.output)
         rows.append(row)
         print(f"[{number}/{len(tasks)}] {task.model}  {said}", flush=True)
-    if options.markdown is not None:
-        table = benchmark.markdown(rows, options.measure)
-        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
-        print(f"Written to {options.markdown}")
-    if options.output is not None:
-        print(f"Written to {options.output}")
+    return rows
 
 
 def _row(benchmark, task, where, known, output):

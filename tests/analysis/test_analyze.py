@@ -4,6 +4,7 @@ import csv
 import pathlib
 
 import forked
+import keras
 import pytest
 from PIL import Image
 
@@ -68,6 +69,14 @@ def test_interaction_writes_a_table_and_the_two_plots(models, tmp_path):
             ["--image_size=big"],
             "--image_size must be one side or height,width in pixels; got 'big'",
         ),
+        (
+            ["--model=resnet50", "--image_size=32", "--queries=class"],
+            "--queries=class is for networks with class tokens, and resnet50 has none.",
+        ),
+        (
+            ["--model=resnet50", "--image_size=32", "--keys=all"],
+            "--keys=all is for networks with class tokens, and resnet50 has none.",
+        ),
         (["--model=efficientnet_b0"], "efficientnet_b0 has neither attention nor blocks of conv"),
         (["--model=pit_s"], "--weights must say which weights pit_s gets"),
         (["--dataset=folder:nowhere"], "nowhere"),
@@ -91,3 +100,39 @@ def test_bad_input_is_one_sentence(arguments, message, models, tmp_path):
     assert message in sentence
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_network_that_cannot_be_measured_is_named_as_it_was_given(tmp_path):
+    images = keras.Input((24, 24, 3))
+    logits = keras.layers.Dense(10)(keras.layers.Flatten()(images))
+    keras.Model(images, logits).save(tmp_path / "own.keras")
+
+    ended = forked.run_script(
+        SCRIPT,
+        "interaction",
+        f"--model={tmp_path / 'own.keras'}",
+        "--dataset=digits",
+        f"--output_dir={tmp_path / 'out'}",
+    )
+
+    *_, sentence = ended.stderr.strip().splitlines()
+    assert ended.returncode == 1
+    assert sentence.startswith(f"error: {tmp_path / 'own.keras'} has neither attention nor blocks")
+
+
+@pytest.mark.parametrize("name", ["interaction.csv", "interaction.png"])
+def test_what_cannot_be_written_is_told_before_the_measurement(name, models, tmp_path):
+    (tmp_path / name).mkdir()
+
+    ended = forked.run_script(
+        SCRIPT,
+        "interaction",
+        f"--model={models / 'pit.keras'}",
+        "--dataset=digits",
+        f"--output_dir={tmp_path}",
+    )
+
+    *_, sentence = ended.stderr.strip().splitlines()
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert sentence == f"error: {tmp_path / name} is a folder; a file is to take its place."
+    assert list(tmp_path.iterdir()) == [tmp_path / name]

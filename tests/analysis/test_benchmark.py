@@ -1,8 +1,14 @@
 """`pit-keras benchmark`, with models on images of 32 x 32."""
 
+import contextlib
 import csv
+import os
+import pathlib
 import subprocess
+import sys
+import time
 
+import forked
 import pytest
 
 from pit_keras.analysis.benchmark import (
@@ -59,6 +65,8 @@ def test_a_row_is_completed_and_then_not_measured_again(tmp_path, capsys):
     )
     assert cells.startswith("| vit_ti | 32x32 | 7,000 | 0.08 | ")
 
+    row["problem"] = "training: no memory"  # of a measure that is not asked for: no failure
+    write_rows([row], table)
     assert printed(capsys, "vit_ti", *arguments)[1] == f"[1/1] vit_ti  is in {table} already"
     assert rows_of(table) == [row]
 
@@ -66,13 +74,87 @@ def test_a_row_is_completed_and_then_not_measured_again(tmp_path, capsys):
 def test_a_model_that_fails_is_a_row_with_the_reason(tmp_path, capsys):
     table = tmp_path / "cost.csv"
     arguments = ("--image_size=32", "--batch_size=1000000000", "--measure=throughput,cost")
-    lines = printed(capsys, "pit_ti", "vit_ti", *arguments, f"--output={table}")
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "pit_ti", "vit_ti", *arguments, f"--output={table}"])
+    sentence = str(end.value)
+    assert sentence.startswith("error: Not all could be measured: pit_ti (throughput: ")
+    assert "; vit_ti (throughput: " in sentence
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3:] == [f"Written to {table}"]
     assert [line.split()[1] for line in lines[1:3]] == ["pit_ti", "vit_ti"]
     for row, parameters in zip(rows_of(table), (PIT_TI, VIT_TI), strict=True):
         assert row["parameters"] == str(parameters)
         assert row["images_per_second"] == ""
         assert row["problem"].startswith("throughput: ")
         assert "Unable to allocate" in row["problem"]
+
+
+def test_sigterm_ends_the_process_that_measures_too():
+    ended = forked.run_code(
+        """
+import os, pathlib, signal, sys, threading, time, traceback
+from pit_keras.cli import main
+
+def end_once_it_waits_for_the_other():
+    while "communicate" not in calls_of_main_thread():
+        time.sleep(0.01)
+    print(pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+def calls_of_main_thread():
+    frame = sys._current_frames()[threading.main_thread().ident]
+    return [call.name for call in traceback.extract_stack(frame)]
+
+threading.Thread(target=end_once_it_waits_for_the_other).start()
+main(["benchmark", "pit_ti", "--measure=latency", "--image_size=32", "--repeats=100000"])
+"""
+    )
+    assert (ended.returncode, ended.stderr.splitlines()[-1:]) == (130, ["Interrupted."])
+    assert ended.stdout.strip().isdecimal()
+    measuring = pathlib.Path("/proc", ended.stdout.strip(), "cmdline")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # when it is gone
+        for _ in range(1000):  # it is killed at once, but gone only when its memory is
+            if not measuring.read_bytes():
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("The process that measures goes on.")
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [
+        ("nonsense", "Unable to import backend : nonsense"),
+        ("openvino", "No module named 'openvino'"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_one_sentence(backend, reason):
+    """Of the installed command, whose first line sees it."""
+    command = (
+        "import sys; sys.argv = ['pit-keras', 'benchmark']; import pit_keras.cli as c; c.main()"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"error: Keras cannot use its backend ({reason}); set KERAS_BACKEND to tensorflow, jax or "
+        "torch, which has to be installed."
+    ]
+
+
+def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")  # too late for the process of the test
+    with pytest.raises(SystemExit) as end:
+        main(["benchmark", "pit_ti"])
+    assert end.value.code == (
+        "error: Keras cannot use its backend in a process that measures (ValueError: Unable to "
+        "import backend : nonsense); set KERAS_BACKEND to tensorflow, jax or torch, which has to "
+        "be installed."
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,6 +164,10 @@ def test_a_model_that_fails_is_a_row_with_the_reason(tmp_path, capsys):
         (["pit_s", "--image_size=8"], "8 x 8 pixels is smaller than one patch of 16 x 16"),
         (["--output=nowhere/cost.csv"], "--output=nowhere/cost.csv cannot be written: there is no"),
         (["--markdown=."], "--markdown=. is a folder; give the name of a file."),
+        (
+            ["--output=cost.csv", "--markdown=./cost.csv"],
+            "--output and --markdown name the same file, ./cost.csv.",
+        ),
         (["--output=README.md"], "README.md is not a table of `pit-keras benchmark`; give the"),
     ],
 )
