@@ -78,6 +78,23 @@ def check_can_write(path, option):
         raise OSError(f"{option}={path} cannot be written: {error.strerror}.") from error
 
 
+def check_different_files(outputs):
+    """Checks, before long work, that no output would overwrite another of the same call.
+
+    Args:
+        outputs: What is to be written, by the option that names it; None where nothing is.
+
+    Raises:
+        ValueError: If two are the same file, however they are spelled; it names both options.
+    """
+    options = {}
+    for option, path in outputs.items():
+        if path is not None:
+            other = options.setdefault(pathlib.Path(path).resolve(), option)
+            if other != option:
+                raise ValueError(f"{other} and {option} name the same file, {path}.")
+
+
 def _sentence(error):
     """The message of an error in one line; an operating system's without its number."""
     message = str(error)

@@ -155,6 +155,23 @@ def _check_classifier(model, file):
     ends_in_rows = len(model.output_shape) == 2 and isinstance(model.output_shape[-1], int)
     if not ends_in_rows or activation not in (None, keras.activations.linear):
         raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
+    if _gives_probabilities(model):
+        raise ValueError(
+            f"{file} gives probabilities, not logits as classifiers here do; save it without its "
+            "softmax (classifier_activation=None)."
+        )
+
+
+def _gives_probabilities(model):
+    """Whether a classifier ends in a softmax, in whatever form, by what it answers.
+
+    The last layer does not tell: a softmax may be an operation, or lie in a model within the model.
+    """
+    one_colour = np.array([-2, 0, 2], "float32").reshape(-1, 1, 1, 1)
+    images = np.broadcast_to(one_colour, (3, *model.input_shape[1:]))
+    outputs = ops.convert_to_numpy(ops.cast(model(images, training=False), "float32"))
+    sums_to_one = np.abs(outputs.sum(axis=1) - 1) < 0.01  # of float16 or bfloat16 too
+    return bool((outputs >= 0).all() and sums_to_one.all())
 
 
 def _checked_names(class_names, model, file):
