@@ -21,7 +21,8 @@ def check_explainable(model, name=None):
     """
     if not has_transformer_blocks(model):
         raise ValueError(
-            f"{name or model.name} has no attention to explain its decisions with; PiT and ViT have."
+            f"{name or model.name} has no attention to explain its decisions with; PiT and ViT "
+            "have."
         )
 
 

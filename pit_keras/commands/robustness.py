@@ -49,7 +49,7 @@ def add_options(command):
     group.add_argument(
         "--csv",
         metavar="FILE",
-        help="put the results into a table, in a row for each model; what its row holds beside them "
+        help="put the results into a table with a row for each model; what else its row holds "
         "stays if it was measured in the same way, else the row is replaced",
     )
     group.add_argument(

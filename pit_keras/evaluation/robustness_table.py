@@ -29,11 +29,12 @@ def read_rows(path):
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        # As it is written: names of files may be no text.
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file, strict=True)
             lines = [(reader.line_num, row) for row in reader]
             is_ours = set(SETTINGS) <= set(reader.fieldnames or ())
-    except (UnicodeDecodeError, csv.Error):
+    except csv.Error:
         is_ours = False
     if not is_ours:
         raise ValueError(

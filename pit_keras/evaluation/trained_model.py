@@ -167,11 +167,13 @@ def _gives_probabilities(model):
 
     The last layer does not tell: a softmax may be an operation, or lie in a model within the model.
     """
-    one_colour = np.array([-2, 0, 2], "float32").reshape(-1, 1, 1, 1)
-    images = np.broadcast_to(one_colour, (3, *model.input_shape[1:]))
-    outputs = ops.convert_to_numpy(ops.cast(model(images, training=False), "float32"))
-    sums_to_one = np.abs(outputs.sum(axis=1) - 1) < 0.01  # of float16 or bfloat16 too
-    return bool((outputs >= 0).all() and sums_to_one.all())
+    # Several images, as logits may sum to one by chance.
+    images = (np.full((1, *model.input_shape[1:]), value, "float32") for value in (-2, 0, 2))
+    outputs = (ops.cast(model(image, training=False), "float32") for image in images)
+    return all(
+        (output >= 0).all() and abs(output.sum() - 1) < 0.01  # of float16 or bfloat16 too
+        for output in map(ops.convert_to_numpy, outputs)
+    )
 
 
 def _checked_names(class_names, model, file):
