@@ -11,6 +11,7 @@ from PIL import Image
 
 from pit_keras import imagenet
 from pit_keras.data.sources import ArraySource
+from pit_keras.evaluation import imagenet_a
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.training.config import DataConfig
 
@@ -69,8 +70,8 @@ def imagenet_model(seed=0):
 
 
 def imagenet_a_synsets():
-    """WordNet's ids of 200 classes, as folders have them: not the first of ImageNet's."""
-    return [synset for synset, _ in imagenet.synsets()[3::4]][:200]
+    """WordNet's ids of its 200 classes, as folders have them."""
+    return list(imagenet_a.synsets())
 
 
 def write_imagenet_a(folder, synsets, images=2):
@@ -112,11 +113,11 @@ def store_imagenet_a(folder, pixels, classes):
 NINE = (
     "00_dog",
     "01_bird",
-    "02_vehicle",
+    "02_wheeled vehicle",
     "03_reptile",
     "04_carnivore",
     "05_insect",
-    "06_instrument",
+    "06_musical instrument",
     "07_primate",
     "08_fish",
 )

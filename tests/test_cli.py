@@ -172,7 +172,10 @@ def test_only_models_with_attention_explain(pictures, capsys, tmp_path):
     model = pit_keras.create_model("resnet50", base_width=4, input_shape=(32, 32, 3), classes=3)
     model.save(tmp_path / "resnet.keras")
     for file, message in (
-        ("resnet.keras", "error: resnet50 has no attention to explain its decisions with; PiT and"),
+        (
+            "resnet.keras",
+            "resnet.keras has no attention to explain its decisions with; PiT and",
+        ),
         ("x.tflite", "error: --explain reads the attention of a Keras model, which "),
     ):
         with pytest.raises(SystemExit, match=message):
@@ -483,6 +486,14 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["evaluate", "--model={run}", "--suite=fgsm", "--report=x"], "no meaning with --suite"),
         (["evaluate", "--model={run}", "--report=nowhere/x"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--report={pictures}/b.jpg"], "b.jpg is a file; give a"),
+        (
+            ["evaluate", "--model={run}", "--report={empty}/x", "--output={empty}/../empty/x"],
+            "--output and --report name the same file, ",
+        ),
+        (
+            ["evaluate", "--model={run}", "--report={empty}", "--output={empty}/index.html"],
+            "--output and --report name the same file, ",
+        ),
         (["evaluate", "--model={run}", "--dataset="], "The data set '' names nothing; give digits"),
         (["evaluate", "--model={run}", "--dataset=folder:"], "set 'folder:' names nothing; give"),
         (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),

@@ -9,15 +9,20 @@ from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.models.layers import has_transformer_blocks
 
 
-def check_explainable(model):
+def check_explainable(model, name=None):
     """Checks that a model has attention to explain its decisions with.
+
+    Args:
+        model: The model.
+        name: What the user knows it by, such as its file; None for the model's own name.
 
     Raises:
         ValueError: If not.
     """
     if not has_transformer_blocks(model):
         raise ValueError(
-            f"{model.name} has no attention to explain its decisions with; PiT and ViT have."
+            f"{name or model.name} has no attention to explain its decisions with; PiT and ViT "
+            "have."
         )
 
 

@@ -12,7 +12,7 @@ from pit_keras.commands.arguments import (
     open_data_set,
     positive,
 )
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_can_write, check_different_files
 
 
 def add(commands):
@@ -50,9 +50,11 @@ def run(options):
     if options.output is not None:
         check_can_write(options.output, "--output")
     if options.report is not None:
-        from pit_keras.analysis.evaluation_report import check_report_folder
+        from pit_keras.analysis.evaluation_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
+        for written in (options.report, pathlib.Path(options.report) / PAGE):
+            check_different_files({"--output": options.output, "--report": written})
     from pit_keras.evaluation.classification import evaluate_source
     from pit_keras.evaluation.predictions import evaluate_each
 

@@ -12,7 +12,7 @@ from pit_keras.commands.arguments import (
     positive,
     progress,
 )
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_can_write, check_different_files
 
 
 def add(commands):
@@ -39,7 +39,7 @@ def run(options):
     if options.explain is not None:
         from pit_keras.analysis.explanation import check_explainable, draw_explanations
 
-        check_explainable(classifier.model)
+        check_explainable(classifier.model, options.model)
     from pit_keras.evaluation.trained_model import predict as predict_files
 
     predictions = predict_files(classifier, progress(paths, "Reading"), options.top)
@@ -74,5 +74,4 @@ def _check_pictures(options, paths):
         if picture.resolve() in [path.resolve() for path in paths]:
             raise ValueError(f"{option}={picture} is one of the pictures to look at.")
         check_picture(picture, len(paths), most[option])
-    if len({picture.resolve() for picture in given.values()}) < len(given):
-        raise ValueError(f"--output and --explain name the same file, {options.output}.")
+    check_different_files(given)

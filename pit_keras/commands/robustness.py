@@ -12,7 +12,7 @@ from rich.text import Text
 
 from pit_keras import imagenet
 from pit_keras.commands.arguments import load_trained, positive
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_can_write, check_different_files
 
 
 def add_options(command):
@@ -49,7 +49,8 @@ def add_options(command):
     group.add_argument(
         "--csv",
         metavar="FILE",
-        help="put the results into a table; a row of the same model is replaced",
+        help="put the results into a table with a row for each model; what else its row holds "
+        "stays if it was measured in the same way, else the row is replaced",
     )
     group.add_argument(
         "--chart", metavar="PICTURE", help="draw the results, and the table's, beside the paper's"
@@ -91,6 +92,9 @@ ONLY_WITH_SUITES = (
     "csv",
     "chart",
 )
+
+
+WIDTH_OF_FILES = 10_000  # more than any table of this command needs
 
 
 def check_without_suites(options):
@@ -139,9 +143,11 @@ def _keep(row, paper, options):
 
 def check_files(options):
     """Checks, before long work, what is to be written."""
-    for name in ("output", "csv", "chart"):
-        if getattr(options, name) is not None:
-            check_can_write(getattr(options, name), f"--{name}")
+    outputs = {f"--{name}": getattr(options, name) for name in ("output", "csv", "chart")}
+    for option, path in outputs.items():
+        if path is not None:
+            check_can_write(path, option)
+    check_different_files(outputs)
     if options.csv is not None:
         from pit_keras.evaluation.robustness_table import read_rows
 
@@ -215,6 +221,7 @@ def _print(row, paper):
     for label, values in rows:
         cells = (f"{100 * values[name]:.1f}" if name in values else "" for name in columns)
         table.add_row(Text(label), *cells)
-    Console().print(table)
+    # Where nobody watches, a line for each row: who reads a file may have room, or a program.
+    Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES).print(table)
     if paper:
         print(f"\nThe paper's rows: {paper[0]['source']}.")

@@ -1,7 +1,7 @@
 """The backgrounds challenge on ImageNet-9 (Xiao et al., "Noise or Signal", ICLR 2021; table 5).
 
 The definitions are those of https://github.com/MadryLab/backgrounds_challenge. A folder
-`bg_challenge` holds, with the same nine class folders (00_dog and so on) in each:
+`bg_challenge` holds, with the nine class folders of `CLASS_NAMES` in each:
 
     original/val/CLASS/NAME.JPEG    photographs, 224 x 224
     fg_mask/val/CLASS/NAME.npy      for some of them, where the foreground is: 0 or 1, (224, 224)
@@ -25,7 +25,18 @@ from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.data.sources import open_source
 from pit_keras.evaluation.classification import measure_source
 
-CLASSES = 9
+CLASS_NAMES = (  # of the folders, in the order of their numbers in the mapping
+    "00_dog",
+    "01_bird",
+    "02_wheeled vehicle",
+    "03_reptile",
+    "04_carnivore",
+    "05_insect",
+    "06_musical instrument",
+    "07_primate",
+    "08_fish",
+)
+CLASSES = len(CLASS_NAMES)
 MAPPING = "in_to_in9.json"
 VARIATIONS = ("original", "mixed_same", "mixed_rand", "mixed_next")
 HOW_TO_GET_IT = (
@@ -63,11 +74,8 @@ def open_challenge(folder):
     masks, photographs, backgrounds = (
         _class_folders(folder / part / "val") for part in ("fg_mask", "original", "only_bg_t")
     )
-    if not masks.keys() == photographs.keys() == backgrounds.keys():
-        raise ValueError(
-            f"The class folders of fg_mask/val, original/val and only_bg_t/val in {folder} differ. "
-            f"{HOW_TO_GET_IT}"
-        )
+    for variation in _variations_in(folder):
+        _class_folders(folder / variation / "val")
     foregrounds = tuple(
         (photographs[name] / f"{mask.stem}.JPEG", mask, label)
         for label, name in enumerate(masks)
@@ -85,14 +93,22 @@ def open_challenge(folder):
     return Challenge(folder, _read_mapping(folder), foregrounds, found)
 
 
+def _variations_in(folder):
+    return [variation for variation in VARIATIONS if (folder / variation / "val").is_dir()]
+
+
 def _class_folders(folder):
     """The nine class folders by name, in order."""
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. {HOW_TO_GET_IT}")
     found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
-    if len(found) != CLASSES:
+    # With another name, or one more or less, the order would give the images wrong labels.
+    wrong = sorted(set(found) ^ set(CLASS_NAMES))
+    if wrong:
+        problem = f"{wrong[0]!r} is {'none of them' if wrong[0] in found else 'missing'}"
         raise ValueError(
-            f"{folder} holds {len(found)} class folders instead of {CLASSES}. {HOW_TO_GET_IT}"
+            f"{folder} must hold the {CLASSES} class folders of the challenge, {CLASS_NAMES[0]} to "
+            f"{CLASS_NAMES[-1]}; {problem}. {HOW_TO_GET_IT}"
         )
     return found
 
@@ -141,16 +157,10 @@ def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
     data = dataclasses.replace(trained.data, eval_crop=1.0)
     results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
     counts = nine_class_counts(challenge.class_of_logit)
-    for variation in VARIATIONS:
-        path = challenge.folder / variation / "val"
-        if path.is_dir():
-            source = open_source(f"folder:{path}", holdout=None)
-            if len(source.class_names) != CLASSES:
-                raise ValueError(f"{path} must hold {CLASSES} class folders. {HOW_TO_GET_IT}")
-            measured = measure_source(
-                trained.model, source, "all", data, counts, batch_size, progress
-            )
-            results[f"backgrounds_{variation}"] = measured["top1"]
+    for variation in _variations_in(challenge.folder):
+        source = open_source(f"folder:{challenge.folder / variation / 'val'}", holdout=None)
+        measured = measure_source(trained.model, source, "all", data, counts, batch_size, progress)
+        results[f"backgrounds_{variation}"] = measured["top1"]
     return results
 
 
@@ -242,7 +252,8 @@ def _load(path, size):
 def _mask(path, size):
     """True where the foreground is, (h, w, 1)."""
     try:
-        mask = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            mask = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} cannot be read as an array of NumPy.") from error
     if mask.shape != size or not np.isin(mask, (0, 1)).all():

@@ -5,6 +5,8 @@ taken over their logits only. Over all 1,000 the accuracy is another, lower one,
 under a name of its own.
 """
 
+import functools
+import importlib.resources
 import warnings
 
 import numpy as np
@@ -24,6 +26,13 @@ HOW_TO_GET_IT = (
 )
 
 
+@functools.cache
+def synsets():
+    """WordNet's ids of the 200 classes, sorted: those that the authors' `eval.py` looks at."""
+    file = importlib.resources.files("pit_keras.evaluation").joinpath("imagenet_a_classes.txt")
+    return tuple(file.read_text().splitlines())
+
+
 def open_imagenet_a(where=TFDS, data_dir=None):
     """Opens ImageNet-A.
 
@@ -36,7 +45,7 @@ def open_imagenet_a(where=TFDS, data_dir=None):
         of ImageNet's classes.
 
     Raises:
-        FileNotFoundError, ValueError: If it is not there, or not all of it.
+        FileNotFoundError, ValueError: If it is not there, not all of it, or of other classes.
     """
     try:
         source = _open(where, data_dir)
@@ -46,6 +55,13 @@ def open_imagenet_a(where=TFDS, data_dir=None):
     if len(labels) != CLASSES:
         raise ValueError(
             f"{where} holds {len(labels)} classes, and ImageNet-A has {CLASSES}. {HOW_TO_GET_IT}"
+        )
+    found = imagenet.in_words([source.class_names[label] for label in labels])
+    foreign = sorted(set(found) - set(imagenet.in_words(synsets())))
+    if foreign:
+        raise ValueError(
+            f"{where} holds the class {foreign[0]!r}, which is none of ImageNet-A's {CLASSES}. "
+            f"{HOW_TO_GET_IT}"
         )
     images = sum(source.sizes.values())
     if images != IMAGES:

@@ -74,9 +74,11 @@ class Predictions:
             `{"precision", "recall", "f1", "images"}`, each (classes,). Recall is NaN where a class
             has no images, precision where nothing was taken for it, F1 where both is so.
         """
-        precision, recall, f1, images = precision_recall_fscore_support(
+        # Not their number of images, which is none (but floats) where every prediction is wrong.
+        precision, recall, f1, _ = precision_recall_fscore_support(
             self.label, self.predicted, labels=np.arange(self.classes), zero_division=np.nan
         )
+        images = np.bincount(self.label, minlength=self.classes)
         return {"precision": precision, "recall": recall, "f1": f1, "images": images}
 
     def calibration(self):

@@ -155,6 +155,25 @@ def _check_classifier(model, file):
     ends_in_rows = len(model.output_shape) == 2 and isinstance(model.output_shape[-1], int)
     if not ends_in_rows or activation not in (None, keras.activations.linear):
         raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
+    if _gives_probabilities(model):
+        raise ValueError(
+            f"{file} gives probabilities, not logits as classifiers here do; save it without its "
+            "softmax (classifier_activation=None)."
+        )
+
+
+def _gives_probabilities(model):
+    """Whether a classifier ends in a softmax, in whatever form, by what it answers.
+
+    The last layer does not tell: a softmax may be an operation, or lie in a model within the model.
+    """
+    # Several images, as logits may sum to one by chance.
+    images = (np.full((1, *model.input_shape[1:]), value, "float32") for value in (-2, 0, 2))
+    outputs = (ops.cast(model(image, training=False), "float32") for image in images)
+    return all(
+        (output >= 0).all() and abs(output.sum() - 1) < 0.01  # of float16 or bfloat16 too
+        for output in map(ops.convert_to_numpy, outputs)
+    )
 
 
 def _checked_names(class_names, model, file):

@@ -79,6 +79,10 @@ def test_a_missing_data_set_fails_in_the_end_after_the_others_are_kept(models, t
     assert list(json.loads(output.read_text())["not_run"]) == ["imagenet_a", "backgrounds"]
     assert "standard" in capsys.readouterr().out
 
+    evaluate(models, "--suite=fgsm", "--dataset=digits", f"--csv={table}")
+    (more,) = read_rows(table)
+    assert more == {**row, "fgsm": more["fgsm"]}
+
 
 def test_a_model_of_imagenets_classes_stands_beside_the_paper(models, tmp_path, capsys):
     write_imagenet_a(tmp_path / "a", imagenet_a_synsets(), images=1)
@@ -92,9 +96,11 @@ def test_a_model_of_imagenets_classes_stands_beside_the_paper(models, tmp_path, 
             f"--chart={tmp_path}/c.png",
             model="imagenet",
         )
-    printed = " ".join(capsys.readouterr().out.split())
-    assert "paper: pit_s (deit) 21.7" in printed
-    assert "from memory, not verified" in printed
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["top-1", "(%)", "imagenet_a", "imagenet_a_all_classes"]  # each row in one
+    assert lines[1][0] == f"{models}/imagenet.keras"
+    assert ["paper:", "pit_s", "(deit)", "21.7"] in lines
+    assert "from memory, not verified" in " ".join(lines[-1])
     (row,) = read_rows(table)
     assert "dataset" not in row  # the suite brings its own
     assert (tmp_path / "c.png").exists()
@@ -121,10 +127,23 @@ def test_a_model_of_imagenets_classes_stands_beside_the_paper(models, tmp_path, 
         (["--suite=standard", "--csv=nowhere/x.csv"], "there is no folder nowhere."),
         (["--suite=standard", "--csv={models}/digits.txt"], "digits.txt is not a table of robust"),
         (["--suite=standard", "--chart=x.xyz"], "Cannot draw x.xyz: its ending must be one of"),
+        (
+            ["--suite=standard", "--csv={models}/x.png", "--chart={models}/../{models.name}/x.png"],
+            "--csv and --chart name the same file, ",
+        ),
+        (
+            ["--suite=standard", "--csv={models}/x.csv", "--output={models}/x.csv"],
+            "--output and --csv name the same file, ",
+        ),
+        (
+            ["--suite=standard", "--csv={models}/cut.csv"],
+            "cut.csv is no row of robustness results: its model is empty; mend",
+        ),
         (["--suite=standard", "--dataset=digits", "--crop=2"], "crop's share must lie in (0, 1]"),
     ],
 )
 def test_bad_input_is_one_sentence(models, arguments, message, capsys):
+    (models / "cut.csv").write_text("model,architecture,dataset,split,eval_crop\n,a,b,c,0.9\n")
     with pytest.raises(SystemExit) as ending:
         evaluate(models, *(argument.format(models=models) for argument in arguments))
     assert str(ending.value).startswith("error: ")

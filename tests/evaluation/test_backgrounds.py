@@ -28,6 +28,8 @@ from pit_keras.evaluation.backgrounds import (
 )
 from pit_keras.evaluation.trained_model import TrainedModel
 
+ALL_PARTS = ("fg_mask", "only_bg_t", *VARIATIONS)
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -172,12 +174,26 @@ def one_class_less(folder):
         shutil.rmtree(folder / part / "val/03_reptile")
 
 
+def rename(name, other, parts):
+    def change(folder):
+        for part in parts:
+            (folder / part / "val" / name).rename(folder / part / "val" / other)
+
+    return change
+
+
 def write(name, contents):
     return lambda folder: (folder / name).write_bytes(contents)
 
 
 def pickled(folder):
     np.save(folder / "fg_mask/val/00_dog/fg_0.npy", np.array([{}]), allow_pickle=True)
+
+
+def archived(folder):
+    mask = folder / "fg_mask/val/00_dog/fg_0.npy"
+    with mask.open("r+b") as file:
+        np.savez(file, np.load(mask))
 
 
 def grey_mask(folder):
@@ -204,11 +220,24 @@ def short_mapping(folder):
     [
         (remove("fg_mask"), r"no folder .*fg_mask/val\. .*MadryLab/backgrounds_challenge"),
         (remove("only_bg_t"), r"no folder .*only_bg_t/val\. "),
-        (remove("original/val/02_vehicle"), r"original/val holds 8 class folders instead of 9"),
-        (one_class_less, "holds 8 class folders instead of 9"),
         (
-            lambda folder: (folder / "original/val/08_fish").rename(folder / "original/val/x"),
-            "class folders of fg_mask/val, original/val and only_bg_t/val in .* differ",
+            remove("original/val/02_wheeled vehicle"),
+            "original/val must hold the 9 class folders of the challenge, 00_dog to 08_fish; "
+            "'02_wheeled vehicle' is missing",
+        ),
+        (one_class_less, "fg_mask/val must hold the 9 class folders .* '03_reptile' is missing"),
+        (
+            rename("00_dog", "zz_dog", ALL_PARTS),
+            "fg_mask/val must hold the 9 .* '00_dog' is missing",
+        ),
+        (rename("08_fish", "8_fish", ("original",)), "original/val must .* '08_fish' is missing"),
+        (
+            rename("00_dog", "zz_dog", ("mixed_same",)),
+            "mixed_same/val must hold the 9 .* '00_dog' is missing",
+        ),
+        (
+            lambda folder: (folder / "only_bg_t/val/000").mkdir(),
+            "only_bg_t/val must hold the 9 class folders .* '000' is none of them",
         ),
         (
             lambda folder: (folder / "original/val/08_fish/fg_1.JPEG").unlink(),
@@ -224,7 +253,8 @@ def short_mapping(folder):
         (small_mask, "fg_0.npy must hold 8 x 8 numbers, each 0 or 1"),
         (large_background, "04_carnivore/fg_0.JPEG is of 9 x 9 pixels, other images of the"),
         (write("only_bg_t/val/00_dog/fg_1.JPEG", b"x"), "00_dog/fg_1.JPEG cannot be read as a"),
-        (remove("mixed_rand/val/05_insect"), "mixed_rand/val must hold 9 class folders"),
+        (remove("mixed_rand/val/05_insect"), "mixed_rand/val must .* '05_insect' is missing"),
+        (archived, "00_dog/fg_0.npy cannot be read as an array"),
     ],
 )
 def test_what_is_not_as_published_is_refused_by_name(copy, trained, change, message):

@@ -15,6 +15,7 @@ from robustness_data import (
     write_imagenet_a,
 )
 
+from pit_keras.evaluation import imagenet_a
 from pit_keras.evaluation.imagenet_a import evaluate_imagenet_a, open_imagenet_a
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.imagenet import synsets
@@ -71,6 +72,17 @@ def expected(images, trained):
     }
 
 
+def test_the_200_classes_are_those_of_the_authors():
+    """Whose `eval.py` numbers them among ImageNet's; here the ends of that list, and its sum."""
+    places = {synset: place for place, (synset, _) in enumerate(synsets())}
+    numbers = [places[synset] for synset in imagenet_a.synsets()]
+    assert len(set(numbers)) == 200
+    assert numbers == sorted(numbers)
+    assert numbers[:12] == [6, 11, 13, 15, 17, 22, 23, 27, 30, 37, 39, 42]
+    assert numbers[-12:] == [954, 956, 957, 959, 971, 972, 980, 981, 984, 986, 987, 988]
+    assert sum(numbers) == 102_178
+
+
 @pytest.mark.parametrize("batch_size", [7, 64])
 def test_a_folder_is_scored_over_its_200_classes(data, trained, expected, batch_size):
     where = str(data / "folder")
@@ -119,6 +131,13 @@ def test_a_data_set_with_fewer_or_more_classes_is_refused(data, tmp_path):
         open_imagenet_a(str(tmp_path / "more"))
 
 
+def test_two_hundred_other_classes_are_refused(tmp_path):
+    """Such as ImageNet's first ones: an easier test under the same name."""
+    write_imagenet_a(tmp_path / "first", [synset for synset, _ in synsets()[:200]], images=1)
+    with pytest.raises(ValueError, match=r"first holds the class '.*', which is none of ImageNet-"):
+        open_imagenet_a(str(tmp_path / "first"))
+
+
 def test_one_that_is_not_there_is_explained(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*none\. .*imagenet-a\.tar"):
         open_imagenet_a(str(tmp_path / "none"))
@@ -128,11 +147,10 @@ def test_one_that_is_not_there_is_explained(tmp_path):
         open_imagenet_a(str(tmp_path))
 
 
-def test_classes_must_be_among_the_models(data, tmp_path):
-    names = [*imagenet_a_synsets()[1:], "n99999999"]
+def test_classes_must_be_the_data_sets_own_and_among_the_models(data, tmp_path):
     folder = shutil.copytree(data / "folder", tmp_path / "renamed")
-    (folder / imagenet_a_synsets()[0]).rename(folder / names[-1])
-    with pytest.raises(ValueError, match=r"class 'n99999999' of .*renamed is none of the model's"):
+    (folder / imagenet_a_synsets()[0]).rename(folder / "n99999999")
+    with pytest.raises(ValueError, match=r"renamed holds the class 'n99999999', which is none of"):
         evaluate_imagenet_a(imagenet_model(), str(folder), data=DATA, progress=False)
     digits = TrainedModel(imagenet_model().model, tuple(map(str, range(1000))), DATA)
     with pytest.raises(ValueError, match=f"class '{imagenet_a_synsets()[0]}' of .* is none of"):

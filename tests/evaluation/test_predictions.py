@@ -65,6 +65,14 @@ def test_precision_and_recall_are_their_definitions_and_nan_where_there_is_nothi
     assert np.isnan(measures["precision"]).tolist() == [False] * 5 + [True]
 
 
+def test_images_are_whole_numbers_even_if_every_answer_is_wrong():
+    predictions = random_predictions()
+    predictions.predicted[:] = (predictions.label + 1) % 6
+    images = predictions.per_class()["images"]
+    assert images.dtype.kind == "i"
+    assert images.tolist() == [(predictions.label == k).sum() for k in range(6)]
+
+
 def test_the_worst_are_the_mistakes_of_the_highest_loss():
     predictions = random_predictions()
     wrong = [

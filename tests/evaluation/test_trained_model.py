@@ -9,6 +9,7 @@ from PIL import Image
 
 from pit_keras.evaluation.trained_model import load_trained_model, predict, read_class_names
 from pit_keras.imagenet import class_names
+from pit_keras.models.registry import create_model
 from pit_keras.training.config import Config, DataConfig
 from pit_keras.training.run_folder import RunFolder
 
@@ -231,6 +232,36 @@ def two_outputs_model():
     return keras.Model(images, [keras.layers.Dense(count)(pooled) for count in (4, 2)])
 
 
+def softmax_operation_model():
+    model = colour_model()
+    return keras.Model(model.inputs[0], keras.ops.softmax(model.outputs[0]))
+
+
+def model_in_a_model():
+    return keras.Sequential([keras.Input((8, 6, 3)), colour_model(activation="softmax")])
+
+
+def two_softmaxes_model():
+    """The mean of the probabilities of two heads."""
+    images = keras.Input((8, 6, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(images)
+    heads = [keras.layers.Dense(4, activation="softmax")(pooled) for _ in range(2)]
+    return keras.Model(images, keras.layers.Average()(heads))
+
+
+def registered_model(name):
+    return create_model(
+        name,
+        classes=10,
+        input_shape=(16, 16, 3),
+        patch_size=4,
+        stride=4,
+        head_dim=8,
+        depths=(1, 1, 1),
+        classifier_activation="softmax",
+    )
+
+
 def map_model():
     return keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(2, 3)])
 
@@ -242,8 +273,16 @@ def map_model():
         (map_model, "does not end in logits"),
         (lambda: colour_model(activation="softmax"), "does not end in logits"),
         (two_outputs_model, "does not end in logits"),
+        (lambda: registered_model("pit_ti"), "does not end in logits"),
+        (lambda: registered_model("pit_ti_distilled"), "does not end in logits"),
+        (softmax_operation_model, "gives probabilities, not logits"),
+        (model_in_a_model, "gives probabilities, not logits"),
+        (two_softmaxes_model, "gives probabilities, not logits"),
     ],
-    ids=["grey", "map", "softmax", "two outputs"],
+    ids=[
+        *("grey", "map", "softmax", "two outputs", "pit_ti", "pit_ti_distilled"),
+        *("softmax operation", "model in a model", "two softmaxes"),
+    ],
 )
 def test_a_model_that_is_no_classifier_of_images_is_refused(make, message, tmp_path):
     make().save(tmp_path / "other.keras")
