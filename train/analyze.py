@@ -1,6 +1,6 @@
 """Measures how a network works on images, and draws it. So far: spatial interaction, figure 5.
 
-    python train/analyze.py interaction --model=vit_s,pit_s,resnet50 --weights=imagenet \
+    python train/analyze.py interaction --model=vit_s,pit_s,resnet50 --weights=imagenet \\
         --dataset=imagenet2012 --data_dir=DIR --output_dir=runs/interaction
 
 writes interaction.csv and interaction.png; pit_keras/analysis/interaction.py says what is measured.

@@ -15,7 +15,10 @@ def parse_or_exit(argv):
 
 
 def _in_own_words(message):
-    """The parsers' message on a text that is no number is Python's."""
+    """The parsers' message on a text that is no number is Python's, that on a lacking flag odd."""
+    lacking = re.match(r"flag --(\w+)=None: Flag --\w+ must have a value", message)
+    if lacking:
+        return f"--{lacking[1]} must be given; --help lists all flags."
     match = re.match(r"flag --(\w+)=(.*): (invalid literal|could not convert)", message, re.DOTALL)
     if match is None:
         return " ".join(message.split())

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pit_keras.analysis.plots import DPI, shortened
-from pit_keras.evaluation.robustness_table import COLUMNS
+from pit_keras.evaluation.robustness_table import COLUMNS, SETTINGS
 
 TITLES = {
     "standard": "standard",
@@ -17,10 +17,10 @@ MOST_LETTERS_OF_MODEL = 40
 
 
 def draw_robustness(measured, paper, output):
-    """Draws a group of bars for each of the paper's columns, with a bar for each row.
+    """Draws a group of bars for each accuracy that was measured, with a bar for each row.
 
     Args:
-        measured: Rows of `pit_keras.evaluation.robustness_table`; what they lack is left empty.
+        measured: Rows of `pit_keras.evaluation.robustness_table`; what one lacks is left empty.
         paper: The paper's rows, which are drawn hatched.
         output: The picture to write; its ending decides the format.
 
@@ -29,7 +29,7 @@ def draw_robustness(measured, paper, output):
     """
     bars = [(row["model"], row, "") for row in measured]
     bars += [(f"paper: {paper_name(row)}", row, "///") for row in paper]
-    columns = [name for name in COLUMNS if any(name in row for row in measured)]
+    columns = measured_columns(measured)
     width = 0.84 / len(bars)
     figure = Figure(
         figsize=(max(6, 1 + 0.28 * len(columns) * len(bars)), 4.2), layout="constrained"
@@ -43,7 +43,7 @@ def draw_robustness(measured, paper, output):
         )
         drawn.set_label(shortened(label, MOST_LETTERS_OF_MODEL))
     axis.set(ylabel="top-1 (%)", ylim=(0, 100))
-    axis.set_xticks(np.arange(len(columns)), [TITLES[name] for name in columns])
+    axis.set_xticks(np.arange(len(columns)), [_title(name) for name in columns])
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
     legend = figure.legend(loc="outside lower center", ncols=2, fontsize=8)
@@ -51,6 +51,28 @@ def draw_robustness(measured, paper, output):
         text.set_parse_math(False)
     figure.savefig(output, dpi=DPI)
     return figure
+
+
+def measured_columns(rows):
+    """The accuracies that any row has, the paper's columns each followed by its variations."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    accuracies = [name for name in names if name not in (*SETTINGS, "not_run")]
+
+    def place(name):
+        return COLUMNS.index(_suite_of(name)), name not in COLUMNS
+
+    return sorted(accuracies, key=place)
+
+
+def _suite_of(column):
+    return next(suite for suite in COLUMNS if column.startswith(suite))
+
+
+def _title(column):
+    """`fgsm_4/255` as "FGSM" and, below it, "4/255"."""
+    suite = _suite_of(column)
+    variation = column.removeprefix(suite).strip("_").replace("_", " ")
+    return "\n".join(filter(None, (TITLES[suite], variation)))
 
 
 def paper_name(row):

@@ -136,3 +136,9 @@ def test_what_cannot_be_written_is_told_before_the_measurement(name, models, tmp
     assert (ended.returncode, ended.stdout) == (1, "")
     assert sentence == f"error: {tmp_path / name} is a folder; a file is to take its place."
     assert list(tmp_path.iterdir()) == [tmp_path / name]
+
+
+def test_a_lacking_flag_is_named():
+    ended = forked.run_script(SCRIPT, "interaction", "--model=resnet50")
+    assert ended.returncode != 0
+    assert "error: --dataset must be given; --help lists all flags." in ended.stderr

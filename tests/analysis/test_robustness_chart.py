@@ -19,17 +19,18 @@ def test_measured_and_published_rows_stand_side_by_side(tmp_path):
 
     (axis,) = figure.axes
     names = [label.get_text() for label in axis.get_xticklabels()]
-    assert names == ["standard", "backgrounds", "FGSM"]  # no one measured the others
+    # No one measured the others.
+    assert names == ["standard", "backgrounds", "FGSM", "FGSM\n4/255"]
     heights = [[bar.get_height() for bar in bars] for bars in axis.containers]
     np.testing.assert_allclose(
         heights,
         [
-            [50, np.nan, 25],
-            [75, 12.5, np.nan],
-            [79.8, 17.6, 27.2],
-            [80.9, 21.0, 29.5],
-            [76.0, 22.3, 7.1],
-            [79.0, 32.7, 24.7],
+            [50, np.nan, 25, 90],
+            [75, 12.5, np.nan, np.nan],
+            [79.8, 17.6, 27.2, np.nan],
+            [80.9, 21.0, 29.5, np.nan],
+            [76.0, 22.3, 7.1, np.nan],
+            [79.0, 32.7, 24.7, np.nan],
         ],
     )
     hatches = [bars[0].get_hatch() for bars in axis.containers]
