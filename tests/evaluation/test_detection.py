@@ -1,0 +1,187 @@
+"""What a detector's answers say, and COCO's figures of it, against their definitions."""
+
+import contextlib
+import copy
+import io
+import json
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from pit_keras.evaluation.detection import (
+    COCO_METRICS,
+    coco_detections,
+    coco_metrics,
+    detected,
+)
+
+CATEGORY_IDS = (2, 3, 7)  # with gaps, as COCO's
+
+
+def random_outputs(images, queries=5, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "logits": rng.normal(size=(images, queries, classes + 1)).astype("float32") * 3,
+        "boxes": rng.uniform(size=(images, queries, 4)).astype("float32"),
+    }
+
+
+def test_an_answer_is_the_likeliest_class_that_is_an_object_and_its_box_in_pixels():
+    outputs, sizes = random_outputs(3), np.array([[40, 60], [100, 10], [7, 7]])
+    found = {name: np.asarray(value) for name, value in detected(outputs, sizes).items()}
+    best_of_all = set()
+    for image in range(3):
+        height, width = sizes[image]
+        for query in range(5):
+            shares = np.exp(outputs["logits"][image, query].astype("float64"))
+            shares /= shares.sum()
+            best_of_all.add(int(np.argmax(shares)))
+            assert found["labels"][image, query] == np.argmax(shares[:3])
+            assert found["scores"][image, query] == pytest.approx(shares[:3].max(), rel=1e-5)
+            x, y, w, h = outputs["boxes"][image, query].astype("float64")
+            box = [(x - w / 2) * width, (y - h / 2) * height]
+            box += [(x + w / 2) * width, (y + h / 2) * height]
+            assert found["boxes"][image, query] == pytest.approx(box, rel=1e-4, abs=1e-4)
+    assert 3 in best_of_all  # some queries say "no object", and their second choice counts
+    assert found["labels"].dtype == np.int32
+
+
+def test_half_precision_answers_are_judged_in_float32():
+    outputs = {name: value.astype("float16") for name, value in random_outputs(1).items()}
+    outputs["boxes"][0, 0] = (0.5, 0.5, 1, 1)
+    found = detected(outputs, np.array([[3001, 5003]]))  # of which float16 has no such numbers
+    np.testing.assert_array_equal(found["boxes"][0, 0], [0, 0, 5003, 3001])
+
+
+def test_detections_in_cocos_form_are_pythons_own_numbers():
+    boxes = np.array([[[1, 2, 5, 9], [0, 0, 4, 2]], [[3, 3, 4, 4.5], [1, 1, 2, 2]]], "float32")
+    scores = np.array([[0.5, 0.25], [0.75, 0.125]], "float32")
+    labels = np.array([[0, 2], [1, 1]], "int32")
+    found = coco_detections(np.array([30, 4]), CATEGORY_IDS, boxes, scores, labels)
+    assert json.loads(json.dumps(found)) == [
+        {"image_id": 30, "category_id": 2, "bbox": [1, 2, 4, 7], "score": 0.5},
+        {"image_id": 30, "category_id": 7, "bbox": [0, 0, 4, 2], "score": 0.25},
+        {"image_id": 4, "category_id": 3, "bbox": [3, 3, 1, 1.5], "score": 0.75},
+        {"image_id": 4, "category_id": 3, "bbox": [1, 1, 1, 1], "score": 0.125},
+    ]
+
+
+def truth_of(*boxes, images=1, first_id=1):
+    """Ground truth of (image, category, left, top, width, height[, crowd])."""
+    return {
+        "images": [{"id": number, "width": 400, "height": 300} for number in range(images)],
+        "categories": [{"id": id_, "name": f"class {id_}"} for id_ in CATEGORY_IDS],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": list(box[:4]),
+                "area": box[2] * box[3],
+                "iscrowd": int(len(box) > 4),
+            }
+            for number, (image, category, *box) in enumerate(boxes, first_id)
+        ],
+    }
+
+
+def detection(image, category, *box, score=0.5):
+    return {"image_id": image, "category_id": category, "bbox": list(box), "score": score}
+
+
+def random_case(seed=0, images=6):
+    """Objects of all sizes, some of them crowds, and detections of which some are near them."""
+    rng = np.random.default_rng(seed)
+    boxes, detections = [], []
+    for image in range(images):
+        for _ in range(rng.integers(1, 8)):
+            category, side = int(rng.choice(CATEGORY_IDS)), rng.uniform(5, 180)
+            box = [*rng.uniform(0, 100, size=2), side, side * rng.uniform(0.5, 1.5)]
+            boxes.append((image, category, *box, *([1] if rng.random() < 0.15 else [])))
+            for _ in range(rng.integers(0, 4)):
+                near = np.array(box) + rng.normal(size=4) * side * 0.08
+                guess = category if rng.random() < 0.8 else int(rng.choice(CATEGORY_IDS))
+                detections.append(detection(image, guess, *near.tolist(), score=rng.random()))
+    return truth_of(*boxes, images=images), detections
+
+
+def by_pycocotools(truth_file, detections_file):
+    """All figures, as pycocotools' own example computes them of two files."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(truth_file))
+        evaluation = COCOeval(truth, truth.loadRes(str(detections_file)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats.tolist()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_figures_are_those_of_pycocotools_on_saved_files(tmp_path, seed):
+    truth, detections = random_case(seed)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "detections.json").write_text(json.dumps(detections))
+    expected = by_pycocotools(tmp_path / "truth.json", tmp_path / "detections.json")
+    assert list(coco_metrics(truth, detections).values()) == expected
+    assert len(set(expected)) > 8  # a case that tells the figures apart
+
+
+def test_the_figures_have_the_names_of_what_they_count():
+    # One object of each size; the overlap of the large one's box is 0.62, of the others' 1.
+    sizes = {"small": 20, "medium": 60, "large": 100}
+    truth = truth_of(*((0, 2, 150, 10, side, side) for side in sizes.values()))
+    detections = [detection(0, 2, 150, 10, side, side) for side in (20, 60)]
+    detections += [detection(0, 2, 150, 10, 62, 100)]
+    figures = coco_metrics(truth, detections)
+    assert figures["AP_small"] == figures["AP_medium"] == pytest.approx(1)
+    assert figures["AP_large"] == pytest.approx(0.3)  # at 0.5, 0.55, 0.6
+    assert figures["AR_large"] == pytest.approx(0.3)
+    assert figures["AP50"] == pytest.approx(1)
+    assert figures["AP75"] == pytest.approx(2 / 3, abs=0.01)  # at 101 recalls
+    assert figures["AR100"] == figures["AR10"] == pytest.approx((2 + 0.3) / 3)
+    assert figures["AR1"] < figures["AR10"]
+    assert tuple(figures) == COCO_METRICS
+
+
+def test_without_detections_everything_is_missed():
+    figures = coco_metrics(truth_of((0, 2, 5, 5, 10, 10), images=2), [])
+    missed = {name for name, figure in figures.items() if figure == 0}
+    assert missed == {"AP", "AP50", "AP75", "AP_small", "AR1", "AR10", "AR100", "AR_small"}
+    assert all(figure is None for name, figure in figures.items() if name not in missed)
+
+
+def test_without_objects_there_is_no_figure():
+    figures = coco_metrics(truth_of(images=1), [detection(0, 2, 1, 1, 5, 5)])
+    assert set(figures.values()) == {None}
+    only_crowd = truth_of((0, 2, 1, 1, 50, 50, 1))
+    assert set(coco_metrics(only_crowd, [detection(0, 2, 1, 1, 50, 50)]).values()) == {None}
+
+
+def test_an_object_of_the_id_0_is_found():
+    truth = truth_of((0, 2, 5, 5, 10, 10), first_id=0)
+    assert coco_metrics(truth, [detection(0, 2, 5, 5, 10, 10)])["AP"] == pytest.approx(1)
+
+
+def test_nothing_is_printed_and_nothing_that_is_given_changes(capsys):
+    truth, detections = random_case()
+    before = copy.deepcopy((truth, detections))
+    coco_metrics(truth, detections)
+    assert (truth, detections) == before
+    assert capsys.readouterr() == ("", "")
+
+
+def test_detections_of_something_else_and_broken_ones_are_refused():
+    truth = truth_of((0, 2, 5, 5, 10, 10))
+    with pytest.raises(ValueError, match="of the image 9, which the ground truth lacks"):
+        coco_metrics(truth, [detection(9, 2, 5, 5, 10, 10)])
+    with pytest.raises(ValueError, match="of the category 1, which the ground truth lacks"):
+        coco_metrics(truth, [detection(0, 1, 5, 5, 10, 10)])
+    good = detection(0, 2, 5, 5, 10, 10)
+    for broken in (
+        detection(0, 2, 5, float("nan"), 10, 10),
+        detection(0, 2, 5, 5, 10, 10, score=float("inf")),
+    ):
+        with pytest.raises(ValueError, match="answer for the image 0 is not finite"):
+            coco_metrics(truth, [good, broken])
