@@ -2,7 +2,8 @@
 and table 4: a detector whose answers are a set. The whole family is the table `VARIANTS`.
 
     images -> backbone -> feature map of stride 16 -> encoder -> decoder <- object queries
-                                                                 |-> a class and a box for each query
+
+and from what the decoder makes of each query a class and a box.
 """
 
 import dataclasses
