@@ -3,10 +3,14 @@
 import contextlib
 import io
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from pit_keras.data.detection_pipeline import detection_evaluation_batches
+from pit_keras.data.unreadable import UnreadableImages
+from pit_keras.evaluation.classification import check_classes
 from pit_keras.models.detr import masked_detector
 
 # In the order of pycocotools' `COCOeval.stats`.
@@ -214,3 +218,40 @@ class DetectionEvaluator:
         if not images:
             raise ValueError("There are no images to evaluate.")
         return {**coco_metrics(self._ground_truth, detections), "images": images}, detections
+
+
+def evaluate_detection_source(trained, source, split="val", *, batch_size=8, progress=True):
+    """Evaluates a trained detector on a split of a data set that has the detector's classes.
+
+    Args:
+        trained: A `TrainedDetector` of images of any size.
+        source: What `pit_keras.data.coco.open_detection_source` returns.
+        split: "train" or "val".
+        batch_size: Images at a time.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long side
+        of what the detector saw; and the detections, see `coco_detections`.
+
+    Raises:
+        ValueError: If the data's classes are not the detector's, the detector takes images of one
+            size only, or an image cannot be read; it names the class or the image.
+        ImportError: If pycocotools is not installed.
+    """
+    check_classes(trained.class_names, source)
+    if trained.fixed_size is not None:
+        height, width = trained.fixed_size
+        raise ValueError(
+            f"The detector takes images of {height} x {width} pixels only; evaluation needs one of "
+            "any size, of the input shape (None, None, 3)."
+        )
+    unreadable, evaluator = UnreadableImages(), DetectionEvaluator(trained.model, source, split)
+    batches = detection_evaluation_batches(
+        source, split, trained.data, batch_size=batch_size, unreadable=unreadable
+    )
+    bar = keras.utils.Progbar(None, verbose=int(progress), unit_name="batch")
+    with unreadable.plain_errors():
+        figures, detections = evaluator(batches, bar.update)
+    about = {"dataset": source.name, "split": split, "image_size": list(trained.data.image_size)}
+    return {**figures, **about}, detections

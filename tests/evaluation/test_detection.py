@@ -5,17 +5,25 @@ import copy
 import io
 import json
 
+import forked
 import numpy as np
 import pytest
+from coco_form import change_json, write_coco_form
+from detectors import IMAGE_SIZE, small_detector
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from pit_keras.data.coco import open_detection_source
+from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.evaluation.detection import (
     COCO_METRICS,
+    DetectionEvaluator,
     coco_detections,
     coco_metrics,
     detected,
 )
+from pit_keras.evaluation.trained_detector import TrainedDetector
+from pit_keras.training.config import DataConfig
 
 CATEGORY_IDS = (2, 3, 7)  # with gaps, as COCO's
 
@@ -185,3 +193,115 @@ def test_detections_of_something_else_and_broken_ones_are_refused():
     ):
         with pytest.raises(ValueError, match="answer for the image 0 is not finite"):
             coco_metrics(truth, [good, broken])
+
+
+DATA = DataConfig(image_size=IMAGE_SIZE)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    return TrainedDetector(small_detector(), ("red", "green", "blue"), DATA)
+
+
+@pytest.fixture(scope="module")
+def source(trained, tmp_path_factory):
+    """Seven validation images, lying and upright, in which the detector finds a few objects."""
+    root = write_coco_form(tmp_path_factory.mktemp("coco"), {"train": 4, "val": 7})
+    answers = answers_of(trained, open_detection_source(f"coco:{root}"))
+
+    def add_found(content):
+        for number, image in enumerate(content["images"]):
+            box = dict(answers[image["id"]][number])  # another query for each image
+            box.pop("score")
+            content["annotations"].append(box)
+
+    change_json(root, "val", add_found)
+    return open_detection_source(f"coco:{root}")
+
+
+def answers_of(trained, source):
+    """What the detector says of each validation image by itself, by the image's id."""
+    answers = {}
+    for example in source.scan("val"):
+        image = source.load(example["image"]).numpy()
+        found = trained.answers(image)
+        image_id = source.image_id("val", int(example["id"]))
+        answers[image_id] = [
+            detection(
+                image_id,
+                source.category_ids[label],
+                *(float(side) for side in (left, top, right - left, bottom - top)),
+                score=float(score),
+            )
+            for (left, top, right, bottom), score, label in zip(
+                found["boxes"], found["scores"], found["labels"], strict=True
+            )
+        ]
+    return answers
+
+
+def batches_of(source, batch_size, **arguments):
+    return detection_evaluation_batches(source, "val", DATA, batch_size=batch_size, **arguments)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_every_image_counts_once_in_batches_of_any_size(trained, source, batch_size):
+    done = []
+    evaluator = DetectionEvaluator(trained.model, source)
+    figures, detections = evaluator(batches_of(source, batch_size), done.append)
+    expected = answers_of(trained, source)
+    assert len(expected) == 7
+    found = {image_id: [] for image_id in expected}
+    for each in detections:
+        found[each["image_id"]].append(each)
+    for image_id, alone in expected.items():
+        for name, tolerance in (("category_id", 0), ("bbox", 1e-3), ("score", 1e-5)):
+            values = [[each[name] for each in of_image] for of_image in (found[image_id], alone)]
+            np.testing.assert_allclose(*values, rtol=0, atol=tolerance)
+    assert figures == {**coco_metrics(source.ground_truth("val"), detections), "images": 7}
+    assert 0 < figures["AP"] < 0.9
+    assert done == list(range(1, len(done) + 1))
+
+
+def test_an_evaluator_measures_the_weights_of_the_moment(source):
+    model = small_detector()
+    evaluator, batches = DetectionEvaluator(model, source), batches_of(source, 4)
+    before, _ = evaluator(batches)
+    for weight in model.get_layer("box_head").weights:
+        weight.assign(-weight)
+    after, _ = evaluator(batches)
+    assert before["AP"] > after["AP"]
+
+
+def test_no_images_to_detect_in_are_an_error(trained, source):
+    with pytest.raises(ValueError, match="There are no images to evaluate"):
+        DetectionEvaluator(trained.model, source)(batches_of(source, 4).take(0))
+
+
+def test_replicas_see_each_image_once(source):
+    """On two logical devices, in a process of their own, since devices are configured only once."""
+    process = forked.run_code(TWO_DEVICES.format(source=source.name))
+    process.check_returncode()
+    one, two, images = json.loads(process.stdout)
+    assert one == two
+    assert one["images"] == images == 7
+    assert one["AP"] > 0
+
+
+TWO_DEVICES = f"""
+import json, sys
+sys.path[:0] = [{__file__.rpartition("/")[0]!r}, {__file__.rpartition("/evaluation/")[0]!r}]
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from test_detection import DetectionEvaluator, batches_of, open_detection_source, small_detector
+
+source = open_detection_source({{source!r}})
+one, _ = DetectionEvaluator(small_detector(), source)(batches_of(source, 4))
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    mirrored = small_detector()
+batches = strategy.distribute_datasets_from_function(lambda _: batches_of(source, 4, replicas=2))
+two, detections = DetectionEvaluator(mirrored, source, strategy=strategy)(batches)
+print(json.dumps([one, two, len(detections) // 10]))
+"""
