@@ -21,6 +21,7 @@ TRAIN = [
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "pillow>=10.0",
+    "pycocotools>=2.0.8",  # COCO's own metrics of detectors
 ]
 EXPORT = [
     "tensorflow>=2.18",

@@ -4,7 +4,10 @@ import itertools
 import math
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
+from matplotlib.patches import Rectangle
 
 from pit_keras.analysis.runs import read_history, validation_top1
 from pit_keras.data.preprocessing import load_image
@@ -12,6 +15,13 @@ from pit_keras.data.preprocessing import load_image
 COLUMNS = 6
 DPI = 150
 MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
+DETECTED_COLUMNS = 3
+DETECTED_WIDTH = 5  # inches
+HIGHEST_DETECTED = 1.6  # times as high as wide
+MOST_DETECTED = 150  # images, in 50 rows of at most 8 inches
+MOST_DETECTED_PIXELS = 1500  # of a drawn image's side, twice what is seen
+# The strong colours first, then the pale ones; then anew.
+CLASS_COLORS = colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2]
 MOST_EXPLAINED = 100  # images, of which each is a row
 MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 BATCH_COLUMNS = 8
@@ -59,6 +69,71 @@ def draw_predictions(paths, predictions, output):
         name, probability = best[0]
         axis.set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
     figure.savefig(output, dpi=DPI)
+
+
+def draw_detections(paths, detections, output):
+    """Draws images in a grid, with a box and a name around each object; a colour for each class.
+
+    Args:
+        paths: Image files.
+        detections: For each a list of `pit_keras.evaluation.found_objects.FoundObject`.
+        output: The picture to write; its ending decides the format.
+
+    Raises:
+        ValueError: If the format is unknown to matplotlib.
+    """
+    images = [_thinned(load_image(path), MOST_DETECTED_PIXELS) for path in paths]
+    columns = min(DETECTED_COLUMNS, len(paths))
+    rows = [images[at : at + columns] for at in range(0, len(images), columns)]
+    heights = [
+        DETECTED_WIDTH * min(max(high / wide for _, (high, wide) in row), HIGHEST_DETECTED)
+        for row in rows
+    ]
+    figure = Figure(figsize=(DETECTED_WIDTH * columns, sum(heights)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (pixels, (height, width)), objects in zip(
+        axes.flat, images, detections, strict=False
+    ):
+        axis.set_anchor("N")
+        axis.imshow(pixels, extent=(0, width, height, 0))  # boxes are in pixels of the whole image
+        for each in reversed(objects):  # the surest in front
+            _draw_box(axis, each, height, width)
+    figure.savefig(output, dpi=DPI)
+
+
+def _thinned(image, most):
+    """About at most so many pixels of a side of an image; and its height and width before."""
+    step = math.ceil(max(image.shape) / most)
+    return image[::step, ::step].copy(), image.shape[:2]  # a view would keep all of it in memory
+
+
+def _draw_box(axis, detection, height, width):
+    """A box, with its label at an upper corner and within the image."""
+    left, top, right, bottom = detection.box
+    color = CLASS_COLORS[detection.label % len(CLASS_COLORS)]
+    axis.add_patch(
+        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=2)
+    )
+    name = shortened(detection.name, MOST_LETTERS)
+    has_room_above, has_room_right = top > 0.06 * height, left < 0.7 * width
+    axis.text(
+        left if has_room_right else right,
+        top,
+        f"{name} {detection.score:.0%}",
+        fontsize=9,
+        color="white" if _luminance(color) < 0.5 else "black",
+        verticalalignment="bottom" if has_room_above else "top",
+        horizontalalignment="left" if has_room_right else "right",
+        bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
+        parse_math=False,
+    )
+
+
+def _luminance(color):
+    """How light a colour looks, 0..1."""
+    return float(np.dot((0.299, 0.587, 0.114), to_rgb(color)))
 
 
 def draw_batches(batches, class_names, output, *, batch_size, mean, std):
