@@ -83,8 +83,8 @@ def read_annotations(path):
     ids = _unique(_column(categories, path, "categories", "id", int), path, "categories", "id")
     names = _column(categories, path, "categories", "name", str)
     _unique(names, path, "categories", "name")
-    categories = sorted(zip(ids, names, strict=True))
-    category_ids, class_names = zip(*categories, strict=True)
+    ranked = sorted(zip(ids, names, strict=True))
+    category_ids, class_names = zip(*ranked, strict=True)
     boxes = _boxes(annotations, path)
     return CocoAnnotations(
         path=path,
