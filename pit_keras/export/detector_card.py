@@ -10,7 +10,8 @@ KIND = "An object detector (DETR)"
 ERRORS = "differences from the Keras model's scores and boxes (of these as shares of the image)"
 SAME = (
     f'"same objects" is the share of the objects, those of a score of {THRESHOLD} or more, that '
-    f"have the same class, a score within {SAME_SCORE} and sides within {SAME_BOX:.0%} of the image's"
+    f"have the same class, a score within {SAME_SCORE} and sides within {SAME_BOX:.0%} of the "
+    "image's"
 )
 EXACT = "of the Keras model's scores and boxes"
 
@@ -72,9 +73,9 @@ def preprocessing(trained):
         f"image is resized (bilinear, antialiased), its aspect kept, to {_size(trained)}{assumed}, "
         f"and normalised with mean {numbers(data.mean)} and standard deviation "
         f"{numbers(data.std)} of values in 0..1; at the right and below it is filled up with "
-        "zeros, which a mask hides. The SavedModel does all of this. The other files take uint8 images of "
-        f"{height} x {width} pixels (height before width), zeros where they are filled up, and as "
-        "`content` the height and width of the image therein.\n"
+        "zeros, which a mask hides. The SavedModel does all of this. The other files take uint8 "
+        f"images of {height} x {width} pixels (height before width), zeros where they are filled "
+        "up, and as `content` the height and width of the image therein.\n"
     )
 
 
