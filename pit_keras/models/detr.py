@@ -82,7 +82,7 @@ def build(variant, settings, backbone):
         width, 1, **linear_initializers("torch_default", x.shape[-1]), name=INPUT_PROJECTION
     )
     parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
-    outputs = _detected(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
+    outputs = find_objects(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
     outputs = {name: of_layers[-1] for name, of_layers in outputs.items()}
     return keras.Model(backbone.input, outputs, name=settings.name)
 
@@ -127,7 +127,7 @@ def _new_parts(variant, classes):
     return {layer.name: layer for layer in made}
 
 
-def _detected(feature_map, parts, encoder_layers, decoder_layers, padding=None):
+def find_objects(feature_map, parts, encoder_layers, decoder_layers, padding=None):
     """What each decoder layer finds, {"logits": [(B, Q, classes + 1), ...], "boxes": ...}.
 
     Args:
@@ -188,7 +188,7 @@ def masked_detector(model):
     feature_map = parts[INPUT_PROJECTION].output
     padding_mask = keras.Input(model.input_shape[1:3], dtype="bool", name="padding_mask")
     padding = FeaturePadding(name="feature_padding")(padding_mask, feature_map)
-    found = _detected(feature_map, parts, *counts, padding)
+    found = find_objects(feature_map, parts, *counts, padding)
     return keras.Model(
         {"images": model.input, "padding_mask": padding_mask},
         {name: ops.stack(of_layers, axis=1) for name, of_layers in found.items()},
