@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import keras
 from keras import layers, ops
 
+from pit_keras.models import pit, resnet, vit
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.detr_layers import (
     LAYER_NORM_EPSILON,
@@ -25,7 +26,6 @@ from pit_keras.models.detr_layers import (
 from pit_keras.models.features import stage_features
 from pit_keras.models.initializers import linear_initializers
 
-INPUT_SIZE = (400, 600)  # height, width of the paper's images: half of DETR's own
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
 _FIXED = {"override": False}
 
@@ -46,6 +46,15 @@ class Detr:
     feed_forward: int = 2048
     dropout: float = 0.1  # in encoder and decoder
     normalize_features: bool = False  # a LayerNormalization of the backbone's map
+
+    def grids(self, image_size):
+        """Height and width of each of the backbone's stages; None stays None.
+
+        Raises:
+            ValueError: If the image is too small for the backbone.
+        """
+        rows = {**pit.VARIANTS, **vit.VARIANTS, **resnet.VARIANTS}
+        return dataclasses.replace(rows[self.backbone], **self.backbone_fields).grids(image_size)
 
 
 # Table 4. The maps of all three have stride 16: the last stage of PiT and of ResNet is dilated.

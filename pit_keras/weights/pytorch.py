@@ -28,7 +28,7 @@ _HEADS = {"head": "head", "head_dist": "head_dist", "fc": "head", "head.fc": "he
 
 
 def load_pytorch_weights(model, path_or_state_dict):
-    """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet-50, RegNetY or DETR, all or nothing.
+    """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
     Every tensor has to find its place and every place its tensor, BatchNorm's statistics included.
 

@@ -61,9 +61,8 @@ def main():
     detector = DetrForObjectDetection(config).eval()
     state = fixed_state_dict(shapes(detector))
     load(detector, state)
-    arrays = {
-        "keys": np.array([f"{key} {' '.join(map(str, v.shape))}" for key, v in state.items()])
-    }
+    lines = [f"{key} {' '.join(map(str, value.shape))}" for key, value in state.items()]
+    arrays = {"keys": np.array(lines)}
     with torch.no_grad():
         arrays |= outputs(detector, fixed_feature_maps(CHANNELS), fixed_padding())
     np.savez_compressed(OUTPUT, **arrays)
