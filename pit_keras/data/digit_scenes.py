@@ -248,6 +248,7 @@ def write_digit_classes(folder, images, image_size, seed, *, progress=False):
     """Writes images with one digit in the centre as FOLDER/SPLIT/CLASS/*.jpg, to classify.
 
     The arguments are those of `write_digit_scenes`, and so are the errors.
+    With less than about a hundred images a class can be left empty, which `open_source` refuses.
     """
     _check_readable(image_size)
     folder = _new_folder(folder)
