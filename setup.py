@@ -17,9 +17,11 @@ TRAIN = [
     "filelock>=3.12",
     "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
+    "scipy>=1.10",  # a detector's matching
     "matplotlib>=3.8",
     "jinja2>=3.1",
     "pillow>=10.0",
+    "pycocotools>=2.0.8",  # COCO's own metrics of detectors
 ]
 EXPORT = [
     "tensorflow>=2.18",

@@ -71,7 +71,7 @@ def timed_trainer(config, source, folder):
             number, nothing = tf.constant(0, tf.int64), tf.zeros(2)
             for _ in range(self.steps):
                 batch = next(batches)
-                metrics = self._step(batch["image"], batch["label"], number, nothing)
+                metrics = self._step(batch, number, nothing)
             float(metrics["loss"])
 
     return TimedTrainer(config, source, folder, verbose=False)

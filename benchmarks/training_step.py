@@ -110,6 +110,7 @@ def training_step(name, precision, jit, recompute, accumulate):
 
     from pit_keras.models import create_model
     from pit_keras.training.assembly import optimizer_of
+    from pit_keras.training.classification_task import ClassificationLoss
     from pit_keras.training.recipes import recipe
     from pit_keras.training.step import compiled_step
 
@@ -121,12 +122,15 @@ def training_step(name, precision, jit, recompute, accumulate):
     model = create_model(name, input_shape=(FLAGS.image_size, FLAGS.image_size, 3), **rate)
     optimizer = optimizer_of(config, model, steps=1000)
     strategy = tf.distribute.get_strategy()
-    step = compiled_step(config, model, optimizer, strategy, jit=jit)
+    step = compiled_step(
+        config, model, ClassificationLoss(config, model), optimizer, strategy, jit=jit
+    )
     images = tf.random.stateless_normal(
         (FLAGS.batch_size, FLAGS.image_size, FLAGS.image_size, 3), seed=(0, 0)
     )
     labels = tf.one_hot(tf.range(FLAGS.batch_size), 1000)
-    return lambda: float(step(images, labels, tf.constant(0, tf.int64), tf.zeros(2))["loss"])
+    batch = {"image": images, "label": labels}
+    return lambda: float(step(batch, tf.constant(0, tf.int64), tf.zeros(2))["loss"])
 
 
 def seconds_of(step):

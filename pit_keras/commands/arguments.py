@@ -70,24 +70,61 @@ def _images_in(folder):
     )
 
 
-def load_classifier(options):
-    """A Keras model, or a TFLite file that was exported from one."""
-    if is_tflite(options.model):
-        from pit_keras.export.tflite_model import load_tflite_model
+def load_predictor(options):
+    """A classifier or detector in Keras, or a classifier of a TFLite file exported from one."""
+    return load_tflite(options) if is_tflite(options.model) else load_trained(options)
 
-        return load_tflite_model(options.model, given_class_names(options))
-    return load_trained(options)
+
+def load_classifier(options):
+    """A Keras classifier, or a TFLite file that was exported from one."""
+    return load_tflite(options) if is_tflite(options.model) else load_trained_classifier(options)
+
+
+def load_tflite(options):
+    from pit_keras.export.tflite_model import load_tflite_model
+
+    return load_tflite_model(options.model, given_class_names(options))
 
 
 def load_trained(options):
-    if is_tflite(options.model):
-        raise ValueError(
-            f"--model={options.model} is a TFLite file, which only predict and serve take; give "
-            "the run folder or the .keras file that it was exported from."
-        )
+    """A Keras classifier or detector."""
+    _check_keras(options.model)
+    from pit_keras.evaluation.trained_detector import load_any
+
+    return load_any(options.model, given_class_names(options))
+
+
+def load_trained_classifier(options):
+    _check_keras(options.model)
     from pit_keras.evaluation.trained_model import load_trained_model
 
     return load_trained_model(options.model, given_class_names(options))
+
+
+def is_detector(trained):
+    """Whether what `load_predictor` or `load_trained` gave is a `TrainedDetector`."""
+    from pit_keras.evaluation.trained_detector import TrainedDetector
+
+    return isinstance(trained, TrainedDetector)
+
+
+def refuse(options, names, kind):
+    """Refuses the options that have no meaning for a kind of model, such as "a detector".
+
+    Raises:
+        ValueError: If one of them is given.
+    """
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} has no meaning for {kind}, which {options.model} is.")
+
+
+def _check_keras(model):
+    if is_tflite(model):
+        raise ValueError(
+            f"--model={model} is a TFLite file, which only predict and serve take; give the run "
+            "folder or the .keras file that it was exported from."
+        )
 
 
 def is_tflite(model):
@@ -110,3 +147,23 @@ def open_data_set(trained, dataset=None, data_dir=None, whole=False):
         data_dir=data_dir or data.data_dir,
         holdout=None if whole else data.holdout,
     )
+
+
+def open_detection_data_set(trained, dataset=None, data_dir=None):
+    """The data set with boxes that is asked for, or else the one that the model was trained on."""
+    from pit_keras.data.coco import open_detection_source
+
+    data = trained.data
+    return open_detection_source(
+        data.dataset if dataset is None else dataset, data_dir=data_dir or data.data_dir
+    )
+
+
+def share(text):
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be a number in 0..1; got {text!r}")
+    return number

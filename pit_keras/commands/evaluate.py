@@ -4,22 +4,27 @@ import json
 import pathlib
 import sys
 
-from pit_keras.commands import robustness
+from pit_keras.commands import detection, robustness
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
+    is_detector,
     load_trained,
     open_data_set,
     positive,
+    refuse,
 )
 from pit_keras.errors import check_can_write, check_different_files
+
+BATCH_SIZE = 64
 
 
 def add(commands):
     command = add_command(commands, "evaluate", run, "measure accuracy on a data set")
     add_model_arguments(command)
     command.add_argument(
-        "--dataset", help="digits, folder:PATH or a TFDS name (default: the run's)"
+        "--dataset",
+        help="digits, folder:PATH, with a detector coco:PATH, or a TFDS name (default: the run's)",
     )
     command.add_argument("--data_dir", help="where TFDS keeps its data sets")
     command.add_argument(
@@ -29,7 +34,11 @@ def add(commands):
         help="val (default): the validation part, or the share of the images that was held out for "
         "it; train: the others; all: every image of both",
     )
-    command.add_argument("--batch_size", type=positive, default=64)
+    command.add_argument(
+        "--batch_size",
+        type=positive,
+        help=f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})",
+    )
     command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
     command.add_argument(
@@ -37,32 +46,54 @@ def add(commands):
         metavar="DIR",
         help="also write a web page, DIR/index.html: confusions, worst mistakes, curves",
     )
+    command.add_argument(
+        "--detections",
+        metavar="JSON",
+        help="of a detector: also write all that it finds, as a COCO results file",
+    )
     robustness.add_options(command)
 
 
 def run(options):
-    """Prints top-1, top-5 and loss of a model over a split, exact to the last image."""
+    """Prints top-1, top-5 and loss of a model over a split, or COCO's metrics of a detector."""
     if options.suite is not None:
-        if options.report is not None:
-            raise ValueError("--report has no meaning with --suite.")
+        for name in ("report", "detections"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} has no meaning with --suite.")
         return robustness.run(options)
     robustness.check_without_suites(options)
-    if options.output is not None:
-        check_can_write(options.output, "--output")
+    _check_outputs(options)
+    trained = load_trained(options)
+    if is_detector(trained):
+        detection.evaluate(options, trained)
+    else:
+        refuse(options, ("detections",), "a classifier")
+        _evaluate_classifier(options, trained)
+
+
+def _check_outputs(options):
+    """Checks what is to be written, before long work."""
+    files = {"--output": options.output, "--detections": options.detections}
+    for option, file in files.items():
+        if file is not None:
+            check_can_write(file, option)
+    check_different_files(files)
     if options.report is not None:
         from pit_keras.analysis.evaluation_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
         for written in (options.report, pathlib.Path(options.report) / PAGE):
-            check_different_files({"--output": options.output, "--report": written})
+            check_different_files({**files, "--report": written})
+
+
+def _evaluate_classifier(options, trained):
     from pit_keras.evaluation.classification import evaluate_source
     from pit_keras.evaluation.predictions import evaluate_each
 
-    trained = load_trained(options)
     source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
     arguments = {
         "split": options.split,
-        "batch_size": options.batch_size,
+        "batch_size": options.batch_size or BATCH_SIZE,
         "crop": options.crop,
         "progress": sys.stdout.isatty(),
     }

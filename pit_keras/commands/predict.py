@@ -1,18 +1,25 @@
-"""`pit-keras predict`: name what is in pictures."""
+"""`pit-keras predict`: name what is in pictures, with a detector also where."""
 
 import pathlib
 import sys
 
+from pit_keras.commands import detection
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
     image_files,
+    is_detector,
     is_tflite,
-    load_classifier,
+    load_predictor,
     positive,
     progress,
+    refuse,
+    share,
 )
 from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.evaluation.found_objects import THRESHOLD
+
+TOP = 5
 
 
 def add(commands):
@@ -21,8 +28,17 @@ def add(commands):
     command.add_argument(
         "images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them"
     )
-    command.add_argument("--top", type=positive, default=5, help="classes to show (default 5)")
-    command.add_argument("--output", metavar="PICTURE", help="also draw the pictures with names")
+    command.add_argument(
+        "--top", type=positive, help=f"classes to show, of a classifier (default {TOP})"
+    )
+    command.add_argument(
+        "--threshold",
+        type=share,
+        help=f"least score of an object, of a detector (default {THRESHOLD})",
+    )
+    command.add_argument(
+        "--output", metavar="PICTURE", help="also draw the pictures with names, and boxes"
+    )
     command.add_argument(
         "--explain",
         metavar="PICTURE",
@@ -32,17 +48,26 @@ def add(commands):
 
 
 def run(options):
-    """Prints the likeliest classes of image files, and draws them if asked."""
+    """Prints the likeliest classes of image files, or the objects; draws them if asked."""
     paths = image_files(options.images)
     _check_pictures(options, paths)
-    classifier = load_classifier(options)
+    predictor = load_predictor(options)
+    if is_detector(predictor):
+        refuse(options, ("top", "explain"), "a detector")
+        detection.predict(options, predictor, paths)
+    else:
+        refuse(options, ("threshold",), "a classifier")
+        _classify(options, predictor, paths)
+
+
+def _classify(options, classifier, paths):
     if options.explain is not None:
         from pit_keras.analysis.explanation import check_explainable, draw_explanations
 
         check_explainable(classifier.model, options.model)
     from pit_keras.evaluation.trained_model import predict as predict_files
 
-    predictions = predict_files(classifier, progress(paths, "Reading"), options.top)
+    predictions = predict_files(classifier, progress(paths, "Reading"), options.top or TOP)
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output is not None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pit_keras import imagenet
-from pit_keras.commands.arguments import load_trained, positive
+from pit_keras.commands.arguments import load_trained_classifier, positive
 from pit_keras.errors import check_can_write, check_different_files
 
 
@@ -112,7 +112,7 @@ def run(options):
     suites = checked_suites(options.suite)
     check_options(options, suites)
     check_files(options)
-    trained = load_trained(options)
+    trained = load_trained_classifier(options)
     accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:
@@ -185,13 +185,13 @@ def settings_of(options):
         "epsilons": options.fgsm_epsilon,
         "imagenet_a": options.imagenet_a,
         "backgrounds": options.backgrounds,
+        "batch_size": options.batch_size,
     }
     return SuiteSettings(
         dataset=options.dataset,
         data_dir=options.data_dir,
         split=options.split,
         crop=options.crop,
-        batch_size=options.batch_size,
         progress=sys.stdout.isatty(),
         **{name: value for name, value in given.items() if value is not None},
     )

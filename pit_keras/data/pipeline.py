@@ -50,7 +50,7 @@ def check_train_batches(source, config, batch_size, replicas=1):
             divide the batch, or a replica's batch of a single image should be mixed.
     """
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
-    replica_batch = _replica_batch(batch_size, replicas, "--batch_size")
+    replica_batch = replica_part(batch_size, replicas, "--batch_size")
     if replica_batch == 1 and (config.mixup_alpha or config.cutmix_alpha):
         each = f" for each of {replicas} replicas" if replicas > 1 else ""
         raise ValueError(
@@ -108,7 +108,7 @@ def train_batches(
         ValueError: see `check_train_batches`; or the workers do not divide the replicas.
     """
     check_train_batches(source, config, batch_size, replicas)
-    shard = _shard(batch_size, replicas, worker, workers)
+    shard = worker_shard(batch_size, replicas, worker, workers)
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
     examples = source.train_stream(seed, start, epoch_length, config.views, shard)
 
@@ -137,7 +137,7 @@ def train_batches(
         .batch(batch_size // replicas, drop_remainder=True)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     )
-    return _in_order(batches)
+    return in_order(batches)
 
 
 def evaluation_batches(
@@ -173,8 +173,8 @@ def evaluation_batches(
     """
     if batch_size < 1:
         raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
-    replica_batch = _replica_batch(batch_size, replicas, "--config.training.eval_batch_size")
-    shard = _shard(batch_size, replicas, worker, workers)
+    replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
+    shard = worker_shard(batch_size, replicas, worker, workers)
     examples = source.scan(split, shard)
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
@@ -197,10 +197,10 @@ def evaluation_batches(
         .take(steps * shard.block)
         .batch(replica_batch, drop_remainder=True)
     )
-    return _in_order(batches)
+    return in_order(batches)
 
 
-def _replica_batch(batch_size, replicas, flag):
+def replica_part(batch_size, replicas, flag):
     """How many images of a global batch a replica gets.
 
     Raises:
@@ -214,7 +214,7 @@ def _replica_batch(batch_size, replicas, flag):
     return batch_size // replicas
 
 
-def _shard(batch_size, replicas, worker, workers):
+def worker_shard(batch_size, replicas, worker, workers):
     """The `Shard` of one worker.
 
     Raises:
@@ -271,7 +271,7 @@ def _view_seed(seed, example, views):
     return example_seed(seed, example["epoch"], example["id"] * views + example["view"])
 
 
-def _in_order(batches):
+def in_order(batches):
     """Lets parallel maps keep the order of their input, and prepares batches ahead."""
     options = tf.data.Options()
     options.deterministic = True

@@ -1,5 +1,6 @@
 """Data sets stored by TensorFlow Datasets (TFDS), read from their TFRecord files."""
 
+import abc
 import bisect
 import dataclasses
 import functools
@@ -138,14 +139,13 @@ def _shuffled(index, seed, size):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource(Source):
-    """A prepared TFDS data set; its `features` are reduced to one image and one label."""
+    """A prepared TFDS data set; its `features` are reduced to an image and what is wanted of it."""
 
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, RecordSplit]
     features: Any
     image_key: str
-    label_key: str
 
     is_encoded = True
 
@@ -241,10 +241,25 @@ class RecordSource(Source):
             records = split.records(file_order, sample)
         return records.shuffle(SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False)
 
-    def _parse(self, record_id, record):
-        example = self.features.deserialize_example(
+    def _deserialised(self, record):
+        """The features of a record, the image encoded."""
+        return self.features.deserialize_example(
             record, decoders={self.image_key: tfds.decode.SkipDecoding()}
         )
+
+    @abc.abstractmethod
+    def _parse(self, record_id, record):
+        """The element of `scan` that a serialised example is."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LabelRecordSource(RecordSource):
+    """Records with one label each."""
+
+    label_key: str
+
+    def _parse(self, record_id, record):
+        example = self._deserialised(record)
         return {
             "image": example[self.image_key],
             "label": tf.cast(example[self.label_key], tf.int64),
@@ -274,22 +289,13 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None
         ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
             without what is needed; the sentence says which, and what to do.
     """
-    info = prepared_builder(name, data_dir, manual_dir).info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise ValueError(
-            f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
-            "read, prepare it with `--file_format=tfrecord`."
-        )
-    image_key, label_key = (
-        _feature_key(info, name, kind, position)
-        for position, kind in enumerate((tfds.features.Image, tfds.features.ClassLabel))
-    )
-    if info.features[image_key].dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
+    info = prepared_info(name, data_dir, manual_dir)
+    image_key = find_image_key(info, name)
+    label_key = _feature_key(info, name, tfds.features.ClassLabel, 1)
     splits = _splits(info.splits, name, holdout) if only is None else _only(info.splits, name, only)
-    _check_complete(splits.values(), name)
+    check_complete(splits.values(), name)
     wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
-    return RecordSource(
+    return LabelRecordSource(
         name=name,
         class_names=tuple(info.features[label_key].names),
         splits=splits,
@@ -297,6 +303,33 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None
         image_key=image_key,
         label_key=label_key,
     )
+
+
+def prepared_info(name, data_dir=None, manual_dir=None):
+    """What TFDS knows of a data set that is prepared as TFRecord files, see `prepared_builder`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    info = prepared_builder(name, data_dir, manual_dir).info
+    if info.file_format != tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
+            "read, prepare it with `--file_format=tfrecord`."
+        )
+    return info
+
+
+def find_image_key(info, name):
+    """The key of the one image.
+
+    Raises:
+        ValueError: there is none, or several, or it has not 8 or 16 bits.
+    """
+    key = _feature_key(info, name, tfds.features.Image, 0)
+    if info.features[key].dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
+    return key
 
 
 def _feature_key(info, name, kind, position):
@@ -319,10 +352,10 @@ def _splits(infos, name, holdout):
         raise ValueError(
             f"The TFDS data set {name} has no train split; it has {', '.join(infos) or 'none'}."
         )
-    train = _whole(infos["train"])
+    train = whole_split(infos["train"])
     for held_out in ("validation", "test"):
         if held_out in infos:
-            return {"train": train, "val": _whole(infos[held_out])}
+            return {"train": train, "val": whole_split(infos[held_out])}
     if holdout is None:
         return {"train": train, "val": dataclasses.replace(train, ranks=range(0))}
     if not 0 < holdout < 1:
@@ -341,11 +374,12 @@ def _only(infos, name, split):
         raise ValueError(
             f"The TFDS data set {name} has no {split} split; it has {', '.join(infos) or 'none'}."
         )
-    val = _whole(infos[split])
+    val = whole_split(infos[split])
     return {"train": dataclasses.replace(val, ranks=range(0)), "val": val}
 
 
-def _whole(info):
+def whole_split(info):
+    """The `RecordSplit` of all records of a stored split."""
     return RecordSplit(
         files=tuple(map(str, info.filepaths)),
         lengths=tuple(info.shard_lengths),
@@ -353,7 +387,7 @@ def _whole(info):
     )
 
 
-def _check_complete(splits, name):
+def check_complete(splits, name):
     """Checks that the files of the splits are there, listing their folders once.
 
     Raises:

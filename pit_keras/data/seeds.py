@@ -27,6 +27,8 @@ class Purpose(enum.IntEnum):
     MIX_CHOICE = 9
     MIXUP_SHARE = 10
     COLOR_JITTER = 11
+    DETECTION_CROP = 12
+    SCALE = 13
 
 
 def example_seed(seed, epoch, example_id):

@@ -99,21 +99,19 @@ class Source(abc.ABC):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource(Source):
+class IndexedSource(Source):
     """Examples that can be reached by number: paths of files, or images held in memory.
 
-    `images` maps each split to a tensor of paths (N,) or of pixels, uint8 (N, H, W, 3); `labels`
-    maps it to an int64 tensor (N,).
+    `images` maps each split to a tensor of paths (N,) or of pixels, uint8 (N, H, W, 3).
     """
 
     name: str
     class_names: tuple[str, ...]
     images: Mapping[str, tf.Tensor]
-    labels: Mapping[str, tf.Tensor]
 
     @property
     def sizes(self):
-        return {split: int(labels.shape[0]) for split, labels in self.labels.items()}
+        return {split: int(images.shape[0]) for split, images in self.images.items()}
 
     @property
     def is_encoded(self):
@@ -149,6 +147,17 @@ class ArraySource(Source):
 
         return tf.data.Dataset.counter(shard.examples_before(start)).map(draw)
 
+    @abc.abstractmethod
+    def _example(self, split, index):
+        """The element of `scan` with this number."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource(IndexedSource):
+    """Images with one label each; `labels` maps each split to an int64 tensor (N,)."""
+
+    labels: Mapping[str, tf.Tensor]
+
     def _example(self, split, index):
         return {
             "image": self.images[split][index],
@@ -182,6 +191,11 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
         raise ValueError(
             f"A TFDS data set can be prepared from --manual_dir={manual_dir}, but {dataset} is "
             "none; leave --manual_dir out."
+        )
+    if dataset.startswith("coco:"):
+        raise ValueError(
+            f"The data set {dataset} has boxes, for a detector (train/detect.py); a classifier "
+            "takes digits, folder:PATH or a TFDS name."
         )
     if dataset == "digits":
         return _open_digits()

@@ -15,6 +15,8 @@ import tensorflow as tf
 
 logger = logging.getLogger(__name__)
 
+NOT_AN_IMAGE = "cannot be read as a JPEG or PNG image"
+
 
 class UnreadableImageError(ValueError):
     """An example that cannot be used; the message names it in one sentence."""
@@ -61,8 +63,8 @@ class UnreadableImages:
                 raise
             raise self.error from None
 
-    def skip(self, name, epoch, epoch_length, position=0):
-        """Records a skipped image.
+    def skip(self, name, epoch, epoch_length, position=0, problem=NOT_AN_IMAGE):
+        """Records a skipped image; `problem` ends the sentence that begins with its name.
 
         Raises:
             UnreadableImageError: it is one too many, more than half of an epoch's.
@@ -71,7 +73,7 @@ class UnreadableImages:
             self.counts[epoch] += 1
             if name not in self.positions:
                 self.positions[name] = position
-                logger.warning("Skipping %s: it cannot be read as a JPEG or PNG image.", name)
+                logger.warning("Skipping %s: it %s.", name, problem)
         if 2 * self.counts[epoch] > epoch_length:
             self.fail(
                 f"More than half of the {epoch_length} images drawn in epoch {epoch} cannot be "
@@ -86,6 +88,8 @@ class UnreadableImages:
 
 def load_images(dataset, source, split, report, epoch_length=None, choose_box=None):
     """Replaces the "image" of each element by its pixels, in the same order.
+
+    An image whose element has a "stated_size" (height, width) that is not its own counts as broken.
 
     Args:
         dataset: elements of `source` (see `sources.Source`).
@@ -103,13 +107,19 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
         outside the classes.
     """
 
-    def judge(example_id, label, epoch, position, is_broken):
+    def judge(example_id, label, epoch, position, size, stated):
         name = source.describe(split, int(example_id))
-        if not is_broken:
+        if size.all() and (size == stated).all():
             report.fail(f"The label {label} of {name} is not one of {len(source.class_names)}.")
+        problem = NOT_AN_IMAGE
+        if size.all():
+            problem = (
+                f"is {size[1]} pixels wide and {size[0]} high, not {stated[1]} and {stated[0]} as "
+                "its annotations say"
+            )
         if epoch_length is None:
-            report.fail(f"{name} cannot be read as a JPEG or PNG image.")
-        report.skip(name, int(epoch), epoch_length, int(position))
+            report.fail(f"{name} {problem}.")
+        report.skip(name, int(epoch), epoch_length, int(position), problem)
 
     def is_refused(*arguments):
         # The error goes on in the graph: TensorFlow logs a traceback for those raised in Python.
@@ -121,21 +131,24 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
 
     @tf.autograph.experimental.do_not_convert
     def is_usable(element):
-        label, is_broken = element["label"], tf.size(element["image"]) == 0
+        label = element.get("label", tf.constant(0, tf.int64))
         is_known = (label >= 0) & (label < len(source.class_names))
+        size = tf.shape(element["image"])[:2]
+        stated = element.get("stated_size", size)
+        is_whole = tf.reduce_all((size > 0) & (size == stated))
         epoch, position = (
             element.get(name, tf.constant(0, tf.int64)) for name in ("epoch", "position")
         )
 
         def leave_out():
             refused = tf.numpy_function(
-                is_refused, [element["id"], label, epoch, position, is_broken], tf.bool
+                is_refused, [element["id"], label, epoch, position, size, stated], tf.bool
             )
             refused = tf.ensure_shape(refused, ())
             with tf.control_dependencies([tf.debugging.Assert(~refused, ["refused"])]):
                 return tf.identity(False)
 
-        return tf.cond(is_known & ~is_broken, lambda: True, leave_out)
+        return tf.cond(is_known & is_whole, lambda: True, leave_out)
 
     @tf.autograph.experimental.do_not_convert
     def load(element):

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import warnings
 import zipfile
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from keras import ops
 import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras import imagenet
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
+from pit_keras.models.detr import is_detector
 from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
 
@@ -73,11 +75,7 @@ def predict(classifier, paths, top=5):
         FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
             before the first is shown to the model.
     """
-    readable = [path for path in paths if load_image(path).size]
-    if not readable:
-        raise ValueError("There are no images to look at.")
-    # Read once more rather than kept: a folder of photographs does not fit into memory.
-    images = (load_image(path) for path in readable)
+    images = read_images(paths)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
     return [
@@ -86,17 +84,57 @@ def predict(classifier, paths, top=5):
     ]
 
 
-def load_trained_model(path, class_names=None):
-    """Loads a run folder or a `.keras` file.
+def read_images(paths):
+    """The images of files, uint8 (H, W, 3), after all files were found to be images.
+
+    They are read once more rather than kept: a folder of photographs does not fit into memory.
+
+    Raises:
+        FileNotFoundError, ValueError: If a file is missing or not an image, or there are none.
+    """
+    readable = [path for path in paths if load_image(path).size]
+    if not readable:
+        raise ValueError("There are no images to look at.")
+    return (load_image(path) for path in readable)
+
+
+class ModelFile(NamedTuple):
+    """A Keras model as it was read, of whatever kind.
+
+    Attributes:
+        model: The `keras.Model`.
+        file: The `.keras` file.
+        run: The `RunFolder` that it lies in; None if it does not lie in one.
+    """
+
+    model: keras.Model
+    file: pathlib.Path
+    run: RunFolder | None
+
+    @property
+    def folder(self):
+        """The path of the run folder, or None."""
+        return None if self.run is None else self.run.path
+
+    def class_names(self, given=None):
+        """The names that are given, or else the run folder's; None if there are neither."""
+        if given is None and self.run is not None:
+            return read_class_names(self.run.classes)
+        return given
+
+
+def read_model_file(path):
+    """Reads the model of a run folder or a `.keras` file.
 
     Args:
         path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-        class_names: Names in the order of the logits; None for the run folder's. Without either, a
-            model of 1000 classes is taken for one of ImageNet, with a warning.
+
+    Returns:
+        A `ModelFile`.
 
     Raises:
         FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a Keras model, or the names do not fit its logits.
+        ValueError: If the file is not a Keras model.
     """
     path = pathlib.Path(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
@@ -109,15 +147,39 @@ def load_trained_model(path, class_names=None):
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    model = _load(file)
+    return ModelFile(_load(file), file, folder if folder.config.exists() else None)
+
+
+def load_trained_model(path, class_names=None):
+    """Loads the classifier of a run folder or a `.keras` file.
+
+    Args:
+        path: As for `read_model_file`.
+        class_names: Names in the order of the logits; None for the run folder's. Without either, a
+            model of 1000 classes is taken for one of ImageNet, with a warning.
+
+    Raises:
+        FileNotFoundError: If there is no such file, or the run has no model yet.
+        ValueError: If the file is not a classifier, or the names do not fit its logits.
+    """
+    return as_classifier(read_model_file(path), class_names)
+
+
+def as_classifier(read, class_names=None):
+    """The `TrainedModel` of a `ModelFile`; see `load_trained_model`."""
+    model, file, run = read
     _check_classifier(model, file)
-    in_run = folder.config.exists()
-    data = folder.read_config().data if in_run else DataConfig()
+    data = DataConfig() if run is None else run.read_config().data
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
-    if class_names is None and in_run:
-        class_names = read_class_names(folder.classes)
-    names = _checked_names(class_names, model, file)
-    return TrainedModel(model, names, data, folder.path if in_run else None)
+    class_names, classes = read.class_names(class_names), model.output_shape[-1]
+    if class_names is None and classes == imagenet.CLASSES:
+        warnings.warn(
+            f"There are no class names with {file}; it has 1000 classes, so they are called by "
+            "ImageNet's names.",
+            stacklevel=3,
+        )
+        class_names = imagenet.class_names()
+    return TrainedModel(model, checked_names(class_names, classes, file), data, read.folder)
 
 
 def read_class_names(path):
@@ -148,6 +210,8 @@ def _load(file):
 
 
 def _check_classifier(model, file):
+    if is_detector(model):
+        raise ValueError(f"{file} is a detector, which draws boxes; a classifier is wanted here.")
     shape = model.input_shape
     if len(shape or ()) != 4 or None in shape[1:] or shape[-1] != 3:
         raise ValueError(f"{file} takes {shape}, not RGB images (None, H, W, 3) of one size.")
@@ -176,15 +240,12 @@ def _gives_probabilities(model):
     )
 
 
-def _checked_names(class_names, model, file):
-    classes = model.output_shape[-1]
-    if class_names is None and classes == imagenet.CLASSES:
-        warnings.warn(
-            f"There are no class names with {file}; it has 1000 classes, so they are called by "
-            "ImageNet's names.",
-            stacklevel=3,
-        )
-        return imagenet.class_names()
+def checked_names(class_names, classes, file):
+    """The names of a model's classes, numbers if there are none.
+
+    Raises:
+        ValueError: If there are more or less than classes.
+    """
     if class_names is None:
         return tuple(f"class {index}" for index in range(classes))
     if len(class_names) != classes:

@@ -3,6 +3,7 @@
 flags = a recipe's Config <- named flags (--epochs=10) <- overrides (--config.data.flip=false)
 """
 
+import dataclasses
 import difflib
 import re
 import sys
@@ -23,7 +24,30 @@ from pit_keras.training.config import (
     set_field,
     validate,
 )
-from pit_keras.training.recipes import RECIPES, recipe
+from pit_keras.training.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """What the flags of `train/train.py` and of `train/detect.py` differ in.
+
+    Attributes:
+        recipes: Names of its recipes, the default first.
+        model: Name of the default model.
+        dataset: What can be given as a data set.
+        withheld: Flags of the other that this one has no use for.
+    """
+
+    recipes: tuple[str, ...]
+    model: str
+    dataset: str
+    withheld: tuple[str, ...] = ()
+
+
+TRAIN = Script(CLASSIFICATION_RECIPES, "pit_s", "digits, folder:PATH or a TFDS name")
+DETECT = Script(
+    DETECTION_RECIPES, "detr_pit_s", "coco:PATH or a TFDS name such as coco/2017", ("teacher",)
+)
 
 # Named flags and the configuration field that each one sets.
 _FIELDS = {
@@ -51,12 +75,13 @@ _MOST_PREVIEWED = 20
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 
-def parse_training_flags(argv, values=flags.FLAGS):
-    """Defines and parses the flags of `train/train.py`.
+def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
+    """Defines and parses the flags of a training script.
 
     Args:
         argv: The command line, the program's name first.
         values: Where the flags are defined, by default among those of the process.
+        script: Whose flags they are.
 
     Returns:
         What is left of the command line.
@@ -65,7 +90,7 @@ def parse_training_flags(argv, values=flags.FLAGS):
         absl.flags.Error: In one sentence, for an unknown or ill-typed flag or override.
     """
     _check_overrides(argv)
-    _define_flags(argv, values)
+    _define_flags(argv, values, script)
     try:
         rest = values(argv)
     except flags.IllegalFlagValueError as error:
@@ -79,7 +104,7 @@ def parse_training_flags(argv, values=flags.FLAGS):
     return rest
 
 
-def parse_or_exit(argv, own=(), withheld=()):
+def parse_or_exit(argv, own=(), withheld=(), script=TRAIN):
     """`parse_training_flags` for `absl.app.run`: a mistake ends the program with one sentence, and
     a request for help with the list of flags.
 
@@ -87,33 +112,36 @@ def parse_or_exit(argv, own=(), withheld=()):
         argv: The command line, the program's name first.
         own: Names of flags that this program has beside those of `train/train.py`.
         withheld: Names of flags of `train/train.py` that it has no use for.
+        script: Whose flags they are.
     """
     if set(argv[1:]) & set(_HELP):
         own_flags = [flags.FLAGS[name] for name in own]
-        print(help_text(sys.modules["__main__"].__doc__ or "", own_flags, withheld))
+        print(help_text(sys.modules["__main__"].__doc__ or "", own_flags, withheld, script))
         sys.exit(0)
     try:
-        return parse_training_flags(argv)
+        return parse_training_flags(argv, script=script)
     except flags.Error as error:
         sys.exit(f"error: {error}")
 
 
-def help_text(description, own_flags=(), withheld=()):
+def help_text(description, own_flags=(), withheld=(), script=TRAIN):
     """What `--help` prints: a program's description, its flags, and the paths of all overrides.
 
     Args:
         description: The program's docstring.
         own_flags: Flags that this program has beside those of `train/train.py`.
         withheld: Names of those that it has no use for.
+        script: Whose flags they are.
     """
-    values = flags.FlagValues()
-    _define_flags(["train.py"], values)
+    values, withheld = flags.FlagValues(), (*withheld, *script.withheld)
+    _define_flags(["train.py"], values, script)
     lines = [description.strip(), "", "Flags:"]
     lines += [_flag_help(flag.name, flag) for flag in own_flags]
     names = [name for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES) if name not in withheld]
     lines += [_flag_help(name, values[name]) for name in names]
-    lines += ["", "Overrides, --config.PATH=VALUE, with their values in the recipe vanilla:"]
-    defaults = Config()
+    usual, model = script.recipes[0], script.model
+    lines += ["", f"Overrides, --config.PATH=VALUE, with their values in the recipe {usual}:"]
+    defaults = recipe(usual, model)
     lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]
     return "\n".join(lines)
 
@@ -185,10 +213,10 @@ def _nearest(path, known):
     return f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}."
 
 
-def _define_flags(argv, values):
-    into = {"flag_values": values}
-    flags.DEFINE_enum("recipe", "vanilla", list(RECIPES), "Training setting of the paper.", **into)
-    flags.DEFINE_string("model", "pit_s", "A name of `pit-keras models`.", **into)
+def _define_flags(argv, values, script):
+    into, recipes = {"flag_values": values}, list(script.recipes)
+    flags.DEFINE_enum("recipe", recipes[0], recipes, "Training setting of the paper.", **into)
+    flags.DEFINE_string("model", script.model, "A name of `pit-keras models`.", **into)
     flags.DEFINE_string(
         "weights", None, "What to start from: imagenet, none, or a weights file.", **into
     )
@@ -199,9 +227,14 @@ def _define_flags(argv, values):
         **into,
     )
     flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", **into)
-    flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", **into)
+    flags.DEFINE_string("dataset", None, f"{script.dataset}.", **into)
     flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.", **into)
-    flags.DEFINE_list("image_size", None, "Side in pixels, or height,width.", **into)
+    flags.DEFINE_list(
+        "image_size",
+        None,
+        "Side in pixels, or height,width; of a detector largest short side,largest long side.",
+        **into,
+    )
     flags.DEFINE_integer(
         "batch_size", None, "Images that pass the model at once, over all devices.", **into
     )
@@ -269,6 +302,7 @@ def config_from_flags(values, model=None):
     """
     model = model or values.model
     config = recipe(values.recipe, model)
+    _check_task(config)
     named = {path: getattr(values, flag) for flag, path in _FIELDS.items()}
     named["model.name"] = model
     if values.image_size is not None:
@@ -285,6 +319,15 @@ def config_from_flags(values, model=None):
     except FieldError as error:
         raise ValueError(f"{_flag_of(error.path)} {error.problem}") from None
     return config
+
+
+def _check_task(config):
+    """Refuses a model that the other training script trains."""
+    is_detector, model = config.model.is_detector, config.model.name
+    if is_detector == (config.recipe in DETECTION_RECIPES):
+        return
+    kind, script = ("detector", "detect.py") if is_detector else ("classifier", "train.py")
+    raise ValueError(f"--model={model} is a {kind}, which is trained with train/{script}.")
 
 
 def _flag_of(path):

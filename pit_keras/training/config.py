@@ -19,6 +19,9 @@ JIT = ("auto", "on", "off")
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
 MIX_MODES = ("batch", "element")
 DISTILLATION = ("none", "hard", "soft")
+OPTIMIZERS = ("adamp", "adamw")
+SCHEDULES = ("cosine", "drop")
+DETECTOR_PREFIX = "detr_"  # what the names of all detectors begin with, and no classifier's
 # Fields that may change when a run is carried on: they decide nothing of its result, but for the
 # number of devices, of which a change is told.
 WITHOUT_EFFECT_ON_THE_RESULT = (
@@ -57,19 +60,33 @@ class ModelConfig:
     heads: tuple[int, ...] | None = None  # PiT's heads of each stage
     base_width: int | None = None  # ResNet's
     stem_stride: int | None = None  # ResNet's: 4, for small images 2 or 1
+    output_stride: int | None = None  # pixels between the positions of the last map
+    # A detector's; what is above is then its backbone's, and so are the rates below.
+    queries: int | None = None  # most objects that it finds in an image
+    encoder_layers: int | None = None
+    decoder_layers: int | None = None
+    hidden_width: int | None = None
+    hidden_heads: int | None = None
+    feed_forward: int | None = None  # width of the MLPs of encoder and decoder
+    dropout: float | None = None  # in encoder and decoder
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+
+    @property
+    def is_detector(self):
+        """Whether the model finds objects, and does not classify images."""
+        return self.name.startswith(DETECTOR_PREFIX)
 
 
 @dataclasses.dataclass
 class DataConfig:
     """Where images come from and what happens to them before the model sees them."""
 
-    dataset: str = "imagenet2012"  # "digits", a TFDS name or "folder:PATH"
+    dataset: str = "imagenet2012"  # "digits", a TFDS name, "folder:PATH"; objects: "coco:PATH"
     data_dir: str | None = None  # where TFDS keeps its data sets
     holdout: float = 0.1  # share held out where the data set has no validation split
-    image_size: tuple[int, int] = (224, 224)  # height, width
+    image_size: tuple[int, int] = (224, 224)  # height, width; of a detector short and long side
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     crop_scale: tuple[float, float] = (0.08, 1.0)  # area share of the random resized crop
@@ -92,19 +109,23 @@ class DataConfig:
 
 @dataclasses.dataclass
 class OptimizerConfig:
-    """AdamP and its schedule; see `pit_keras.training.optimizer` and `.schedule`."""
+    """The optimizer and its schedule; see `pit_keras.training.optimizer` and `.schedule`."""
 
-    learning_rate: float = 5e-4  # for a batch of 512 images; scaled in proportion
+    name: str = "adamp"  # one of OPTIMIZERS
+    learning_rate: float = 5e-4
+    scaled_from: int | None = 512  # images that the rate is for, in proportion; None: for any batch
+    schedule: str = "cosine"  # one of SCHEDULES, after the warm-up
     warmup_epochs: float = 5.0
     warmup_learning_rate: float = 1e-6  # where the warm-up begins
     min_learning_rate: float = 1e-5  # where the cosine ends
-    weight_decay: float = 0.05  # none on biases, norms, position embedding, class tokens
+    weight_decay: float = 0.05
+    decay_all: bool = False  # biases, norms, position embedding and class tokens too
     layer_decay: float = 1.0  # the rate of each block, as a multiple of the next block's
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-8
-    delta: float = 0.1
-    wd_ratio: float = 0.1
+    delta: float = 0.1  # AdamP's
+    wd_ratio: float = 0.1  # AdamP's
     clip_norm: float | None = None  # largest global norm of a step's gradients
 
 
@@ -147,6 +168,23 @@ class DistillationConfig:
 
 
 @dataclasses.dataclass
+class DetectionConfig:
+    """What only detectors have: DETR's augmentation, loss and treatment of the backbone."""
+
+    # Short sides from 0.6 to 1 times image_size[0] in steps of 0.04, else always the largest.
+    multi_scale: bool = True
+    # Half of the images are cropped before, see `pit_keras.data.detection_augmentation`.
+    random_crop: bool = True
+    backbone_rate: float = 0.1  # the backbone's learning rate over the others'
+    drop_at: float = 2 / 3  # share of the updates after which the schedule "drop" does so
+    no_object_weight: float = 0.1
+    l1_weight: float = 5.0
+    giou_weight: float = 2.0
+    # BatchNormalization keeps scales and statistics; None: exactly where there are model.weights.
+    freeze_norms: bool | None = None
+
+
+@dataclasses.dataclass
 class Config:
     """Everything that decides a run's result. `to_json` and `from_json` are exact inverses."""
 
@@ -156,6 +194,7 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
     distillation: DistillationConfig = dataclasses.field(default_factory=DistillationConfig)
+    detection: DetectionConfig = dataclasses.field(default_factory=DetectionConfig)
 
     def to_json(self):
         """The configuration as JSON text, the form of a run folder's `config.json`."""
@@ -286,8 +325,10 @@ def validate(config):
     check_types(config)
     rules = (
         *_data_rules(config.data),
-        *_training_rules(config),
+        *_training_rules(config.model, config.training),
+        *_optimizer_rules(config.optimizer, config.training.epochs),
         *_distillation_rules(config.distillation),
+        *_task_rules(config),
     )
     for path, valid, form in rules:
         if not valid:
@@ -333,8 +374,42 @@ def _data_rules(data):
     ]
 
 
-def _training_rules(config):
-    model, optimizer, training = config.model, config.optimizer, config.training
+def _optimizer_rules(optimizer, epochs):
+    is_adamp, is_cosine = optimizer.name == "adamp", optimizer.schedule == "cosine"
+    return [
+        ("optimizer.name", optimizer.name in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}"),
+        ("optimizer.schedule", optimizer.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+        ("optimizer.learning_rate", 0 < optimizer.learning_rate < math.inf, "positive"),
+        (
+            "optimizer.scaled_from",
+            optimizer.scaled_from is None or optimizer.scaled_from > 0,
+            "a positive number of images, or None for a rate that is not scaled",
+        ),
+        (
+            "optimizer.warmup_epochs",
+            0 <= optimizer.warmup_epochs < epochs,
+            f"not negative and less than the {epochs} epochs",
+        ),
+        ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
+        ("optimizer.layer_decay", 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
+        (
+            "optimizer.clip_norm",
+            optimizer.clip_norm is None or 0 < optimizer.clip_norm < math.inf,
+            "positive, or None for no clipping",
+        ),
+        *(
+            (f"optimizer.{name}", means or getattr(optimizer, name) == default, f"{default} {why}")
+            for name, means, why in (
+                ("delta", is_adamp, "with adamw, which never projects"),
+                ("wd_ratio", is_adamp, "with adamw, which never projects"),
+                ("min_learning_rate", is_cosine, "with the schedule drop, which ends at a tenth"),
+            )
+            for default in (getattr(OptimizerConfig(), name),)
+        ),
+    ]
+
+
+def _training_rules(model, training):
     return [
         (
             "model.weights",
@@ -348,19 +423,6 @@ def _training_rules(config):
             "0 without model.weights: random weights would stay random",
         ),
         ("training.epochs", training.epochs > 0, "positive"),
-        ("optimizer.learning_rate", 0 < optimizer.learning_rate < math.inf, "positive"),
-        (
-            "optimizer.warmup_epochs",
-            0 <= optimizer.warmup_epochs < training.epochs,
-            f"not negative and less than the {training.epochs} epochs",
-        ),
-        ("optimizer.weight_decay", optimizer.weight_decay >= 0, "not negative"),
-        ("optimizer.layer_decay", 0 < optimizer.layer_decay <= 1, "in (0, 1]"),
-        (
-            "optimizer.clip_norm",
-            optimizer.clip_norm is None or 0 < optimizer.clip_norm < math.inf,
-            "positive, or None for no clipping",
-        ),
         ("training.batch_size", training.batch_size > 0, "positive"),
         ("training.accumulate", training.accumulate > 0, "positive"),
         (
@@ -426,6 +488,65 @@ def _distillation_rules(distillation):
             "distillation.tau",
             distillation.tau == 1 or distillation.kind == "soft",
             "1 unless distillation.kind is soft: only probabilities have a temperature",
+        ),
+    ]
+
+
+# What has no meaning for a detector, or is not offered for one.
+_CLASSIFIERS_OWN = (
+    *(f"data.{name}" for name in ("holdout", "crop_scale", "crop_aspect", "eval_crop", "views")),
+    *(f"data.{name}" for name in ("color_jitter", "erasing", "rand_augment")),
+    *(f"data.rand_augment_{name}" for name in ("magnitude", "std")),
+    *(f"data.{name}" for name in ("mixup_alpha", "cutmix_alpha", "mix_mode")),
+    "optimizer.layer_decay",
+    "training.label_smoothing",
+    *(f"distillation.{field.name}" for field in dataclasses.fields(DistillationConfig)),
+)
+_DETECTORS_OWN = (
+    "optimizer.schedule",  # it drops at a share that stands in the section `detection`
+    *(f"detection.{field.name}" for field in dataclasses.fields(DetectionConfig)),
+)
+
+
+def _task_rules(config):
+    """The other task's fields keep their defaults; a detector's own have their ranges."""
+    is_detector, defaults = config.model.is_detector, Config()
+    others = _CLASSIFIERS_OWN if is_detector else _DETECTORS_OWN
+    kind = "detector" if is_detector else "classifier"
+    unused = [
+        (path, get_field(config, path) == default, f"{default!r} for a {kind}, {config.model.name}")
+        for path in others
+        for default in (get_field(defaults, path),)
+    ]
+    return [*unused, *(_detection_rules(config) if is_detector else ())]
+
+
+def _detection_rules(config):
+    detection, (short, long) = config.detection, config.data.image_size
+    drops = config.optimizer.schedule == "drop"
+    return [
+        ("data.image_size", short <= long, "the short side and then the long one"),
+        ("training.jit", config.training.jit != "on", "off or auto: XLA cannot match objects"),
+        (
+            "detection.backbone_rate",
+            0 <= detection.backbone_rate < math.inf,
+            "not negative (0 to train no weight of the backbone)",
+        ),
+        ("detection.drop_at", 0 < detection.drop_at <= 1, "in (0, 1]"),
+        (
+            "detection.drop_at",
+            drops or detection.drop_at == DetectionConfig().drop_at,
+            "2/3 with the schedule cosine, which does not drop",
+        ),
+        ("detection.no_object_weight", 0 < detection.no_object_weight < math.inf, "positive"),
+        *(
+            (f"detection.{name}", 0 <= getattr(detection, name) < math.inf, "not negative")
+            for name in ("l1_weight", "giou_weight")
+        ),
+        (
+            "detection.freeze_norms",
+            not detection.freeze_norms or config.model.weights is not None,
+            "None or False without model.weights: there are no statistics to keep",
         ),
     ]
 

@@ -16,6 +16,8 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from pit_keras.training.figures import in_words, number
+
 EXAMPLE_IMAGES = 8
 
 
@@ -25,16 +27,17 @@ class Monitor:
     Args:
         config: The run's `Config`.
         folder: Its `RunFolder`, which exists.
+        figures: The `Figures` of its task.
         steps: Updates of an epoch.
         verbose: Whether to print.
         is_chief: Whether to write files.
         profile: See `Profile`.
     """
 
-    def __init__(self, config, folder, steps, *, verbose, is_chief, profile=None):
+    def __init__(self, config, folder, figures, steps, *, verbose, is_chief, profile=None):
         self._config, self._steps = config, steps
         self._images = config.training.images_of_update
-        self._display = EpochDisplay(config.training.epochs, verbose)
+        self._display = EpochDisplay(config.training.epochs, figures, verbose)
         self._log = RunLog(folder.log, folder.logs) if is_chief else None
         self._profile = Profile(folder.logs, profile if is_chief else None)
         self._epoch, self._lately, self._started = None, None, time.perf_counter()
@@ -156,10 +159,11 @@ class RunLog:
         return file.read(1) == b"\n"
 
     def scalars(self, prefix, values, step):
-        """Adds points to TensorBoard's curves `prefix/name`."""
+        """Adds points to TensorBoard's curves `prefix/name`; none for what is None."""
         with self._writer.as_default(step=step):
             for name, value in values.items():
-                tf.summary.scalar(f"{prefix}/{name}", value)
+                if value is not None:
+                    tf.summary.scalar(f"{prefix}/{name}", value)
 
     def images(self, images, mean, std, step):
         """Shows normalised images, (B, H, W, 3), as the model sees them."""
@@ -230,14 +234,15 @@ class EpochDisplay:
 
     Args:
         epochs: Length of the run.
+        figures: The `Figures` that are shown.
         verbose: Whether to show anything.
 
     Attributes:
         is_drawn: Whether there is a bar to be moved.
     """
 
-    def __init__(self, epochs, verbose=True):
-        self._epochs, self._verbose = epochs, verbose
+    def __init__(self, epochs, figures, verbose=True):
+        self._epochs, self._figures, self._verbose = epochs, figures, verbose
         self.is_drawn = verbose and sys.stdout.isatty()
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -267,10 +272,8 @@ class EpochDisplay:
         """Moves the bar; with metrics it shows them."""
         words = None
         if means is not None:
-            words = (
-                f"loss {means['loss']:.3f}  top-1 {means['top1']:.3f}  lr {learning_rate:.1e}  "
-                f"{images_per_second:.0f} images/s"
-            )
+            shown = in_words(self._figures.training, means, 3, "  ")
+            words = f"{shown}  lr {learning_rate:.1e}  {images_per_second:.0f} images/s"
         self._bar.update(self._task, completed=done, **({} if words is None else {"words": words}))
 
     def epoch(self, row, rates, seconds):
@@ -278,14 +281,14 @@ class EpochDisplay:
         if not self._verbose:
             return
         left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"] - 1)))
-        averaged = (
-            f", averaged {row['val_averaged_top1']:.4f}" if "val_averaged_top1" in row else ""
-        )
+        training = in_words(self._figures.training, row, 4, ", ")
+        validation = in_words(self._figures.validation, row, 4, ", ", prefix="val_")
+        averaged = f"val_averaged_{self._figures.best}"
+        if averaged in row:
+            validation += f", averaged {number(row[averaged])}"
         self._bar.console.print(
-            f"Epoch {row['epoch'] + 1}/{self._epochs}: loss {row['loss']:.4f}, top-1 "
-            f"{row['top1']:.4f}; validation: loss {row['val_loss']:.4f}, top-1 "
-            f"{row['val_top1']:.4f}{averaged}; {rates['images_per_second']:.0f} images/s, "
-            f"about {left} left",
+            f"Epoch {row['epoch'] + 1}/{self._epochs}: {training}; validation: {validation}; "
+            f"{rates['images_per_second']:.0f} images/s, about {left} left",
             highlight=False,
             soft_wrap=True,
         )

@@ -1,7 +1,8 @@
-"""AdamP, and which variables of a model are spared its weight decay.
+"""AdamP, AdamW, and which variables of a model are spared their weight decay.
 
 Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights",
-ICLR 2021, arXiv 2006.08217. Every training setting of the PiT paper uses it (its section 4.1).
+ICLR 2021, arXiv 2006.08217. Every training setting of the PiT paper uses it (its section 4.1) but
+that of the detector (section 4.2), which is AdamW.
 """
 
 import math
@@ -161,7 +162,7 @@ class AdamP(keras.optimizers.Optimizer):
         learning_rate = ops.cast(learning_rate, dtype) * self._scales[index]
         decay = learning_rate * (self.weight_decay if self._use_weight_decay(variable) else 0.0)
         step_size, direction = self._adam_step(index, gradient, learning_rate)
-        if len(variable.shape) < 2:
+        if len(variable.shape) < 2 or not self.delta:
             pull = decay
         else:
             projected, radial = project(
@@ -202,6 +203,45 @@ class AdamP(keras.optimizers.Optimizer):
             "wd_ratio": self.wd_ratio,
             "nesterov": self.nesterov,
         }
+
+
+@keras.saving.register_keras_serializable(package="pit_keras")
+class AdamW(AdamP):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101).
+
+    It is AdamP that never projects, and not `keras.optimizers.AdamW`, which has one learning rate:
+    here `scale_learning_rates` gives single variables their own, for step and decay both.
+
+    Args:
+        learning_rate, beta_1, beta_2, epsilon, weight_decay, **kwargs: As for `AdamP`. `epsilon` is
+            added after the bias correction, as in PyTorch.
+
+    Raises:
+        ValueError: for a value out of its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate=1e-3,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        weight_decay=0.0,
+        **kwargs,
+    ):
+        super().__init__(
+            learning_rate=learning_rate,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+            delta=0.0,
+            **kwargs,
+        )
+
+    def get_config(self):
+        projection = ("delta", "wd_ratio", "nesterov")
+        return {k: value for k, value in super().get_config().items() if k not in projection}
 
 
 def project(gradient, weight, direction, channel_axes, delta, epsilon):

@@ -6,14 +6,15 @@ import keras
 from keras import ops
 
 
-def scaled_learning_rate(base, batch_size):
+def scaled_learning_rate(base, batch_size, scaled_from=512):
     """The linear scaling rule of DeiT and PiT: `base` is the rate for a batch of 512.
 
     Args:
-        base: learning rate for 512 images per step.
+        base: learning rate for `scaled_from` images per step.
         batch_size: images per step, summed over all replicas.
+        scaled_from: see `base`; None where the rate is `base` for any batch, as DETR's.
     """
-    return base * batch_size / 512
+    return base if scaled_from is None else base * batch_size / scaled_from
 
 
 def warmup_cosine(step, *, base, steps, warmup_steps, warmup_start=1e-6, minimum=1e-5):
@@ -50,6 +51,58 @@ def warmup_cosine(step, *, base, steps, warmup_steps, warmup_start=1e-6, minimum
     return ops.where(step < warmup_steps, warmup, cosine)
 
 
+def warmup_drop(step, *, base, steps, warmup_steps, warmup_start=1e-6, drop_at=2 / 3):
+    """Linear warm-up, then `base`, and from a share of the `steps` on a tenth of it: DETR's.
+
+    Args:
+        step, base, steps, warmup_steps, warmup_start: as for `warmup_cosine`.
+        drop_at: share of the steps after which the rate is a tenth; 1 for none.
+
+    Returns:
+        A float32 tensor of the shape of `step`.
+
+    Raises:
+        ValueError: if a rate, a number of steps or the share is out of its range.
+    """
+    _check(base, steps, warmup_steps, warmup_start)
+    _check_share(drop_at)
+    warmup_start = min(warmup_start, base)
+    step = ops.convert_to_tensor(step, dtype="float32")
+    warmup = warmup_start + (base - warmup_start) * step / max(warmup_steps, 1)
+    after = ops.where(step < round(drop_at * steps), base, base / 10)
+    return ops.where(step < warmup_steps, warmup, after)
+
+
+@keras.saving.register_keras_serializable(package="pit_keras")
+class WarmupDrop(keras.optimizers.schedules.LearningRateSchedule):
+    """`warmup_drop` as a schedule for a Keras optimizer; its arguments are the attributes.
+
+    Raises:
+        ValueError: if a rate, a number of steps or the share is out of its range.
+    """
+
+    def __init__(self, base, steps, warmup_steps, warmup_start=1e-6, drop_at=2 / 3):
+        _check(base, steps, warmup_steps, warmup_start)
+        _check_share(drop_at)
+        self.base = base
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+        self.warmup_start = warmup_start
+        self.drop_at = drop_at
+
+    def __call__(self, step):
+        return warmup_drop(step, **self.get_config())
+
+    def get_config(self):
+        return {
+            "base": self.base,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "warmup_start": self.warmup_start,
+            "drop_at": self.drop_at,
+        }
+
+
 @keras.saving.register_keras_serializable(package="pit_keras")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """`warmup_cosine` as a schedule for a Keras optimizer; its arguments are the attributes.
@@ -79,7 +132,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def _check(base, steps, warmup_steps, warmup_start, minimum):
+def _check(base, steps, warmup_steps, warmup_start, minimum=0.0):
     if not base > 0:
         raise ValueError(f"The base learning rate must be positive, got {base!r}.")
     if not steps >= 1:
@@ -92,3 +145,8 @@ def _check(base, steps, warmup_steps, warmup_start, minimum):
     for name, rate in (("warmup_start", warmup_start), ("minimum", minimum)):
         if not rate >= 0:
             raise ValueError(f"The learning rate {name} must not be negative, got {rate!r}.")
+
+
+def _check_share(drop_at):
+    if not 0 < drop_at <= 1:
+        raise ValueError(f"The share drop_at must be in (0, 1], got {drop_at!r}.")

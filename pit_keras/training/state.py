@@ -20,7 +20,7 @@ class Progress:
         epoch_positions: The same at the beginning of the epoch.
         sums: The metrics of the epoch so far, summed over its updates, {name: sum}.
         unreadable: Images that were skipped, {name: position in the stream}.
-        best: Best top-1 on the validation split so far, -1 before the first evaluation.
+        best: Best top-1, or AP, on the validation split so far, -1 before the first evaluation.
         best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
         best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
         history: The rows of `history.csv`.

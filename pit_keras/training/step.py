@@ -2,16 +2,14 @@
 
 import keras
 import tensorflow as tf
-from keras import ops
 
-from pit_keras.models import recomputing_blocks, tracing_for_xla, two_headed
-from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
+from pit_keras.models import recomputing_blocks, tracing_for_xla
 
 _SUM = tf.distribute.ReduceOp.SUM
 _MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, average=None):
+def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None):
     """The training step: one update from the global batch, which `accumulate` batches make up.
 
     The random decisions in the model (dropout, drop path) are functions of the run's seed, the
@@ -22,28 +20,23 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
     Args:
         config: A `Config`.
         model: The model, on all replicas.
+        loss: What it learns from, the loss of a task (see `pit_keras.training.tasks`).
         optimizer: Built for its trainable variables.
         strategy: The model's `tf.distribute.Strategy`.
         jit: Whether XLA compiles it.
-        teacher: What `load_teacher` returns, for a model with two heads; None for no distillation.
         average: A `WeightAverage` to be moved after each update; None for none.
 
     Returns:
-        A function of images and mixed one-hot labels on the replicas, the step's number (an int64
-        tensor) and this worker's requests, a float32 tensor of any length. It returns a dict of
-        scalars: `loss`; `top1`, the share of images whose largest logit is the class with the
-        largest share of the label; with a teacher `class_loss` and `distillation_loss`, the parts
-        that `loss` weighs; `gradient_norm`, of all gradients together before clipping; with
-        float16 `loss_scale` and `skipped_updates`, 1 where gradients overflowed, else 0;
-        and `requests`, summed over the replicas of all workers.
-
-    Raises:
-        ValueError: If there is a teacher and the model has not two heads.
+        A function of a batch on the replicas, {name: (B, ...)}, the step's number (an int64 tensor)
+        and this worker's requests, a float32 tensor of any length. It returns a dict of scalars:
+        the loss' own, `loss` among them; `gradient_norm`, of all gradients together before
+        clipping; with float16 `loss_scale` and `skipped_updates`, 1 where gradients overflowed,
+        else 0; and `requests`, summed over the replicas of all workers.
     """
     variables, accumulate = model.trainable_variables, config.training.accumulate
     is_mirrored = isinstance(strategy, _MIRRORED)
     is_scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    gradients = _gradients(config, model, optimizer, jit, teacher)
+    gradients = _gradients(config, model, loss, optimizer, jit)
     statistics = _moving_statistics(model)
 
     def update(values):
@@ -56,10 +49,13 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         # With others, replicas talk in the update, and a function of its own may not do that.
         update = tf.function(update, jit_compile=jit, autograph=False)
 
-    def replica_step(images, labels, number, requests):
+    def replica_step(batch, number, requests):
         replica = tf.distribute.get_replica_context()
         seed = _replica_seed(config.training.seed, number, replica.replica_id_in_sync_group)
-        values, metrics = _accumulated(gradients, images, labels, seed, accumulate)
+        totals = loss.totals(batch)
+        if totals and is_mirrored:
+            totals = replica.all_reduce(_SUM, totals)
+        values, metrics = _accumulated(gradients, batch, totals, seed, accumulate)
         if is_mirrored:
             values, moved = _reduced(replica, values, statistics)
             for variable, value in zip(statistics, moved, strict=True):
@@ -69,11 +65,12 @@ def compiled_step(config, model, optimizer, strategy, *, jit, teacher=None, aver
         # Not the tensor itself, which would not count as one for each replica.
         return metrics, norm, tf.identity(requests)
 
-    @tf.function(autograph=False)
-    def step(images, labels, number, requests):
+    # Where sizes of images differ, the second one is traced as any size.
+    @tf.function(autograph=False, reduce_retracing=True)
+    def step(batch, number, requests):
         updates = tf.identity(optimizer.iterations)  # before this one
         scale = optimizer.scale_loss(tf.constant(1.0))
-        outputs = strategy.run(replica_step, (images, labels, number, requests))
+        outputs = strategy.run(replica_step, (batch, number, requests))
         if average is not None:
             average.update(updates, strategy)
         return _results(strategy, *outputs, loss_scale=scale if is_scaled else None)
@@ -127,57 +124,44 @@ def _replica_seed(seed, number, replica):
     return tf.random.experimental.stateless_fold_in(run, tf.cast(replica, tf.int64))
 
 
-def _gradients(config, model, optimizer, jit, teacher):
-    """A function of one batch's images, labels and seed: its share of the update's gradients, and
-    its sums of the metrics, both divided by the images of the update.
+def _gradients(config, model, loss, optimizer, jit):
+    """A function of one batch, the update's totals and a seed: its share of the update's gradients,
+    and its shares of the metrics.
     """
-    training, images_of_update = config.training, config.training.images_of_update
-    losses_of = _losses(config, model, teacher is not None)
+    training = config.training
     weights = {id(variable) for variable in model.weights}
     generators = [variable for variable in model.variables if id(variable) not in weights]
     statistics = _moving_statistics(model)
 
     @tf.function(jit_compile=jit, autograph=False)
-    def compiled(images, labels, teacher_logits, seed):
+    def compiled(batch, given, totals, seed):
         states = [(v, tf.stack([seed[0], seed[1] + i])) for i, v in enumerate(generators)]
         with tracing_for_xla(jit), recomputing_blocks(training.recompute_blocks):
             with keras.StatelessScope(states) as scope, tf.GradientTape() as tape:
-                losses, logits = losses_of(images, labels, teacher_logits)
-                # Sums over replicas follow, so each replica divides by the global batch.
-                metrics = {
-                    name: ops.sum(values) / training.images_of_update
-                    for name, values in losses.items()
-                }
+                metrics = loss(batch, given, totals)
                 scaled_loss = optimizer.scale_loss(metrics["loss"])
             values = tape.gradient(scaled_loss, model.trainable_variables)
         for variable in statistics:
             moved = scope.get_current_value(variable)
             if moved is not None:
                 variable.assign(moved)
-        hits = ops.argmax(logits, axis=-1) == ops.argmax(labels, axis=-1)
-        metrics["top1"] = ops.sum(ops.cast(hits, "float32")) / images_of_update
         return values, metrics
 
-    def of_batch(images, labels, seed):
-        # Not compiled by XLA, whose convolutions are slower than TensorFlow's on a processor; and a
-        # SavedModel may hold what XLA cannot compile.
-        teacher_logits = None if teacher is None else tf.stop_gradient(teacher(images))
-        return compiled(images, labels, teacher_logits, seed)
+    def of_batch(batch, totals, seed):
+        return compiled(batch, loss.given(batch), totals, seed)
 
     return of_batch
 
 
-def _accumulated(gradients, images, labels, seed, parts):
-    """Sums of `gradients` over a replica's images in so many parts, one after the other."""
+def _accumulated(gradients, batch, totals, seed, parts):
+    """Sums of `gradients` over a replica's batch in so many parts, one after the other."""
     if parts == 1:
-        return gradients(images, labels, seed)
-    images, labels = (
-        tf.reshape(values, [parts, -1, *values.shape[1:]]) for values in (images, labels)
-    )
+        return gradients(batch, totals, seed)
+    batch = {name: _divided(values, parts) for name, values in batch.items()}
 
     def of_part(part):
         part_seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(part, tf.int64))
-        return gradients(images[part], labels[part], part_seed)
+        return gradients({name: values[part] for name, values in batch.items()}, totals, part_seed)
 
     def body(part, sums):
         return part + 1, tf.nest.map_structure(tf.add, sums, of_part(part))
@@ -188,39 +172,11 @@ def _accumulated(gradients, images, labels, seed, parts):
     )[1]
 
 
-def _losses(config, model, distils):
-    """A function from a batch to its losses, {name: (B,)}, and the logits that it is measured by.
-
-    DeiT's objective: the class head learns from the mixed, smoothed labels, the distillation head
-    from the teacher, and `alpha` is the teacher's share.
-    """
-    smoothing, distillation = config.training.label_smoothing, config.distillation
-    if not distils:
-
-        def plain(images, labels, _):
-            logits = model(images, training=True)
-            return {"loss": soft_cross_entropy(labels, logits, smoothing)}, logits
-
-        return plain
-    heads, alpha = two_headed(model), distillation.alpha
-
-    def distilled(images, labels, teacher_logits):
-        logits, distilled_logits = heads(images, training=True)
-        class_loss = soft_cross_entropy(labels, logits, smoothing)
-        if distillation.kind == "hard":
-            distillation_loss = hard_distillation(teacher_logits, distilled_logits)
-        else:
-            distillation_loss = soft_distillation(
-                teacher_logits, distilled_logits, distillation.tau
-            )
-        losses = {
-            "loss": (1 - alpha) * class_loss + alpha * distillation_loss,
-            "class_loss": class_loss,
-            "distillation_loss": distillation_loss,
-        }
-        return losses, (logits + distilled_logits) / 2
-
-    return distilled
+def _divided(values, parts):
+    """(B, ...) -> (parts, B / parts, ...), of which all but B may be open."""
+    size = values.shape[0] // parts
+    shape = tf.concat([[parts, size], tf.shape(values)[1:]], axis=0)
+    return tf.ensure_shape(tf.reshape(values, shape), (parts, size, *values.shape[1:]))
 
 
 def _clipped(gradients, clip_norm, optimizer):

@@ -16,21 +16,14 @@ import numpy as np
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.data.pipeline import (
-    check_train_batches,
-    evaluation_batches,
-    steps_per_epoch,
-    train_batches,
-)
+from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
-from pit_keras.evaluation.classification import Evaluator
 from pit_keras.models import check_can_recompute
-from pit_keras.training.assembly import model_of, optimizer_of, uses_xla
+from pit_keras.training.assembly import optimizer_of
 from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.checkpoints import DamagedCheckpointError, packed, unpacked
 from pit_keras.training.config import validate
-from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.history import write_history
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
 from pit_keras.training.keeping import RunKeeper
@@ -38,7 +31,7 @@ from pit_keras.training.monitoring import Monitor
 from pit_keras.training.run_folder import RunFolder, write_atomically
 from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
-from pit_keras.training.teacher import load_teacher
+from pit_keras.training.tasks import task_of
 from pit_keras.training.workers import join_workers
 
 # An epoch's end is saved unless that would take more than this share of the time.
@@ -54,7 +47,7 @@ class Trainer:
 
     Args:
         config: A `Config`.
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.training.tasks.open_source_of` returns.
         output_dir: The run folder; made if need be, carried on if it holds the same run unfinished.
             Of several workers only the chief has to see it.
         verbose: Whether to show a progress bar, or a line for each epoch.
@@ -71,6 +64,7 @@ class Trainer:
     def __init__(self, config, source, output_dir, verbose=True, workers=None, profile=None):
         validate(config)
         self.config, self.source, self._profile = config, source, profile
+        self.task = task_of(config, source)
         self.workers = workers or join_workers(config.training.distribute)
         self.verbose = verbose and self.workers.is_chief
         self.folder = RunFolder(output_dir)
@@ -99,9 +93,7 @@ class Trainer:
             )
         for batch_size in (training.batch_size, self._eval_batch_size):
             self.workers.check_batch(batch_size)
-        check_train_batches(
-            self.source, self.config.data, training.images_of_update, replicas=replicas
-        )
+        self.task.check_train_batches(training.images_of_update, replicas)
 
     def _check_profile(self):
         steps = self.config.training.epochs * self.steps
@@ -117,29 +109,29 @@ class Trainer:
         keras.config.set_dtype_policy(config.training.precision)
         with strategy.scope():
             weights = config.model.weights if self._is_new else None
-            self.model = model_of(config, self.source, weights)
+            self.model = self.task.model(weights)
             if config.training.recompute_blocks:
                 check_can_recompute(self.model)
-            freeze(self.model, config.model.frozen_stages)
-            self.optimizer = optimizer_of(config, self.model, self.steps)
+            self.task.freeze(self.model)
+            scales = self.task.learning_rate_scales(self.model)
+            self.optimizer = optimizer_of(config, self.model, self.steps, scales)
             decay = config.training.ema_decay
             self.average = WeightAverage(self.model, decay) if decay else None
-            distils = config.distillation.kind != "none"
-            teacher = load_teacher(config, self.source) if distils else None
-        self.jit = uses_xla(config.training.jit, config.training.precision, self.model)
+            loss = self.task.loss(self.model)
+        self.jit = self.task.uses_xla(self.model)
         self.state = TrainingState(config, self.model, self.optimizer, self.average)
         self._step = compiled_step(
             config,
             self.model,
+            loss,
             self.optimizer,
             strategy,
             jit=self.jit,
-            teacher=teacher,
             average=self.average,
         )
-        self._evaluator = Evaluator(self.model, strategy)
+        self._evaluator = self.task.evaluator(self.model, self.workers)
         if self.workers.is_chief:
-            saved = model_of(config, self.source)
+            saved = self.task.model()
             self._keeper = RunKeeper(self.folder, config.training.keep_checkpoints, saved)
 
     def run(self):
@@ -162,7 +154,7 @@ class Trainer:
             with self._locked():
                 if self.workers.is_chief:
                     self.folder.check(self.config)
-                    self.folder.create(self.config, self.source.class_names)
+                    self.folder.create(self.config, self.source.class_names, self.task.category_ids)
                 self._carry_on()
                 self._train()
                 results = self._results()
@@ -222,6 +214,7 @@ class Trainer:
         self._monitor = Monitor(
             self.config,
             self.folder,
+            self.task.figures,
             self.steps,
             verbose=self.verbose,
             is_chief=self.workers.is_chief,
@@ -280,8 +273,7 @@ class Trainer:
         """One update; the metrics as numbers, and what any of the workers asks for."""
         requests = [bool(self._interruption.signal), self._is_time_to_save()]
         metrics = self._step(
-            self._batch["image"],
-            self._batch["label"],
+            self._batch,
             # Of a Python number TensorFlow would keep a copy for ever, one for each step.
             tf.constant(np.array(number, np.int64)),
             tf.constant(requests, tf.float32),
@@ -334,9 +326,10 @@ class Trainer:
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         progress.epoch_positions = progress.positions
         self._monitor.end_epoch(row, self._number)
-        better = max(evaluations, key=lambda kind: _rank(evaluations[kind]))
-        if evaluations[better]["top1"] > progress.best:
-            progress.best = evaluations[better]["top1"]
+        better = max(evaluations, key=lambda kind: self.task.rank(evaluations[kind]))
+        figure, *_ = self.task.rank(evaluations[better])
+        if figure > progress.best:
+            progress.best = figure
             progress.best_epoch = progress.epoch - 1
             progress.best_is_averaged = better == "averaged"
             if self.workers.is_chief:
@@ -377,7 +370,7 @@ class Trainer:
             **self._monitor.epoch_metrics(),
             "learning_rate": self._learning_rate(),
             "unreadable_images": sum(skipped),
-            **_columns(evaluations),
+            **_columns(evaluations, self.task.figures.columns),
         }
 
     def _shards(self):
@@ -440,9 +433,7 @@ class Trainer:
         return [part.numpy() for part in self.workers.strategy.experimental_local_results(values)]
 
     def _train_batches(self, **share):
-        return train_batches(
-            self.source,
-            self.config.data,
+        return self.task.train_batches(
             batch_size=self.config.training.images_of_update,
             seed=self.config.training.seed,
             start=self.state.progress.positions[self.workers.index],
@@ -478,10 +469,7 @@ class Trainer:
             return self._evaluator(self._evaluation_batches, after_batch)
 
     def _validation_batches(self, **share):
-        return evaluation_batches(
-            self.source,
-            "val",
-            self.config.data,
+        return self.task.evaluation_batches(
             batch_size=self._eval_batch_size,
             unreadable=self._unreadable_in_evaluation,
             **share,
@@ -515,7 +503,7 @@ class Trainer:
             "recipe": self.config.recipe,
             "best_epoch": progress.best_epoch,
             "epochs": self.config.training.epochs,
-            "eval_crop": self.config.data.eval_crop,
+            **self.task.settings(),
             "unreadable_images": len(progress.unreadable),
         }
         self._monitor.event("end", **results)
@@ -531,19 +519,14 @@ def _is_scalable(metrics):
     return metrics.get("loss_scale", 1.0) >= _LEAST_LOSS_SCALE
 
 
-def _columns(evaluations):
+def _columns(evaluations, names):
     """Evaluations as columns of the history: `val_top1`, ..., `val_averaged_top1`, ..."""
     prefixes = {"raw": "val_", "averaged": "val_averaged_"}
     return {
         prefixes[kind] + name: evaluation[name]
         for kind, evaluation in evaluations.items()
-        for name in ("loss", "top1", "top5")
+        for name in names
     }
-
-
-def _rank(evaluation):
-    """The better of two evaluations has the higher top-1, or the lower loss at the same one."""
-    return evaluation["top1"], -evaluation["loss"]
 
 
 def check_validation_images(source, verbose, seconds=_SECONDS_FOR_VALIDATION_IMAGES):

@@ -10,17 +10,21 @@ import pytest
 from PIL import Image
 
 from pit_keras.analysis.plots import (
+    CLASS_COLORS,
+    DETECTED_WIDTH,
     DPI,
     batch_title,
     check_picture,
     draw_batches,
     draw_calibration,
+    draw_detections,
     draw_history,
     draw_predictions,
     draw_token_pooling,
     label_in_words,
 )
 from pit_keras.analysis.pooling import PoolingStep
+from pit_keras.evaluation.found_objects import FoundObject
 from pit_keras.evaluation.predictions import Calibration
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
@@ -320,3 +324,42 @@ def test_no_display_is_needed_and_the_backend_is_left_alone(tmp_path):
     )
     assert process.stdout.split() == ["svg"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_detected_objects_have_boxes_where_they_are_in_the_colour_of_their_class(tmp_path):
+    photo, output = tmp_path / "photo.png", tmp_path / "boxes.png"
+    Image.new("RGB", (2000, 1000), (128, 128, 128)).save(photo)  # more pixels than are drawn
+    boxes = {0: (200, 500, 800, 900), 1: (1000, 100, 1900, 800)}
+    objects = [FoundObject("$x^{", 0.9, box, label) for label, box in boxes.items()]
+    draw_detections([photo], [objects], output)
+    drawn = pixels(output)
+    height, width, _ = drawn.shape
+    assert width == DPI * DETECTED_WIDTH
+    assert height == width // 2
+    for label, (left, top, right, bottom) in boxes.items():
+        color = np.rint(np.array(CLASS_COLORS[label]) * 255)
+        rows, columns = np.nonzero((np.abs(drawn - color) <= 2).all(axis=-1))
+        # The lowest row and the outer columns are the box's; the label is at the top.
+        assert rows.max() == pytest.approx(bottom / 1000 * height, abs=12)
+        assert columns.min() == pytest.approx(left / 2000 * width, abs=12)
+        assert columns.max() == pytest.approx(right / 2000 * width, abs=12)
+        middle = columns == round((left + right) / 4000 * width)
+        assert rows[middle].min() == pytest.approx(top / 1000 * height, abs=30)
+
+
+def test_classes_have_colours_of_their_own():
+    assert len(set(CLASS_COLORS)) == 20
+    assert not {(128, 128, 128)} & set(CLASS_COLORS)
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (5, 2, 3)])
+def test_images_with_boxes_are_in_a_grid(photos, tmp_path, count, rows, columns):
+    output = tmp_path / "boxes.png"
+    found = [[FoundObject("cat", 0.8, (1, 2, 8, 15), 0)]] * count
+    draw_detections(photos[:count], found, output)
+    with Image.open(output) as picture:
+        assert picture.width == DPI * DETECTED_WIDTH * columns
+    grey_or_photo = [colour for colour in colours(output) if colour != (31, 119, 180)]
+    assert len(grey_or_photo) == count
+    draw_detections(photos[:1], [[]], output)  # nothing was found
+    assert len(colours(output)) == 1

@@ -24,7 +24,6 @@ from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.config import Config
 from pit_keras.training.optimizer import AdamP
 from pit_keras.training.schedule import scaled_learning_rate
-from pit_keras.training.step import compiled_step
 
 BATCH, STEPS = 8, 20
 ONE = test_step.one_device()
@@ -42,6 +41,10 @@ def config_for(kind):
     return config
 
 
+def named(images, labels):
+    return {"image": images, "label": labels}
+
+
 def batches(strategy):
     """The same global batches whatever the strategy."""
     rng = np.random.default_rng(0)
@@ -49,7 +52,7 @@ def batches(strategy):
     images = np.float32(rng.normal(size=(STEPS, BATCH, side, side, 3)))
     labels = np.float32(rng.dirichlet(np.ones(classes), size=(STEPS, BATCH)))
     share = BATCH // strategy.num_replicas_in_sync
-    whole = tf.data.Dataset.from_tensor_slices((images, labels)).unbatch()
+    whole = tf.data.Dataset.from_tensor_slices(named(images, labels)).unbatch()
     return strategy.distribute_datasets_from_function(
         lambda _: whole.batch(share, drop_remainder=True)
     )
@@ -71,17 +74,11 @@ def trained(kind, strategy):
         model = test_step.student()
         optimizer, average = optimizer_for(model, kind), WeightAverage(model, 0.9)
     teacher = test_step.teacher if kind == "distilled" else None
-    step = compiled_step(
-        config,
-        model,
-        optimizer,
-        strategy,
-        jit=kind == "descent",
-        teacher=teacher,
-        average=average,
+    step = test_step.step_of(
+        config, model, optimizer, strategy, teacher, jit=kind == "descent", average=average
     )
     for number, batch in enumerate(batches(strategy)):
-        metrics = step(*batch, tf.constant(number, tf.int64), tf.zeros(2))
+        metrics = step(batch, tf.constant(number, tf.int64), tf.zeros(2))
     metrics = {name: float(v) for name, v in metrics.items() if name != "requests"}
     values = [variable.numpy() for variable in [*model.weights, *average.variables]]
     return strategy.num_replicas_in_sync, metrics, values
@@ -115,16 +112,16 @@ def losses_of_equal_halves():
     with strategy.scope():
         model = test_step.dropping()
         optimizer = optimizer_for(model, "descent")
-    step = compiled_step(config, model, optimizer, strategy, jit=False)
+    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
     before = model.get_weights()
     losses = []
     for replica in (0, 1):
-        images, labels = (tf.repeat(v[:1], BATCH, axis=0) for v in test_step.batch())
+        images, labels = (tf.repeat(v[:1], BATCH, axis=0) for v in test_step.batch().values())
         # The other replica's labels are zeros, which have no loss.
         mask = tf.repeat(tf.one_hot(replica, 2), BATCH // 2)[:, None]
-        data = tf.data.Dataset.from_tensor_slices((images, labels * mask)).batch(BATCH // 2)
+        data = tf.data.Dataset.from_tensor_slices(named(images, labels * mask)).batch(BATCH // 2)
         batch = next(iter(strategy.distribute_datasets_from_function(lambda _, d=data: d)))
-        losses.append(float(step(*batch, tf.constant(0, tf.int64), tf.zeros(2))["loss"]))
+        losses.append(float(step(batch, tf.constant(0, tf.int64), tf.zeros(2))["loss"]))
         model.set_weights(before)
     return losses
 
@@ -136,13 +133,13 @@ def overflow():
     with strategy.scope():
         model = test_step.student()
         optimizer = test_step.float16_optimizer(model, 1.0)
-    step = compiled_step(config, model, optimizer, strategy, jit=False)
+    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
     before = model.get_weights()
-    images, labels = (tf.concat([v, v], 0)[:BATCH] for v in test_step.batch())
+    images, labels = (tf.concat([v, v], 0)[:BATCH] for v in test_step.batch().values())
     images *= tf.repeat(tf.constant([1.0, np.inf]), BATCH // 2)[:, None, None, None]
-    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(BATCH // 2)
+    data = tf.data.Dataset.from_tensor_slices(named(images, labels)).batch(BATCH // 2)
     batch = next(iter(strategy.distribute_datasets_from_function(lambda _: data)))
-    metrics = step(*batch, tf.constant(0, tf.int64), tf.zeros(2))
+    metrics = step(batch, tf.constant(0, tf.int64), tf.zeros(2))
     moved = any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
     scale = float(optimizer.dynamic_scale.numpy())
     return {"skipped": float(metrics["skipped_updates"]), "scale": scale, "moved": moved}
@@ -155,11 +152,11 @@ def statistics():
     with strategy.scope():
         model = test_step.convolutional()
         optimizer = optimizer_for(model, "descent")
-    step = compiled_step(config, model, optimizer, strategy, jit=False)
+    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
     batch = next(iter(batches(strategy)))
-    step(*batch, tf.constant(0, tf.int64), tf.zeros(2))
+    step(batch, tf.constant(0, tf.int64), tf.zeros(2))
     halves = []
-    for images in strategy.experimental_local_results(batch[0]):
+    for images in strategy.experimental_local_results(batch["image"]):
         half = test_step.convolutional()
         half(images, training=True)
         halves.append([v.numpy() for v in half.weights if not v.trainable])

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from pit_keras.training import monitoring
 from pit_keras.training.config import Config
+from pit_keras.training.figures import CLASSIFICATION, DETECTION
 from pit_keras.training.monitoring import EpochDisplay, Meter, Monitor, Profile, RunLog
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.training.state import Progress
@@ -68,7 +69,7 @@ def watched(folder, **options):
     config = Config()
     config.training.batch_size, config.training.epochs = 4, 2
     config.training.log_every_steps = 2
-    return Monitor(config, folder, 3, verbose=False, **options)
+    return Monitor(config, folder, CLASSIFICATION, 3, verbose=False, **options)
 
 
 def train(monitor):
@@ -150,7 +151,7 @@ def test_the_bar_shows_rate_loss_accuracy_and_time_left(monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", terminal)
-    display = EpochDisplay(epochs=3)
+    display = EpochDisplay(3, CLASSIFICATION)
     with display.shown():
         display.begin("Epoch 1/3", 20)
         display.step(7, {"loss": 1.5, "top1": 0.25}, 1e-3, 123.4)
@@ -160,15 +161,25 @@ def test_the_bar_shows_rate_loss_accuracy_and_time_left(monkeypatch):
     assert ":" in drawn.rpartition("images/s")[2]
 
 
+def test_of_a_detector_coco_s_figures_are_shown(capsys):
+    losses = {"loss": 3.0, "class_loss": 1.0, "l1_loss": 0.2, "giou_loss": 0.5}
+    row = {"epoch": 0, **losses, "val_AP": 0.25, "val_AP50": 0.5, "val_AP75": None}
+    EpochDisplay(3, DETECTION).epoch(row, {"images_per_second": 9.6}, seconds=1.0)
+    assert capsys.readouterr().out == (
+        "Epoch 1/3: loss 3.0000, class 1.0000, L1 0.2000, GIoU 0.5000; validation: AP 0.2500, "
+        "AP50 0.5000, AP75 -; 10 images/s, about 0:00:02 left\n"
+    )
+
+
 def test_a_log_file_gets_a_line_an_epoch(capsys):
-    display = EpochDisplay(epochs=3)
+    display = EpochDisplay(3, CLASSIFICATION)
     row = {"epoch": 0, "loss": 2.0, "top1": 0.1, "val_loss": 1.5, "val_top1": 0.3}
     display.epoch({**row, "val_averaged_top1": 0.4}, {"images_per_second": 99.6}, seconds=90.0)
     assert capsys.readouterr().out == (
         "Epoch 1/3: loss 2.0000, top-1 0.1000; validation: loss 1.5000, top-1 0.3000, averaged "
         "0.4000; 100 images/s, about 0:03:00 left\n"
     )
-    EpochDisplay(epochs=3, verbose=False).epoch(row, {"images_per_second": 1.0}, 1.0)
+    EpochDisplay(3, CLASSIFICATION, verbose=False).epoch(row, {"images_per_second": 1.0}, 1.0)
     assert capsys.readouterr().out == ""
 
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pit_keras.training.optimizer import (
     AdamP,
+    AdamW,
     output_channel_axes,
     project,
     weight_decay_exclusions,
@@ -236,6 +237,38 @@ def test_delta_zero_is_adam_with_decoupled_decay():
             optimizer.apply([tf.constant(gradient)], [variable])
     # Keras' bias correction 1 - beta_2 ** step is good for five digits in the first steps.
     np.testing.assert_allclose(variables[0].numpy(), variables[1].numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_adamw_is_keras_own_with_a_rate_for_each_variable():
+    """Over steps late enough for Keras' bias correction, which loses digits in the first ones."""
+    start = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+    settings = {"weight_decay": 0.3, "beta_2": 0.9, "epsilon": 1e-12}
+    ours = [make_variable(f"{name}/kernel", start) for name in "ab"]
+    theirs = [make_variable(f"{name}/kernel", start) for name in "cd"]
+    optimizer = AdamW(learning_rate=0.1, **settings)
+    optimizer.scale_learning_rates([(ours[1], 0.1)])
+    others = [keras.optimizers.AdamW(learning_rate=rate, **settings) for rate in (0.1, 0.01)]
+    optimizer.build(ours)
+    for gradient in np.random.default_rng(1).normal(size=(8, 4, 5)).astype("float32"):
+        optimizer.apply([tf.constant(gradient)] * 2, ours)
+        for other, variable in zip(others, theirs, strict=True):
+            other.apply([tf.constant(gradient)], [variable])
+    for variable, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_adamw_never_projects():
+    """The decay of a weight whose gradient is orthogonal to it is whole."""
+    variable = make_variable("a/kernel", np.ones((2, 3)))
+    AdamW(learning_rate=0.5, weight_decay=0.1).apply([tf.zeros((2, 3))], [variable])
+    np.testing.assert_allclose(variable.numpy(), np.full((2, 3), 0.95), rtol=1e-6)
+
+
+def test_adamw_has_a_config():
+    optimizer = AdamW(learning_rate=0.1, weight_decay=0.3, beta_2=0.95)
+    loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert type(loaded) is AdamW
+    assert loaded.get_config() == optimizer.get_config()
 
 
 def test_the_first_step_keeps_its_precision():

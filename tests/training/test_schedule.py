@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.schedule import WarmupCosine, scaled_learning_rate, warmup_cosine
+from pit_keras.training.schedule import (
+    WarmupCosine,
+    WarmupDrop,
+    scaled_learning_rate,
+    warmup_cosine,
+    warmup_drop,
+)
 
 SETTINGS = {"base": 5e-4, "steps": 300, "warmup_steps": 5, "warmup_start": 1e-6, "minimum": 1e-5}
 
@@ -115,3 +121,37 @@ def test_arguments_out_of_range(changes, message):
 def test_scaled_learning_rate():
     assert scaled_learning_rate(5e-4, 512) == 5e-4
     assert scaled_learning_rate(5e-4, 1024) == 1e-3
+    assert scaled_learning_rate(5e-4, 32, scaled_from=64) == 2.5e-4
+    assert scaled_learning_rate(1e-4, 7, scaled_from=None) == 1e-4
+
+
+DROP = {"base": 1e-4, "steps": 150, "warmup_steps": 10, "warmup_start": 1e-6, "drop_at": 2 / 3}
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 1e-6), (5, 1e-6 + 0.99e-4 / 2), (10, 1e-4), (99, 1e-4), (100, 1e-5), (10_000, 1e-5)],
+)
+def test_the_drop_is_to_a_tenth_at_its_share_of_the_steps(step, expected):
+    assert float(warmup_drop(step, **DROP)) == pytest.approx(expected, rel=1e-6)
+    assert float(WarmupDrop(**DROP)(step)) == float(warmup_drop(step, **DROP))
+
+
+def test_the_drop_at_its_ends():
+    assert float(warmup_drop(0, **{**DROP, "warmup_steps": 0})) == np.float32(1e-4)
+    rates = warmup_drop(np.arange(150), **{**DROP, "warmup_steps": 0, "drop_at": 1.0}).numpy()
+    np.testing.assert_array_equal(rates, np.float32(1e-4))
+    assert float(warmup_drop(0, **{**DROP, "base": 1e-7})) == np.float32(1e-7)  # never above
+
+
+def test_the_drop_has_a_config_and_a_range():
+    schedule = WarmupDrop(**DROP)
+    loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
+    assert (type(loaded), loaded.get_config()) == (WarmupDrop, DROP)
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match="drop_at"):
+            WarmupDrop(**{**DROP, "drop_at": share})
+        with pytest.raises(ValueError, match="drop_at"):
+            warmup_drop(0, **{**DROP, "drop_at": share})
+    with pytest.raises(ValueError, match="warm-up must be shorter"):
+        WarmupDrop(**{**DROP, "warmup_steps": 150})

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from pit_keras.models import create_model, two_headed
+from pit_keras.training.classification_task import ClassificationLoss
 from pit_keras.training.config import Config
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.training.step import compiled_step
@@ -50,7 +51,7 @@ def batch():
     rng = np.random.default_rng(0)
     images = np.float32(rng.normal(size=(BATCH, SIDE, SIDE, 3)))
     labels = np.float32(rng.dirichlet(np.ones(CLASSES), size=BATCH))
-    return tf.constant(images), tf.constant(labels)
+    return {"image": tf.constant(images), "label": tf.constant(labels)}
 
 
 def teacher(images):
@@ -64,13 +65,18 @@ def one_device():
 
 def inputs(number=0, values=None):
     """What a step takes: a batch, the step's number and no requests."""
-    return *(values or batch()), tf.constant(number, tf.int64), tf.zeros(2)
+    return values or batch(), tf.constant(number, tf.int64), tf.zeros(2)
 
 
-def run(config, model, optimizer=None, values=None, number=0, jit=False, **options):
+def step_of(config, model, optimizer, strategy=None, teacher=None, **options):
+    """The step of a classifier."""
+    loss = ClassificationLoss(config, model, teacher)
+    return compiled_step(config, model, loss, optimizer, strategy or one_device(), **options)
+
+
+def run(config, model, optimizer=None, values=None, number=0, jit=False, teacher=None):
     """Metrics of one step, and how far it moved each trainable variable."""
-    optimizer = optimizer or descent(model)
-    step = compiled_step(config, model, optimizer, one_device(), jit=jit, **options)
+    step = step_of(config, model, optimizer or descent(model), jit=jit, teacher=teacher)
     before = [variable.numpy() for variable in model.trainable_variables]
     metrics = step(*inputs(number, values))
     metrics = {name: float(v) for name, v in metrics.items() if name != "requests"}
@@ -83,7 +89,7 @@ def run(config, model, optimizer=None, values=None, number=0, jit=False, **optio
 def test_distillation_weighs_both_heads(config, kind, tau, alpha):
     config.distillation.kind, config.distillation.tau = kind, tau
     config.distillation.alpha = alpha
-    images, labels = batch()
+    images, labels = batch().values()
     logits, distilled = two_headed(student())(images, training=True)
     class_loss = tf.reduce_mean(soft_cross_entropy(labels, logits, 0.1))
     loss = {
@@ -185,9 +191,9 @@ def test_accumulated_batches_do_what_one_large_batch_does(config, kind):
 
 def test_accumulated_batches_move_the_statistics_of_batch_normalization_in_turn(config):
     model = convolutional()
-    images, labels = batch()
+    images, _ = batch().values()
     config.training.batch_size, config.training.accumulate = BATCH // 2, 2
-    run(config, model, values=(images, labels))
+    run(config, model)
     expected = convolutional()
     for half in (images[: BATCH // 2], images[BATCH // 2 :]):
         expected(half, training=True)
@@ -222,7 +228,7 @@ def test_dropout_is_a_function_of_seed_step_and_batch(config, jit, recompute):
     standing = standing_still(model)
 
     def losses(*numbers):
-        step = compiled_step(config, model, standing, one_device(), jit=jit)
+        step = step_of(config, model, standing, jit=jit)
         return [float(step(*inputs(number))["loss"]) for number in numbers]
 
     third, again, fourth = losses(3, 3, 4)
@@ -236,11 +242,11 @@ def test_dropout_differs_between_accumulated_batches(config):
     config.training.batch_size, config.training.accumulate = 1, BATCH
     config.training.label_smoothing = 0.0
     model = dropping()
-    step = compiled_step(config, model, standing_still(model), one_device(), jit=False)
-    images, labels = (tf.repeat(values[:1], BATCH, axis=0) for values in batch())
+    step = step_of(config, model, standing_still(model), jit=False)
+    images, labels = (tf.repeat(values[:1], BATCH, axis=0) for values in batch().values())
     first, second = (
-        float(step(*inputs(0, (images, labels * tf.one_hot(part, BATCH)[:, None])))["loss"])
-        for part in (0, 1)
+        float(step(*inputs(0, {"image": images, "label": labels * mask[:, None]}))["loss"])
+        for mask in (tf.one_hot(part, BATCH) for part in (0, 1))
     )
     assert first != pytest.approx(second, rel=1e-4)
 

@@ -1,0 +1,205 @@
+"""Data sets for detection stored by TensorFlow Datasets (TFDS), such as coco/2017.
+
+An example has one image and a sequence of objects, each with a "bbox" and a "label", and where they
+are there "is_crowd" and "area"; "image/id" is the image's id, else it is the number of the record.
+TFDS stores boxes as shares of the image, so they are those of COCO up to float32's precision.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pit_keras.data.coco import DetectionSource
+from pit_keras.data.coco_annotations import MAX_OBJECTS, categories
+from pit_keras.data.records import (
+    RecordSource,
+    check_complete,
+    find_image_key,
+    prepared_info,
+    whole_split,
+)
+
+SPLITS = {"train": "train", "val": "validation"}  # as TFDS calls them
+OPTIONAL = ("is_crowd", "area")  # of an object
+IMAGE_ID = "image/id"
+FILE_NAME = "image/filename"
+# TFDS numbers COCO's 80 classes in succession; COCO's own ids leave these out of 1 to 90.
+COCO_CLASSES = 80
+COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class DetectionRecordSource(RecordSource, DetectionSource):
+    """A prepared TFDS data set whose examples have labelled boxes.
+
+    Of an image with more than 100 objects the 100 largest are trained on.
+    """
+
+    objects_key: str
+    category_ids: tuple[int, ...]
+    _image_ids: dict = dataclasses.field(default_factory=dict)  # read with the first ground truth
+
+    def image_id(self, split, example_id):
+        if split not in self._image_ids:
+            self.ground_truth(split)
+        return self._image_ids[split][example_id]
+
+    def ground_truth(self, split):
+        """See `DetectionSource`. Reads all records of the split, but decodes no image.
+
+        Raises:
+            ValueError: two images have one id.
+        """
+        images, annotations, image_ids = [], [], {}
+        for record in self.splits[split].records().map(self._record).as_numpy_iterator():
+            number = int(record["id"])
+            image_ids[number] = int(record["image_id"])
+            height, width = map(int, record["size"])
+            name = record["file_name"].decode() or self.describe(split, number)
+            image = {"id": image_ids[number], "file_name": name, "height": height, "width": width}
+            images.append(image)
+            columns = ("boxes", "labels", "areas", "crowd")
+            for box, label, area, crowd in zip(*(record[key] for key in columns), strict=True):
+                left, top, right, bottom = map(float, box)
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": image_ids[number],
+                        "category_id": self.category_ids[label],
+                        "bbox": [left, top, right - left, bottom - top],
+                        "area": float(area),
+                        "iscrowd": int(crowd),
+                    }
+                )
+        if len(set(image_ids.values())) < len(image_ids):
+            raise ValueError(f"Several images in {split} of {self.name} have the same {IMAGE_ID}.")
+        self._image_ids[split] = image_ids
+        return {
+            "images": images,
+            "annotations": annotations,
+            "categories": categories(self.category_ids, self.class_names),
+        }
+
+    def _parse(self, record_id, record):
+        objects = self._record(record_id, record)
+        sides = objects["boxes"][:, 2:] - objects["boxes"][:, :2]
+        kept = tf.where(~objects["crowd"] & tf.reduce_all(sides > 0, axis=1))[:, 0]
+        areas = tf.gather(tf.reduce_prod(sides, axis=1), kept)
+        largest = tf.math.top_k(areas, tf.minimum(tf.size(areas), MAX_OBJECTS)).indices
+        kept = tf.gather(kept, tf.sort(largest))
+        return {
+            "image": objects["image"],
+            "boxes": tf.gather(objects["boxes"], kept),
+            "labels": tf.gather(objects["labels"], kept),
+            "id": record_id,
+        }
+
+    def _record(self, record_id, record):
+        """All of a record that is wanted; boxes are left, top, right, bottom in pixels."""
+        example = self._deserialised(record)
+        objects, image = example[self.objects_key], example[self.image_key]
+        size = _stored_size(image)
+        labels = tf.cast(objects["label"], tf.int64)
+        sides = tf.cast(tf.stack([size[1], size[0], size[1], size[0]]), tf.float32)
+        shares = tf.clip_by_value(objects["bbox"], 0.0, 1.0)  # top, left, bottom, right
+        boxes = tf.gather(shares, [1, 0, 3, 2], axis=1) * sides
+        areas = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        return {
+            "image": image,
+            "size": size,
+            "boxes": boxes,
+            "labels": labels,
+            "areas": tf.cast(objects.get("area", areas), tf.float32),
+            "crowd": tf.cast(objects.get("is_crowd", tf.zeros_like(labels)), tf.bool),
+            "image_id": tf.cast(example.get(IMAGE_ID, record_id), tf.int64),
+            "file_name": example.get(FILE_NAME, tf.constant("")),
+            "id": record_id,
+        }
+
+
+def open_detection_records(name, *, data_dir=None, manual_dir=None):
+    """Opens a TFDS data set with labelled boxes, its splits "train" and "validation".
+
+    Args:
+        name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
+
+    Raises:
+        ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
+            without what is needed; the sentence says which, and what to do.
+    """
+    info = prepared_info(name, data_dir, manual_dir)
+    image_key = find_image_key(info, name)
+    objects_key = _objects_key(info, name)
+    missing = [stored for stored in SPLITS.values() if stored not in info.splits]
+    if missing:
+        raise ValueError(
+            f"The TFDS data set {name} has no {missing[0]} split, which a detector needs; it has "
+            f"{', '.join(info.splits) or 'none'}."
+        )
+    splits = {split: whole_split(info.splits[stored]) for split, stored in SPLITS.items()}
+    check_complete(splits.values(), name)
+    objects = info.features[objects_key].feature
+    wanted = {
+        image_key: True,
+        objects_key: {"bbox", "label", *(key for key in OPTIONAL if key in objects)},
+        **{key: True for key in (IMAGE_ID, FILE_NAME) if key in info.features},
+    }
+    class_names = tuple(objects["label"].names)
+    return DetectionRecordSource(
+        name=name,
+        class_names=class_names,
+        splits=splits,
+        features=tfds.decode.PartialDecoding(wanted).extract_features(info.features),
+        image_key=image_key,
+        objects_key=objects_key,
+        category_ids=_category_ids(info.name, len(class_names)),
+    )
+
+
+def _objects_key(info, name):
+    """The key of the one sequence of labelled boxes."""
+    keys = [key for key, feature in info.features.items() if _has_labelled_boxes(feature)]
+    if len(keys) != 1:
+        found = f"several ({', '.join(keys)})" if keys else "none"
+        raise ValueError(
+            f"The TFDS data set {name} must have one sequence of objects with a bbox and a class "
+            f"label, it has {found}."
+        )
+    return keys[0]
+
+
+def _has_labelled_boxes(feature):
+    if not isinstance(feature, tfds.features.Sequence):
+        return False
+    objects = feature.feature
+    return (
+        isinstance(objects, tfds.features.FeaturesDict)
+        and {"bbox", "label"} <= set(objects)
+        and isinstance(objects["bbox"], tfds.features.BBoxFeature)
+        and isinstance(objects["label"], tfds.features.ClassLabel)
+    )
+
+
+def _category_ids(builder_name, classes):
+    """COCO's own ids for COCO, so that detections can be compared with its files; else from 1."""
+    if builder_name == "coco" and classes == COCO_CLASSES:
+        return tuple(number for number in range(1, 91) if number not in COCO_GAPS)
+    return tuple(range(1, classes + 1))
+
+
+def _stored_size(contents):
+    """The height and width in the header of a JPEG or PNG file, int32 (2,); zeros if it is bad."""
+
+    def png_size():
+        sides = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
+        return tf.ensure_shape(sides[::-1], (2,))
+
+    # See `unreadable`: TensorFlow's one way to go on after an error.
+    size = tf.data.Dataset.from_tensors(contents).map(
+        lambda _: tf.cond(
+            tf.io.is_jpeg(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2], png_size
+        )
+    )
+    nothing = tf.data.Dataset.from_tensors(tf.zeros(2, tf.int32))
+    return size.ignore_errors().concatenate(nothing).take(1).get_single_element()

@@ -1,0 +1,142 @@
+"""The detector's loss: published DETR's criterion, divided by totals of the global batch.
+
+classes = matched class against "no object", cross-entropy, weighted
+boxes   = l1_weight x L1 + giou_weight x (1 - GIoU), over the matched pairs
+loss    = classes + boxes, summed over the decoder layers ("auxiliary losses")
+"""
+
+from keras import ops
+
+from pit_keras.boxes import centres_to_corners, giou
+from pit_keras.training.matching import check_shapes
+
+
+def box_total(labels):
+    """The number of boxes among the labels (B, M) of a batch, -1 being none; a float32 scalar."""
+    return ops.sum(ops.cast(labels >= 0, "float32"))
+
+
+def class_weight_total(labels, queries, no_object_weight):
+    """The sum of the weights of a batch's queries in the cross-entropy of one decoder layer.
+
+    Args:
+        labels: Integer `(B, M)`, -1 where there is no box. Of an image's boxes at most `queries`
+            count, since no more are matched.
+        queries: The number of the model's queries.
+        no_object_weight: As for `detection_losses`.
+
+    Returns:
+        A float32 scalar.
+    """
+    boxes = ops.sum(ops.cast(labels >= 0, "float32"), axis=-1)  # (B, M) -> (B,)
+    matched = ops.minimum(boxes, queries)
+    return ops.sum(matched + no_object_weight * (queries - matched))
+
+
+def detection_losses(
+    outputs,
+    targets,
+    matches,
+    *,
+    box_total,
+    class_weight_total,
+    no_object_weight,
+    l1_weight,
+    giou_weight,
+):
+    """A batch's share of the loss of DETR (Carion et al., ECCV 2020, section 3.1).
+
+    The totals come from outside and are those of the whole update: the sums of the functions
+    `box_total` and `class_weight_total` of this module over all replicas and all parts of an
+    accumulated batch. So the shares add up to the loss of the global batch, whatever it is split
+    into. Published DETR takes the boxes of all replicas too, but divides the class loss by each
+    replica's own weights and averages; its loss depends on how images fall to replicas.
+
+    Args:
+        outputs: "logits" `(B, L, Q, classes + 1)`, the last one "no object", and "boxes"
+            `(B, L, Q, 4)`, centre x, centre y, width and height as shares of the image, of each
+            decoder layer; of any float type, computed in float32.
+        targets: "labels", integer `(B, M)`, and "boxes" `(B, M, 4)`.
+        matches: Integer `(B, L, M)`, what `pit_keras.training.matching.match` returns.
+        box_total: Boxes of the update; less than 1 counts as 1.
+        class_weight_total: Weights of the update's queries in one decoder layer.
+        no_object_weight: Weight of queries without a box in the cross-entropy; of others it is 1.
+        l1_weight, giou_weight: Weights of the box losses in `loss`; that of the class loss is 1.
+
+    Returns:
+        A dict of float32 scalars: `loss`; and of the last decoder layer, without weights,
+        `class_loss`, `l1_loss`, `giou_loss` and `class_error`, the share of the boxes whose
+        query's largest logit is not their class.
+
+    Raises:
+        ValueError: If the shapes are not these.
+    """
+    labels = targets["labels"]
+    check_shapes(outputs["logits"], outputs["boxes"], targets["boxes"], labels)
+    box_total = ops.maximum(ops.cast(box_total, "float32"), 1.0)
+    class_losses = _class_sums(outputs["logits"], labels, matches, no_object_weight)
+    class_losses = class_losses / _or_one(ops.cast(class_weight_total, "float32"))
+    l1_losses, giou_losses = (
+        sums / box_total for sums in _box_sums(outputs["boxes"], targets["boxes"], matches)
+    )
+    layers = class_losses + l1_weight * l1_losses + giou_weight * giou_losses  # (L,)
+    return {
+        "loss": ops.sum(layers),
+        "class_loss": class_losses[-1],
+        "l1_loss": l1_losses[-1],
+        "giou_loss": giou_losses[-1],
+        "class_error": _last_errors(outputs["logits"], labels, matches) / box_total,
+    }
+
+
+def _class_sums(logits, labels, matches, no_object_weight):
+    """Weighted cross-entropies, summed over the queries of each decoder layer: (L,)."""
+    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    is_matched = ops.any(
+        ops.expand_dims(matches, -1) == ops.arange(logits.shape[2], dtype=matches.dtype), axis=2
+    )  # (B, L, M, 1) with (Q,) -> (B, L, Q)
+    no_object = ops.where(is_matched, 0.0, log_probabilities[..., -1])
+    of_queries = _of_matched(log_probabilities, matches)  # (B, L, M, classes + 1)
+    classes = ops.maximum(labels, 0)[:, None, :, None]  # (B, M) -> (B, 1, M, 1)
+    of_classes = ops.take_along_axis(of_queries, classes, axis=-1)[..., 0]  # (B, L, M)
+    return -(
+        _sum_of_layers(ops.where(matches >= 0, of_classes, 0.0))
+        + no_object_weight * _sum_of_layers(no_object)
+    )
+
+
+def _box_sums(boxes, target_boxes, matches):
+    """L1 distances and 1 - GIoU, each summed over the matched pairs of each layer: 2 x (L,)."""
+    predicted = _of_matched(ops.cast(boxes, "float32"), matches)  # (B, L, M, 4)
+    target_boxes = ops.cast(target_boxes, "float32")[:, None]  # (B, 1, M, 4)
+    distances = ops.sum(ops.abs(predicted - target_boxes), axis=-1)
+    overlaps = giou(centres_to_corners(predicted), centres_to_corners(target_boxes))
+    return [
+        _sum_of_layers(ops.where(matches >= 0, values, 0.0)) for values in (distances, 1 - overlaps)
+    ]
+
+
+def _last_errors(logits, labels, matches):
+    """In the last decoder layer, how many matched queries' largest logit is of another class."""
+    queries_classes = ops.argmax(logits[:, -1], axis=-1)  # (B, L, Q, classes + 1) -> (B, Q)
+    last = matches[:, -1]  # (B, M)
+    classes = ops.take_along_axis(queries_classes, ops.maximum(last, 0), axis=-1)  # (B, M)
+    is_error = ops.cast(classes, labels.dtype) != labels
+    return ops.sum(ops.cast(ops.logical_and(last >= 0, is_error), "float32"))
+
+
+def _of_matched(values, matches):
+    """Of each query's values (B, L, Q, K) those of the matched ones: (B, L, M, K).
+
+    Where there is no match they are those of the first query, which the caller masks.
+    """
+    return ops.take_along_axis(values, ops.maximum(matches, 0)[..., None], axis=2)
+
+
+def _sum_of_layers(values):
+    return ops.sum(values, axis=(0, 2))  # (B, L, M or Q) -> (L,)
+
+
+def _or_one(total):
+    """1 in place of 0: without boxes and with a weight of 0 there is nothing to be divided."""
+    return ops.where(total > 0, total, 1.0)
