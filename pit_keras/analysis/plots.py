@@ -27,6 +27,10 @@ MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 BATCH_COLUMNS = 8
 MOST_BATCH_IMAGES = 16
 MOST_LETTERS = 26  # of a line above an image
+# What is drawn of a history, {column: name}, each in these curves.
+CLASSIFIER_PANELS = {"loss": "cross-entropy", "top1": "top-1"}
+DETECTOR_PANELS = {"loss": "training loss", "AP": "AP"}
+HISTORY_CURVES = ("training", "validation", "validation, averaged weights")
 MOST_RUNS = 20  # whose curves one picture holds
 MOST_LETTERS_OF_RUN = 58  # in the legend
 
@@ -121,7 +125,7 @@ def _draw_box(axis, detection, height, width):
     axis.text(
         left if has_room_right else right,
         top,
-        f"{name} {detection.score:.0%}",
+        name if detection.score is None else f"{name} {detection.score:.0%}",
         fontsize=9,
         color="white" if _luminance(color) < 0.5 else "black",
         verticalalignment="bottom" if has_room_above else "top",
@@ -151,6 +155,34 @@ def draw_batches(batches, class_names, output, *, batch_size, mean, std):
         ValueError: If the format is unknown to matplotlib, or there are so many batches (about 80)
             that the picture is too high for it.
     """
+
+    def annotate(axis, image, label):
+        axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
+
+    _draw_blocks(batches, output, annotate, batch_size, mean, std)
+
+
+def draw_object_batches(batches, output, *, batch_size, mean, std):
+    """Draws batches as a detector sees them, with a box and a name around each object.
+
+    Args:
+        batches: Pairs: images as for `draw_batches`; and for each of them a list of
+            `pit_keras.evaluation.found_objects.FoundObject`, with boxes in its pixels.
+        output, batch_size, mean, std: As for `draw_batches`.
+
+    Raises:
+        ValueError: As for `draw_batches`.
+    """
+
+    def annotate(axis, image, objects):
+        for each in objects:
+            _draw_box(axis, each, *image.shape[:2])
+
+    _draw_blocks(batches, output, annotate, batch_size, mean, std)
+
+
+def _draw_blocks(batches, output, annotate, batch_size, mean, std):
+    """A block of images for each batch; `annotate` takes an axis, an image and its label."""
     shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
     rows = math.ceil(shown / BATCH_COLUMNS)
     columns = math.ceil(shown / rows)
@@ -165,7 +197,7 @@ def draw_batches(batches, class_names, output, *, batch_size, mean, std):
             axis.axis("off")
         for axis, image, label in zip(axes.flat, images, labels, strict=False):
             axis.imshow(image)
-            axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
+            annotate(axis, image, label)
     figure.savefig(output, dpi=DPI)
 
 
@@ -203,7 +235,8 @@ def shortened(text, length):
 def draw_history(history, output):
     """Draws a run's `history.csv`: loss and top-1, training and validation, over the epochs.
 
-    With averaged weights their validation is a third curve.
+    With averaged weights their validation is a third curve. Of a detector there are the training's
+    loss and the validation's AP.
 
     Args:
         history: Path of the CSV.
@@ -217,14 +250,20 @@ def draw_history(history, output):
         raise ValueError(f"{history} holds no finished epoch.")
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     axes = figure.subplots(1, 2)
-    for axis, name in zip(axes, ("loss", "top1"), strict=True):
-        curves = {name: "training", f"val_{name}": "validation"}
-        if f"val_averaged_{name}" in rows[0]:
-            curves[f"val_averaged_{name}"] = "validation, averaged weights"
-        for key, label in curves.items():
-            _draw_curve(axis, rows, [row[key] for row in rows], label=label)
-        _label_axis(axis, {"loss": "cross-entropy", "top1": "top-1"}[name])
-    axes[0].legend()
+    known = set(itertools.chain(*rows))  # the columns that hold a number
+    panels = CLASSIFIER_PANELS if "val_top1" in known else DETECTOR_PANELS
+    told = set()
+    for axis, (name, in_words) in zip(axes, panels.items(), strict=True):
+        columns = {name: "C0", f"val_{name}": "C1", f"val_averaged_{name}": "C2"}
+        for label, (column, color) in zip(HISTORY_CURVES, columns.items(), strict=True):
+            if column in known:
+                values = [row.get(column, math.nan) for row in rows]
+                _draw_curve(axis, rows, values, label=label, color=color)
+        _label_axis(axis, in_words)
+        labels = {line.get_label() for line in axis.lines}
+        if labels - told:
+            axis.legend()
+        told |= labels
     figure.savefig(output, dpi=DPI)
 
 

@@ -1,19 +1,20 @@
 """What a run would train on, drawn before it begins."""
 
-from pit_keras.analysis.plots import MOST_BATCH_IMAGES, draw_batches
-from pit_keras.data.pipeline import train_batches
+from pit_keras.analysis.plots import MOST_BATCH_IMAGES, draw_batches, draw_object_batches
 from pit_keras.data.unreadable import UnreadableImages
+from pit_keras.evaluation.found_objects import FoundObject
 from pit_keras.training.run_folder import RunFolder
+from pit_keras.training.tasks import task_of
 
 
 def draw_preview(config, source, count, output_dir, replicas=1):
-    """Draws a run's first batches as the model will see them, see `plots.draw_batches`.
+    """Draws a run's first batches as the model will see them, with labels or boxes.
 
     No run is begun: nothing but `preview.png` is written, and a run may follow in the same folder.
 
     Args:
         config: A valid `Config`.
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.training.tasks.open_source_of` returns.
         count: How many batches.
         output_dir: The run folder; made if need be.
         replicas: On how many the model is trained; a batch that is drawn is that of one of them.
@@ -30,35 +31,64 @@ def draw_preview(config, source, count, output_dir, replicas=1):
     folder.check(config)
     batches = first_batches(config, source, count, replicas)
     folder.make()
-    draw_batches(
-        batches,
-        source.class_names,
-        folder.preview,
-        batch_size=config.training.images_of_update // replicas,
-        mean=config.data.mean,
-        std=config.data.std,
-    )
+    settings = {
+        "batch_size": config.training.images_of_update // replicas,
+        "mean": config.data.mean,
+        "std": config.data.std,
+    }
+    if config.model.is_detector:
+        batches = [_with_objects(batch, source.class_names) for batch in batches]
+        draw_object_batches(batches, folder.preview, **settings)
+    else:
+        draw_batches(batches, source.class_names, folder.preview, **settings)
     return folder.preview
 
 
 def first_batches(config, source, count, replicas=1):
-    """The first batches of a run, of each the images that are drawn and their labels.
+    """The first batches of a run, of each the images that are drawn and what is known of them.
 
     Returns:
-        A list of pairs of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes).
+        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); of a
+        detector instead of the labels `padding_mask`, `boxes` and `labels`, see
+        `detection_train_batches`.
     """
-    unreadable = UnreadableImages()
-    batches = train_batches(
-        source,
-        config.data,
+    unreadable, task = UnreadableImages(), task_of(config, source)
+    task.check_train_batches(config.training.images_of_update, replicas)
+    batches = task.train_batches(
         batch_size=config.training.images_of_update,
         seed=config.training.seed,
         unreadable=unreadable,
         replicas=replicas,
     )
+    known = ("padding_mask", "boxes", "labels") if config.model.is_detector else ("label",)
     with unreadable.plain_errors():
         # Slices are taken in TensorFlow, so that whole batches are not kept.
         return [
-            tuple(batch[name][:MOST_BATCH_IMAGES].numpy() for name in ("image", "label"))
+            tuple(batch[name][:MOST_BATCH_IMAGES].numpy() for name in ("image", *known))
             for batch in batches.take(count)
         ]
+
+
+def _with_objects(batch, class_names):
+    """Images, and of each of them its objects with boxes in its pixels."""
+    images, masks, *targets = batch
+    contents = [((~mask).any(axis=1).sum(), (~mask).any(axis=0).sum()) for mask in masks]
+    return images, [
+        [
+            FoundObject(class_names[label], None, _corners(box, *content), int(label))
+            for box, label in zip(boxes, labels, strict=True)
+            if label >= 0
+        ]
+        for content, boxes, labels in zip(contents, *targets, strict=True)
+    ]
+
+
+def _corners(box, height, width):
+    """Left, top, right and bottom in pixels of a box given by centre and size as shares."""
+    x, y, box_width, box_height = box.tolist()
+    return (
+        (x - box_width / 2) * width,
+        (y - box_height / 2) * height,
+        (x + box_width / 2) * width,
+        (y + box_height / 2) * height,
+    )

@@ -12,13 +12,13 @@ class FoundObject(NamedTuple):
 
     Attributes:
         name: Of its class.
-        score: The class's probability.
+        score: The class's probability; None of an object that is known, not found.
         box: Left, top, right and bottom in pixels of the image, within it.
         label: The class's number.
     """
 
     name: str
-    score: float
+    score: float | None
     box: tuple[float, float, float, float]
     label: int
 

@@ -22,6 +22,7 @@ class ClassificationTask:
     """
 
     figures = CLASSIFICATION
+    category_ids = None
 
     def __init__(self, config, source):
         self._config, self._source = config, source

@@ -17,6 +17,7 @@ class RunFolder:
     Attributes:
         config: `config.json`, all that is needed to run it again.
         classes: `classes.txt`, names of the classes, one a line, in the order of the logits.
+        categories: `category_ids.txt`, of a detector the classes' ids in COCO's form, likewise.
         history: `history.csv`, one row an epoch.
         curves: `history.png`, the same as a plot.
         logs: `logs/`, for TensorBoard.
@@ -36,6 +37,7 @@ class RunFolder:
         self.path = pathlib.Path(path)
         self.config = self.path / "config.json"
         self.classes = self.path / "classes.txt"
+        self.categories = self.path / "category_ids.txt"
         self.history = self.path / "history.csv"
         self.curves = self.path / "history.png"
         self.logs = self.path / "logs"
@@ -102,14 +104,25 @@ class RunFolder:
         """Names of the classes, in the order of the logits."""
         return tuple(self.classes.read_text().splitlines())
 
-    def create(self, config, class_names):
+    def read_categories(self):
+        """The classes' ids in COCO's form, in the order of the logits; of a detector."""
+        return tuple(map(int, self.categories.read_text().split()))
+
+    def create(self, config, class_names, category_ids=None):
         """Makes the folder and writes what is known before training.
+
+        Args:
+            config: The run's `Config`.
+            class_names: One for each class.
+            category_ids: For a detector of each class its id in COCO's form.
 
         Raises:
             OSError: If the folder cannot be written to.
         """
         self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
+        if category_ids is not None:
+            write_atomically(self.categories, "".join(f"{number}\n" for number in category_ids))
         write_atomically(self.config, config.to_json())
 
     @contextlib.contextmanager

@@ -65,7 +65,8 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
         # Not the tensor itself, which would not count as one for each replica.
         return metrics, norm, tf.identity(requests)
 
-    @tf.function(autograph=False)
+    # Where sizes of images differ, the second one is traced as any size.
+    @tf.function(autograph=False, reduce_retracing=True)
     def step(batch, number, requests):
         updates = tf.identity(optimizer.iterations)  # before this one
         scale = optimizer.scale_loss(tf.constant(1.0))
@@ -156,9 +157,7 @@ def _accumulated(gradients, batch, totals, seed, parts):
     """Sums of `gradients` over a replica's batch in so many parts, one after the other."""
     if parts == 1:
         return gradients(batch, totals, seed)
-    batch = {
-        name: tf.reshape(values, [parts, -1, *values.shape[1:]]) for name, values in batch.items()
-    }
+    batch = {name: _divided(values, parts) for name, values in batch.items()}
 
     def of_part(part):
         part_seed = tf.random.experimental.stateless_fold_in(seed, tf.cast(part, tf.int64))
@@ -171,6 +170,13 @@ def _accumulated(gradients, batch, totals, seed, parts):
     return tf.while_loop(
         lambda part, _: part < parts, body, (tf.constant(1), first), parallel_iterations=1
     )[1]
+
+
+def _divided(values, parts):
+    """(B, ...) -> (parts, B / parts, ...), of which all but B may be open."""
+    size = values.shape[0] // parts
+    shape = tf.concat([[parts, size], tf.shape(values)[1:]], axis=0)
+    return tf.ensure_shape(tf.reshape(values, shape), (parts, size, *values.shape[1:]))
 
 
 def _clipped(gradients, clip_norm, optimizer):

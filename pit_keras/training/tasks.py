@@ -13,7 +13,8 @@ A task (`ClassificationTask`, `DetectionTask`) has the methods
                                 stands the number that a run remembers as its best
     settings()                  what results.json says beside the figures
 
-and `figures`, their names. Of a loss the step asks three things, for each replica:
+and `figures`, their names, and `category_ids`, those of COCO's form or None. Of a loss the step
+asks three things, for each replica:
 
     totals(batch)               sums over the replica's share of an update; those over all replicas
                                 are what its scalars are divided by
@@ -22,8 +23,10 @@ and `figures`, their names. Of a loss the step asks three things, for each repli
                                 update and over the replicas, to the update's means
 """
 
+from pit_keras.data.coco import open_detection_source
 from pit_keras.data.sources import open_source
 from pit_keras.training.classification_task import ClassificationTask
+from pit_keras.training.detection_task import DetectionTask
 
 
 def task_of(config, source):
@@ -33,7 +36,7 @@ def task_of(config, source):
         config: A `Config`.
         source: The data, see `open_source_of`.
     """
-    return ClassificationTask(config, source)
+    return (DetectionTask if config.model.is_detector else ClassificationTask)(config, source)
 
 
 def open_source_of(config, manual_dir=None):
@@ -48,4 +51,6 @@ def open_source_of(config, manual_dir=None):
     """
     data = config.data
     places = {"data_dir": data.data_dir, "manual_dir": manual_dir}
+    if config.model.is_detector:
+        return open_detection_source(data.dataset, **places)
     return open_source(data.dataset, holdout=data.holdout, **places)

@@ -154,7 +154,7 @@ class Trainer:
             with self._locked():
                 if self.workers.is_chief:
                     self.folder.check(self.config)
-                    self.folder.create(self.config, self.source.class_names)
+                    self.folder.create(self.config, self.source.class_names, self.task.category_ids)
                 self._carry_on()
                 self._train()
                 results = self._results()
