@@ -1,5 +1,6 @@
 """The detector's loss against the reference's numbers, its definition, and what it must not see."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -53,18 +54,24 @@ def losses_of(outputs, targets, matches, weights=PUBLISHED, totals=None):
     )
 
 
-def gradients_of(outputs, targets, matches, jit=False, **arguments):
-    """Of the loss by the logits and by the boxes."""
+def gradients_of(outputs, targets, matches, jit=False, no_object_weight=0.1):
+    """The loss and its gradients by the logits and by the boxes."""
+    results = compiled_gradients(jit)(outputs, targets, matches, no_object_weight)
+    return [value.numpy() for value in results]
 
+
+@functools.cache  # one tracing for all tests
+def compiled_gradients(jit):
     @tf.function(jit_compile=jit, autograph=False)
-    def compiled(logits, boxes):
+    def compiled(outputs, targets, matches, no_object_weight):
+        weights = {**PUBLISHED, "no_object_weight": no_object_weight}
+        watched = [outputs["logits"], outputs["boxes"]]
         with tf.GradientTape() as tape:
-            tape.watch([logits, boxes])
-            predicted = {"logits": logits, "boxes": boxes}
-            loss = losses_of(predicted, targets, matches, **arguments)["loss"]
-        return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, [logits, boxes]))]
+            tape.watch(watched)
+            loss = losses_of(outputs, targets, matches, weights)["loss"]
+        return [loss, *map(tf.convert_to_tensor, tape.gradient(loss, watched))]
 
-    return [values.numpy() for values in compiled(outputs["logits"], outputs["boxes"])]
+    return compiled
 
 
 def by_definition(outputs, targets, matches, no_object_weight, l1_weight, giou_weight):
@@ -210,7 +217,9 @@ def test_a_batch_without_boxes(batch, no_object_weight):
     weights = {**PUBLISHED, "no_object_weight": no_object_weight}
 
     losses = losses_of(outputs, none, -tf.ones_like(matches), weights)
-    gradients = gradients_of(outputs, none, -tf.ones_like(matches), weights=weights)
+    gradients = gradients_of(
+        outputs, none, -tf.ones_like(matches), no_object_weight=no_object_weight
+    )
 
     log_probabilities = tf.nn.log_softmax(outputs["logits"])[..., -1]
     expected = -np.mean(log_probabilities, axis=(0, 2)) * (no_object_weight > 0)
