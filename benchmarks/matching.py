@@ -5,10 +5,11 @@
 
 All solve the same assignments, those of a batch's images in all decoder layers, from outputs drawn
 at random; that they agree is checked. The number of an image's targets is drawn with a mean of 7,
-COCO's, except that one image has 60 and one has none. The search in the graph is the method of shortest augmenting paths (as SciPy's, Crouse 2016), one
-`keras.ops.while_loop` for all images and layers at once, with and without XLA. `match_ms` is the
-median of a whole call, the costs included, `assign_ms` that of the assignment alone, `ratio` the
-latter over that of the first row. The package has the first row.
+COCO's, except that one image has 60 and one has none. The search in the graph is the method of
+shortest augmenting paths (as SciPy's, Crouse 2016), one `keras.ops.while_loop` for all images and
+layers at once, with and without XLA. `match_ms` is the median of a whole call, the costs included,
+`assign_ms` that of the assignment alone, `ratio` the latter over that of the first row. The package
+has the first row.
 """
 
 import pathlib
