@@ -30,6 +30,7 @@ VARIANT_FIELDS = (
     "hidden_heads",
     "feed_forward",
     "dropout",
+    "normalize_features",
 )
 
 
