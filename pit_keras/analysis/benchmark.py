@@ -16,6 +16,7 @@ import sys
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
+from pit_keras.models.detr import Detr
 
 # What tells two rows apart; a row is measured once.
 SETTINGS = (
@@ -43,8 +44,14 @@ def task_of(name, *, measures, image_size=None, batch_size=16, precision="float3
         batch_size, precision, repeats: As in `Task`.
 
     Raises:
-        ValueError: For an unknown model, or images that are too small for it.
+        ValueError: For an unknown model, images that are too small for it, or a training step of a
+            detector, which `benchmarks/detectors.py` measures.
     """
+    if isinstance(variant_of(name), Detr) and {"training", "memory"} & set(measures):
+        raise ValueError(
+            f"{name} is a detector, whose training step is measured by benchmarks/detectors.py; "
+            "here give --measure=cost,throughput,latency."
+        )
     size = image_size or published_size(name)
     variant_of(name).grids(size)  # refuses what is too small
     reference_size = image_size or IMAGE_SIZE

@@ -7,6 +7,7 @@ import math
 
 import keras
 
+from pit_keras.models.detr_layers import BoxHead, DetrDecoderLayer, DetrEncoderLayer
 from pit_keras.models.layers import TokenPooling, TransformerBlock
 
 
@@ -69,6 +70,36 @@ def _(layer: TransformerBlock):
     # Twice: queries times keys, and weights times values.
     attention = 2 * positions**2 * channels
     return positions * sum(_elements(dense.kernel) for dense in linear) + attention
+
+
+@_layer_macs.register
+def _(layer: DetrEncoderLayer):
+    positions = layer.input[0].shape[1]
+    feed_forward = _elements(layer.expand.kernel) + _elements(layer.reduce.kernel)
+    return _attention_macs(layer.attention, positions, positions) + positions * feed_forward
+
+
+@_layer_macs.register
+def _(layer: DetrDecoderLayer):
+    objects, _, _, memory = layer.input
+    queries, positions = objects.shape[1], memory.shape[1]
+    feed_forward = _elements(layer.expand.kernel) + _elements(layer.reduce.kernel)
+    return (
+        _attention_macs(layer.self_attention, queries, queries)
+        + _attention_macs(layer.cross_attention, queries, positions)
+        + queries * feed_forward
+    )
+
+
+@_layer_macs.register
+def _(layer: BoxHead):
+    return layer.input.shape[1] * sum(_elements(dense.kernel) for dense in layer.stack)
+
+
+def _attention_macs(attention, queries, keys):
+    """Four projections, then queries times keys, and weights times values."""
+    square = _elements(attention.query.kernel)
+    return 2 * (queries + keys) * square + 2 * queries * keys * attention.query.units
 
 
 def _elements(variable):

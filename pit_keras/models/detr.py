@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import keras
 from keras import layers, ops
 
+from pit_keras.models import pit, resnet, vit
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.detr_layers import (
     LAYER_NORM_EPSILON,
@@ -25,7 +26,6 @@ from pit_keras.models.detr_layers import (
 from pit_keras.models.features import stage_features
 from pit_keras.models.initializers import linear_initializers
 
-INPUT_SIZE = (400, 600)  # height, width of the paper's images: half of DETR's own
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
 _FIXED = {"override": False}
 
@@ -46,6 +46,15 @@ class Detr:
     feed_forward: int = 2048
     dropout: float = 0.1  # in encoder and decoder
     normalize_features: bool = False  # a LayerNormalization of the backbone's map
+
+    def grids(self, image_size):
+        """Height and width of each of the backbone's stages; None stays None.
+
+        Raises:
+            ValueError: If the image is too small for the backbone.
+        """
+        rows = {**pit.VARIANTS, **vit.VARIANTS, **resnet.VARIANTS}
+        return dataclasses.replace(rows[self.backbone], **self.backbone_fields).grids(image_size)
 
 
 # Table 4. The maps of all three have stride 16: the last stage of PiT and of ResNet is dilated.
@@ -82,7 +91,7 @@ def build(variant, settings, backbone):
         width, 1, **linear_initializers("torch_default", x.shape[-1]), name=INPUT_PROJECTION
     )
     parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
-    outputs = _detected(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
+    outputs = find_objects(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
     outputs = {name: of_layers[-1] for name, of_layers in outputs.items()}
     return keras.Model(backbone.input, outputs, name=settings.name)
 
@@ -127,7 +136,7 @@ def _new_parts(variant, classes):
     return {layer.name: layer for layer in made}
 
 
-def _detected(feature_map, parts, encoder_layers, decoder_layers, padding=None):
+def find_objects(feature_map, parts, encoder_layers, decoder_layers, padding=None):
     """What each decoder layer finds, {"logits": [(B, Q, classes + 1), ...], "boxes": ...}.
 
     Args:
@@ -188,7 +197,7 @@ def masked_detector(model):
     feature_map = parts[INPUT_PROJECTION].output
     padding_mask = keras.Input(model.input_shape[1:3], dtype="bool", name="padding_mask")
     padding = FeaturePadding(name="feature_padding")(padding_mask, feature_map)
-    found = _detected(feature_map, parts, *counts, padding)
+    found = find_objects(feature_map, parts, *counts, padding)
     return keras.Model(
         {"images": model.input, "padding_mask": padding_mask},
         {name: ops.stack(of_layers, axis=1) for name, of_layers in found.items()},

@@ -19,8 +19,7 @@ DISTILLED = "_distilled"
 class _Family:
     """A table of variants, the function that builds a row of it, and the forms that each row has.
 
-    Every row but a detector's has a method `grids(image_size)`, the height and width of each
-    stage's map.
+    Every row has a method `grids(image_size)`, the height and width of each stage's map.
     """
 
     variants: dict[str, Any]

@@ -69,7 +69,7 @@ class ModelConfig:
     hidden_heads: int | None = None
     feed_forward: int | None = None  # width of the MLPs of encoder and decoder
     dropout: float | None = None  # in encoder and decoder
-    normalize_features: bool | None = None  # a normalisation of the backbone's map
+    normalize_features: bool | None = None  # of the backbone, before the encoder
     drop_rate: float = 0.0
     attention_drop_rate: float = 0.0
     drop_path_rate: float = 0.0

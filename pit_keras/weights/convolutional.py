@@ -53,25 +53,25 @@ _REGNET = _Layout(
 )
 
 
-def origins(model):
-    """Every variable of a ResNet or RegNetY with its key. The layers tell which of them it is.
+def origins(name, layers):
+    """Every variable of a ResNet's or RegNetY's layers with its key; they tell which of them it is.
 
     Raises:
         ValueError: If PyTorch has no such network.
     """
-    names = {layer.name for layer in model.layers}
+    names = {layer.name for layer in layers}
     if "stage1_block1_squeeze" in names:
         layout = _REGNET
     elif "stem_pool" in names:
         layout = _RESNET
     else:
         raise ValueError(
-            f"There are no PyTorch weights for {model.name}: only PiT, ViT, ResNet-50 and RegNetY "
+            f"There are no PyTorch weights for {name}: only PiT, ViT, ResNet-50 and RegNetY "
             "have names there that are known."
         )
     return [
         origin
-        for layer in model.layers
+        for layer in layers
         if layer.weights
         for origin in _layer(layer, layout.prefix(layer.name))
     ]

@@ -2,10 +2,11 @@
 
 For PiT two layouts are understood: the authors' (github.com/naver-ai/pit, `pools.{i}.conv`) and
 timm's (`transformers.{i + 1}.pool.conv`), with DeiT's for the ViTs. All other keys agree. The
-convolutional networks' are in `convolutional.py`.
+convolutional networks' are in `convolutional.py`, the detectors' in `detr.py`.
 """
 
 import collections.abc
+import dataclasses
 import functools
 import pathlib
 import re
@@ -13,7 +14,8 @@ import zipfile
 
 import numpy as np
 
-from pit_keras.weights import convolutional
+from pit_keras.models.detr import backbone_layers, is_detector
+from pit_keras.weights import convolutional, detr
 from pit_keras.weights.checkpoint import Checkpoint, Misfit, listed
 from pit_keras.weights.origin import Origin
 from pit_keras.weights.variants import hint
@@ -26,7 +28,7 @@ _HEADS = {"head": "head", "head_dist": "head_dist", "fc": "head", "head.fc": "he
 
 
 def load_pytorch_weights(model, path_or_state_dict):
-    """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet-50 or RegNetY, all or nothing.
+    """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
     Every tensor has to find its place and every place its tensor, BatchNorm's statistics included.
 
@@ -34,7 +36,8 @@ def load_pytorch_weights(model, path_or_state_dict):
         model: A model of `create_model`. One built with `include_top=False` ignores the
             checkpoint's heads; nothing else may be left over.
         path_or_state_dict: A `.safetensors` or `.pth` file, or a mapping from names to tensors or
-            arrays, in the authors', timm's or (ResNet-50) torchvision's key layout.
+            arrays, in the authors', timm's or (ResNet-50) torchvision's key layout. A detector's is
+            that of DETR's authors, with `backbone.0.body.` before its backbone's names.
 
     Returns:
         The number of tensors carried over.
@@ -57,7 +60,7 @@ def load_pytorch_weights(model, path_or_state_dict):
     Checkpoint(name, values, _names(origins)).check_finite()
     for origin in origins:
         origin.variable.assign(values[origin.variable.path])
-    return sum(len(origin.keys) for origin in origins)
+    return len({key for origin in origins for key in origin.keys})
 
 
 def read_checkpoint(model, path_or_state_dict):
@@ -202,13 +205,31 @@ def _is_transformer(model):
 
 def _origins(model, state_dict):
     """Every variable of the model with its keys, in the layout that the checkpoint has."""
-    if not _is_transformer(model):
-        return convolutional.origins(model)
-    embedding = model.get_layer("position_embedding").position_embedding
+    if is_detector(model):
+        return _detector_origins(model, state_dict)
+    return _network_origins(model.name, model.layers, state_dict)
+
+
+def _detector_origins(model, state_dict):
+    layers = backbone_layers(model)
+    names = [key.removeprefix(detr.BACKBONE) for key in state_dict]
+    of_backbone = [
+        dataclasses.replace(origin, keys=tuple(detr.BACKBONE + key for key in origin.keys))
+        for origin in _network_origins(model.name, layers, names)
+    ]
+    return [*of_backbone, *detr.origins(model.layers[len(layers) :])]
+
+
+def _network_origins(name, layers, names):
+    """Every variable of a network's layers with its keys, in the layout of a checkpoint's names."""
+    named = {layer.name: layer for layer in layers}
+    if "position_embedding" not in named:
+        return convolutional.origins(name, layers)
+    embedding = named["position_embedding"].position_embedding
     pit = len(embedding.shape) == 4  # PiT embeds positions of a map, ViT those of a sequence
-    authors_layout = any(key.startswith("pools.") for key in state_dict)
+    authors_layout = any(key.startswith("pools.") for key in names)
     origins = []
-    for layer in model.layers:
+    for layer in layers:
         if block := re.fullmatch(r"stage(\d+)_block(\d+)", layer.name):
             stage, index = int(block[1]) - 1, int(block[2]) - 1
             prefix = f"transformers.{stage}.blocks.{index}" if pit else f"blocks.{index}"

@@ -138,3 +138,23 @@ def test_parameters_are_those_that_are_trained():
         [keras.Input((3,)), keras.layers.Dense(5), keras.layers.BatchNormalization()]
     )
     assert count_parameters(model) == 3 * 5 + 5 + 2 * 5
+
+
+def test_a_detector_is_its_backbone_and_detr():
+    """Encoder and decoder from their sizes: four C x C projections for each attention."""
+    size, width, hidden, queries, classes = (400, 600), 256, 2048, 100, 91
+    with keras.StatelessScope():
+        detector = pit_keras.create_model("detr_vit_s", input_shape=(*size, 3), classes=classes)
+        backbone = pit_keras.create_model("vit_s", input_shape=(*size, 3), include_top=False)
+    positions = 25 * 37
+    encoder = positions * (4 * width**2 + 2 * width * hidden) + 2 * positions**2 * width
+    decoder = (
+        queries * (4 * width**2 + 2 * width * hidden)
+        + 2 * queries**2 * width
+        + 2 * (queries + positions) * width**2
+        + 2 * queries * positions * width
+    )
+    heads = queries * width * (classes + 1 + 2 * width + 4)
+    projection = positions * 384 * width
+    expected = count_macs(backbone) + projection + 6 * encoder + 6 * decoder + heads
+    assert count_macs(detector) == expected

@@ -59,3 +59,16 @@ def sampled(feature_map):
         values.size, min(STAGE_SAMPLES, values.size), replace=False
     )
     return values[np.sort(chosen)]
+
+
+def fixed_feature_maps(channels):
+    """Feature maps (2, 5, 7, channels)."""
+    generator = np.random.Generator(np.random.PCG64(13))
+    return generator.standard_normal((IMAGES, 5, 7, channels), dtype=np.float32)
+
+
+def fixed_padding():
+    """Which of their positions are padding, (2, 5, 7): none; the last two columns, the last row."""
+    padding = np.zeros((IMAGES, 5, 7), bool)
+    padding[1, :, 5:] = padding[1, 4:] = True
+    return padding

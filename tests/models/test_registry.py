@@ -30,6 +30,7 @@ CONVOLUTIONAL = [
     *("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small"),
     *("regnety_160", "resnet101", "resnet152", "resnet50", "resnet50_no_pooling"),
 ]
+DETECTORS = ["detr_pit_s", "detr_resnet50", "detr_vit_s"]  # counted in test_detr.py
 
 
 def small(name, **arguments):
@@ -41,7 +42,7 @@ def small(name, **arguments):
 
 
 def test_every_variant_is_listed():
-    assert pit_keras.list_models() == sorted([*PARAMETERS, *CONVOLUTIONAL])
+    assert pit_keras.list_models() == sorted([*DETECTORS, *PARAMETERS, *CONVOLUTIONAL])
     assert pit_keras.list_models("pit_ti*") == ["pit_ti", "pit_ti_distilled"]
     assert pit_keras.list_models("resnet50*") == ["resnet50", "resnet50_no_pooling"]
     assert pit_keras.list_models("alexnet*") == []
@@ -63,6 +64,9 @@ def test_parameters_are_counted_exactly(name):
         ("pit_b", (224, 224), ((31, 31), (16, 16), (8, 8))),
         ("pit_ti", (384, 224), ((47, 27), (24, 14), (12, 7))),
         ("vit_s", (224, 224), ((14, 14),)),
+        ("detr_pit_s", (400, 600), ((49, 74), (25, 37), (25, 37))),
+        ("detr_vit_s", (400, 600), ((25, 37),)),
+        ("detr_resnet50", (400, 600), ((100, 150), (50, 75), (25, 38), (25, 38))),
     ],
 )
 def test_grids(name, size, grids):

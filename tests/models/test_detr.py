@@ -1,0 +1,253 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import pit_keras
+from pit_keras.models import backbone_layers, is_detector, masked_detector
+from pit_keras.models.detr import find_objects
+
+BACKBONES = {  # overrides that make a small one of each
+    "detr_pit_s": {
+        "patch_size": 4,
+        "stride": 4,
+        "head_dim": 8,
+        "depths": (1, 1, 1),
+        "heads": (1, 2, 4),
+        "output_stride": 8,
+    },
+    "detr_vit_s": {"patch_size": 8, "stride": 8, "head_dim": 8, "depth": 1, "heads": 2},
+    "detr_resnet50": {
+        "base_width": 4,
+        "depths": (1, 1, 1, 1),
+        "stem_stride": 2,
+        "output_stride": 8,
+    },
+}
+HEAD = {
+    "classes": 3,
+    "queries": 10,
+    "encoder_layers": 1,
+    "decoder_layers": 2,
+    "hidden_width": 16,
+    "hidden_heads": 2,
+    "feed_forward": 24,
+}
+
+
+def small(name, input_shape=(32, 48, 3), **arguments):
+    return pit_keras.create_model(
+        name, **{"input_shape": input_shape, **BACKBONES[name], **HEAD, **arguments}
+    )
+
+
+def images(*shape):
+    return np.random.default_rng(5).normal(size=shape).astype("float32")
+
+
+# What table 4 counts, in millions. ResNet50's are without those that DETR does not train: its stem,
+# its first stage and all scales and offsets of batch normalisation.
+@pytest.mark.parametrize(
+    ("name", "parameters", "table4"),
+    [
+        ("detr_pit_s", 40_576_784, 40.6),
+        ("detr_vit_s", 39_308_768, 39.3),
+        ("detr_resnet50", 41_577_888, 41.3),
+    ],
+)
+def test_parameters_equal_table_4(name, parameters, table4):
+    with keras.StatelessScope():  # so that no weights are drawn
+        model = pit_keras.create_model(name, classes=91, input_shape=(224, 224, 3))
+    assert sum(v.shape.num_elements() for v in model.trainable_variables) == parameters
+    if name == "detr_resnet50":
+        parameters -= sum(
+            variable.shape.num_elements()
+            for layer in backbone_layers(model)
+            for variable in layer.trainable_variables
+            if isinstance(layer, keras.layers.BatchNormalization)
+            or layer.name.startswith(("stem", "stage1"))
+        )
+    assert round(parameters / 1e6, 1) == table4
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_the_feature_map_has_stride_16(name):
+    with keras.StatelessScope():
+        model = pit_keras.create_model(name, classes=91, input_shape=(400, 592, 3))
+    height, width = model.get_layer("input_projection").input.shape[1:3]
+    # The overlapping patches of PiT leave half a patch at each border.
+    assert (height, width) == (25, 37)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_outputs_at_any_size_and_after_loading_in_a_fresh_process(name, tmp_path):
+    model = small(name, input_shape=(None, None, 3))
+    x = images(2, 40, 56, 3)
+    found = model(x)
+    assert {key: tuple(value.shape) for key, value in found.items()} == {
+        "logits": (2, 10, 4),
+        "boxes": (2, 10, 4),
+    }
+    assert ((found["boxes"] > 0) & (found["boxes"] < 1)).numpy().all()
+    np.savez(tmp_path / "found.npz", x=x, **{key: value.numpy() for key, value in found.items()})
+    model.save(tmp_path / "model.keras")
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, keras, numpy as np, pit_keras\n"
+            "model = keras.models.load_model(sys.argv[1] + '/model.keras')\n"
+            "stored = np.load(sys.argv[1] + '/found.npz')\n"
+            "for key, value in model(stored['x']).items():\n"
+            "    np.testing.assert_allclose(value, stored[key], atol=1e-6)\n",
+            tmp_path,
+        ],
+        check=True,
+    )
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_gradients_reach_every_weight(name):
+    import tensorflow as tf
+
+    model = masked_detector(small(name, dropout=0.0))
+    drawn = np.random.default_rng(3)
+    for variable in model.trainable_variables:  # biases begin at zero and would hide what they feed
+        variable.assign(variable + 0.2 * drawn.normal(size=variable.shape))
+    inputs = {"images": images(2, 32, 48, 3), "padding_mask": np.zeros((2, 32, 48), bool)}
+    with tf.GradientTape() as tape:
+        found = model(inputs, training=True)
+        loss = tf.reduce_sum(found["logits"] ** 2) + tf.reduce_sum(found["boxes"] ** 2)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    silent = {
+        variable.path
+        for variable, gradient in zip(model.trainable_variables, gradients, strict=True)
+        if gradient is None or not np.abs(gradient).max() > 1e-6
+    }
+    # Softmax does not see what is added to all keys. The first layer's objects are zeros: whichever
+    # of them attention looks at, their values are the same.
+    assert {path for path in silent if not path.endswith("key/bias")} == {
+        f"decoder_layer1/self_attention/{part}"
+        for part in ("query/kernel", "query/bias", "key/kernel", "value/kernel")
+    }
+
+
+def test_masked_detector_gives_every_layer_and_ends_in_the_detectors_own_answer():
+    model = small("detr_pit_s", input_shape=(None, None, 3))
+    x = images(2, 32, 48, 3)
+    found = masked_detector(model)({"images": x, "padding_mask": np.zeros((2, 32, 48), bool)})
+    assert {key: tuple(value.shape) for key, value in found.items()} == {
+        "logits": (2, 2, 10, 4),
+        "boxes": (2, 2, 10, 4),
+    }
+    for key, value in model(x).items():
+        np.testing.assert_allclose(found[key][:, -1], value, atol=1e-6)
+
+
+def test_padding_is_not_looked_at():
+    """With a backbone that sees only its own patch, padding changes nothing but by being there."""
+    model = small("detr_resnet50", input_shape=(None, None, 3))
+    masked = masked_detector(model)
+    mask = np.zeros((1, 32, 48), bool)
+    mask[:, 16:] = mask[:, :, 32:] = True
+    features = model.get_layer("input_projection").input
+    extractor = keras.Model(model.input, features)
+    x = images(1, 32, 48, 3)
+    inside = ~masked.get_layer("feature_padding")(mask, extractor(x)).numpy()
+    assert inside.sum() == (16 // 8) * (32 // 8)
+    assert inside[0, :2, :4].all()
+
+    parts = {layer.name: layer for layer in model.layers}
+    feature_map, padding = keras.Input((None, None, 16)), keras.Input((None, None), dtype="bool")
+    rest = keras.Model(
+        [feature_map, padding], find_objects(feature_map, parts, 1, 2, padding)["boxes"]
+    )
+    whole = images(1, 4, 6, 16)
+    changed = np.where(inside[..., None], whole, 100.0)
+    cropped, nothing = whole[:, :2, :4], np.zeros((1, 2, 4), bool)
+    for layer, expected in enumerate(rest([whole, ~inside])):
+        np.testing.assert_allclose(rest([changed, ~inside])[layer], expected, atol=1e-6)
+        np.testing.assert_allclose(rest([cropped, nothing])[layer], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_weights_of_a_classifier_become_the_backbones(name, tmp_path):
+    backbone = name.removeprefix("detr_")
+    classifier = pit_keras.create_model(
+        backbone, input_shape=(64, 64, 3), classes=7, **BACKBONES[name]
+    )
+    classifier.save(tmp_path / "classifier.keras")
+    model = small(name, weights=str(tmp_path / "classifier.keras"))
+    theirs = {v.path: v for v in classifier.weights}
+    carried = [v for layer in backbone_layers(model) for v in layer.weights]
+    same = [v for v in carried if v.path != "position_embedding/position_embedding"]
+    assert len(carried) - len(same) == (backbone != "resnet50")
+    for variable in same:
+        np.testing.assert_array_equal(variable.numpy(), theirs[variable.path].numpy())
+
+
+def test_weights_of_a_detector_are_the_whole(tmp_path):
+    first = small("detr_pit_s")
+    first.save(tmp_path / "detector.keras")
+    second = small("detr_pit_s", weights=str(tmp_path / "detector.keras"))
+    for ours, theirs in zip(second.weights, first.weights, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+    with pytest.raises(ValueError, match="class_head"):
+        small("detr_pit_s", classes=4, weights=str(tmp_path / "detector.keras"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"include_top": False}, "include_top of the detector detr_pit_s must be True"),
+        ({"classifier_activation": "softmax"}, "classifier_activation of the detector"),
+        ({"hidden_width": 18}, "hidden_width of detr_pit_s must be a multiple of 4"),
+        ({"queries": 0}, "queries of detr_pit_s must be a positive integer"),
+        ({"dropout": 1}, r"dropout of detr_pit_s must be a number in \[0, 1\)"),
+        ({"normalize_features": 1}, "normalize_features of detr_pit_s must be True or False"),
+        ({"base_width": 8}, "create_model.'detr_pit_s'. has no argument 'base_width'; .*queries.*"),
+        ({"depths": (1, 1)}, "depths of pit_s must be 3 positive integers"),
+        ({"output_stride": 5}, "output_stride must be 16, or 8"),
+    ],
+)
+def test_what_has_no_meaning_is_refused(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        small("detr_pit_s", **arguments)
+
+
+def test_only_detectors_are_detectors():
+    classifier = pit_keras.create_model(
+        "pit_ti", input_shape=(32, 32, 3), patch_size=4, stride=4, depths=(1, 1, 1)
+    )
+    assert is_detector(small("detr_vit_s"))
+    assert not is_detector(classifier)
+    for function in (masked_detector, backbone_layers):
+        with pytest.raises(ValueError, match="pit_ti is not a detector such as detr_pit_s"):
+            function(classifier)
+    with pytest.raises(ValueError, match="reads functional models"):
+        masked_detector("detr_pit_s")
+
+
+def test_features_are_normalised_where_that_is_asked_for():
+    model = small("detr_pit_s", normalize_features=True)
+    norm = model.get_layer("feature_norm")
+    assert norm not in backbone_layers(model)
+    features = keras.Model(model.input, norm.output)(images(1, 32, 48, 3)).numpy()
+    np.testing.assert_allclose(features.mean(axis=-1), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_answers_are_float32_in_every_precision(precision):
+    expected = small("detr_pit_s")
+    keras.config.set_dtype_policy(precision)
+    try:
+        model = small("detr_pit_s")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.set_weights(expected.get_weights())
+    x = images(2, 32, 48, 3)
+    for key, value in model(x).items():
+        assert value.dtype == "float32"
+        assert np.abs(value - expected(x)[key]).max() < 0.1

@@ -1,0 +1,52 @@
+"""Writes a generated data set for object detection: handwritten digits on photographs.
+
+    python train/digit_scenes.py --train_images=2000 --val_images=500 --output_dir=DIR
+
+A detector has to be shown to learn where COCO is out of reach: without a download, in minutes, and
+on other pixels than it was trained on. So real scans of digits (scikit-learn's) are enlarged to 16
+to 40% of the short side, coloured and scattered over parts of real photographs (its two as well),
+1 to 6 in an image. Validation images have other scans, and other parts of the photographs. The set
+is in COCO's form, --dataset=coco:DIR; --image_size and --seed choose another one.
+
+    python train/digit_scenes.py --classification --train_images=10000 --output_dir=DIR
+
+writes one digit an image in class folders instead, --dataset=folder:DIR, to train a backbone as a
+classifier first, as the paper's detectors begin with ImageNet's.
+"""
+
+import os
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags
+
+from pit_keras.errors import exit_with_one_sentence
+from pit_keras.training.command_line import image_size_of
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("output_dir", None, "Folder to write to, new or empty.", required=True)
+flags.DEFINE_integer("train_images", 2000, "Number of training images.", lower_bound=1)
+flags.DEFINE_integer("val_images", 500, "Number of validation images.", lower_bound=1)
+flags.DEFINE_list("image_size", ["128"], "Side of the images in pixels, or height,width.")
+flags.DEFINE_integer("seed", 0, "Another seed gives other images.", lower_bound=0)
+flags.DEFINE_bool("classification", False, "One digit an image in class folders, to classify.")
+
+
+def main(arguments):
+    if arguments[1:]:
+        sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
+    with exit_with_one_sentence():
+        image_size = image_size_of(FLAGS.image_size)
+        # Imported here, since a wrong flag should not wait for it.
+        from pit_keras.data.digit_scenes import write_digit_classes, write_digit_scenes
+
+        write = write_digit_classes if FLAGS.classification else write_digit_scenes
+        images = {"train": FLAGS.train_images, "val": FLAGS.val_images}
+        write(FLAGS.output_dir, images, image_size, FLAGS.seed, progress=sys.stdout.isatty())
+    form = "folder" if FLAGS.classification else "coco"
+    print(f"Written: --dataset={form}:{FLAGS.output_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
