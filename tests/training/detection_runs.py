@@ -33,15 +33,15 @@ def make_config(data=None, **values):
     return config
 
 
-def batch(images=4, boxes=5, seed=0):
+def batch(images=4, boxes=5, seed=0, size=SIZE):
     """A batch whose images have different numbers of boxes, and padding."""
     rng = np.random.default_rng(seed)
     labels = np.where(np.arange(boxes) < np.arange(images)[:, None] + 1, 1, -1)
     labels = np.where(labels > 0, rng.integers(0, 3, labels.shape), -1)
-    padding = np.zeros((images, *SIZE), bool)
-    padding[0, :, 40:] = True
+    padding = np.zeros((images, *size), bool)
+    padding[0, :, -8:] = True
     return {
-        "image": tf.constant(rng.normal(size=(images, *SIZE, 3)), "float32"),
+        "image": tf.constant(rng.normal(size=(images, *size, 3)), "float32"),
         "padding_mask": tf.constant(padding),
         "boxes": tf.constant(rng.uniform(0.2, 0.5, size=(images, boxes, 4)), "float32"),
         "labels": tf.constant(labels, "int32"),

@@ -14,7 +14,8 @@ from pit_keras.training.assembly import model_of
 from pit_keras.training.detection_task import DetectionLoss
 from pit_keras.training.step import compiled_step
 
-BATCH, STEPS = 4, 3
+BATCH = 4
+SIZES = ((32, 48), (48, 32), (48, 48))  # of the images of each step
 
 
 class Classes:
@@ -22,7 +23,7 @@ class Classes:
 
 
 def trained(strategy):
-    """(metrics of each step, weights) after a few steps of plain gradient descent."""
+    """(metrics of each step, weights, traces) of a few steps of plain gradient descent."""
     config = detection_runs.make_config(training__batch_size=BATCH, model__dropout=0.0)
     with strategy.scope():
         keras.utils.set_random_seed(0)
@@ -33,20 +34,22 @@ def trained(strategy):
     config.optimizer.clip_norm = None
     step = compiled_step(config, model, loss, optimizer, strategy, jit=False)
     share, metrics = BATCH // strategy.num_replicas_in_sync, []
-    for number in range(STEPS):
-        data = tf.data.Dataset.from_tensor_slices(detection_runs.batch(BATCH, seed=number))
+    for number, size in enumerate(SIZES):
+        data = detection_runs.batch(BATCH, seed=number, size=size)
+        data = tf.data.Dataset.from_tensor_slices(data)
         data = data.batch(share, drop_remainder=True)
         batch = next(iter(strategy.distribute_datasets_from_function(lambda _, d=data: d)))
         found = step(batch, tf.constant(number, tf.int64), tf.zeros(2))
         metrics.append({name: float(v) for name, v in found.items() if name != "requests"})
-    return metrics, [variable.numpy() for variable in model.weights]
+    traces = step.experimental_get_tracing_count()
+    return metrics, [variable.numpy() for variable in model.weights], traces
 
 
 def measured():
-    expected, ours = trained(tf.distribute.OneDeviceStrategy("CPU:0"))
-    metrics, theirs = trained(tf.distribute.MirroredStrategy())
+    expected, ours, one = trained(tf.distribute.OneDeviceStrategy("CPU:0"))
+    metrics, theirs, both = trained(tf.distribute.MirroredStrategy())
     gap = max(float(abs(a - b).max()) for a, b in zip(ours, theirs, strict=True))
-    return {"expected": expected, "metrics": metrics, "gap": gap}
+    return {"expected": expected, "metrics": metrics, "gap": gap, "traces": [one, both]}
 
 
 if __name__ == "__main__":

@@ -69,13 +69,14 @@ def test_accumulated_batches_do_what_one_large_batch_does():
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
 
 
-def test_two_replicas_do_what_one_does():
+def test_two_replicas_do_what_one_does_and_new_sizes_are_not_traced():
     process = forked.run_script(pathlib.Path(__file__).parent / "several_devices_detecting.py")
     assert process.returncode == 0, process.stderr
     found = json.loads(process.stdout.splitlines()[-1])
     for ours, theirs in zip(found["metrics"], found["expected"], strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     assert found["gap"] < 1e-4
+    assert found["traces"] == [2, 2]  # of the first size, and of any
 
 
 def test_batch_normalization_is_frozen_exactly_where_there_are_weights():
