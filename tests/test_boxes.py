@@ -1,0 +1,128 @@
+"""Boxes against their definitions, one pair at a time."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from single_boxes import overlap
+
+from pit_keras.boxes import (
+    centres_to_corners,
+    corners_to_centres,
+    giou,
+    iou,
+    pairwise_giou,
+    pairwise_iou,
+)
+
+
+def random_corners(seed, *shape, smallest=0.0):
+    rng = np.random.default_rng(seed)
+    starts, sizes = rng.uniform(size=(*shape, 2)), rng.uniform(smallest, 0.5, (*shape, 2))
+    return np.float32(np.concatenate([starts, starts + sizes], axis=-1))
+
+
+def test_corners_and_centres():
+    corners = np.float32([[[10, 20, 30, 60]], [[-1, 0, -1, 5]]])  # (2, 1, 4)
+    centres = np.float32([[[20, 40, 20, 40]], [[-1, 2.5, 0, 5]]])
+    np.testing.assert_array_equal(corners_to_centres(corners), centres)
+    np.testing.assert_array_equal(centres_to_corners(centres), corners)
+
+
+def test_elementwise_by_definition():
+    boxes, others = random_corners(0, 3, 2, 50), random_corners(1, 3, 1, 50)
+
+    actual = np.stack([iou(boxes, others), giou(boxes, others)], axis=-1)
+
+    expected = [
+        [[overlap(boxes[i, j, k], others[i, 0, k]) for k in range(50)] for j in range(2)]
+        for i in range(3)
+    ]
+    assert actual.shape == (3, 2, 50, 2)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_pairs_by_definition():
+    boxes, others = random_corners(0, 2, 3, 7), random_corners(1, 2, 1, 5)  # (2, 3, 7, 4), ...
+
+    actual = np.stack([pairwise_iou(boxes, others), pairwise_giou(boxes, others)], axis=-1)
+
+    expected = [
+        [[[overlap(a, b) for b in others[i, 0]] for a in boxes[i, j]] for j in range(3)]
+        for i in range(2)
+    ]
+    assert actual.shape == (2, 3, 7, 5, 2)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shapes", [((0, 4), (3, 4)), ((2, 3, 4), (2, 0, 4))])
+def test_sets_may_be_empty(shapes):
+    boxes, others = (np.zeros(shape, "float32") for shape in shapes)
+    for function in (pairwise_iou, pairwise_giou):
+        assert function(boxes, others).shape == (*shapes[0][:-1], shapes[1][-2])
+
+
+@pytest.mark.parametrize("size", [0.5, 1e-3, 1e-6, 1e-12])
+def test_a_box_covers_itself_however_small(size):
+    """An addition to the denominators, as libraries have it, would be seen here."""
+    box = np.float32([[0, 0, size, size]])
+    np.testing.assert_allclose(iou(box, box), [1])
+    np.testing.assert_allclose(giou(box, box), [1])
+
+
+# Corners of two boxes, IoU and GIoU.
+DEGENERATE = {
+    "a point in a box": ((0.5, 0.5, 0.5, 0.5), (0, 0, 1, 1), 0, 0),
+    "a point beside a box": ((2, 0, 2, 0), (0, 0, 1, 1), 0, -0.5),
+    "a line through a box": ((0.5, 0, 0.5, 1), (0, 0, 1, 1), 0, 0),
+    "two points": ((0, 0, 0, 0), (1, 1, 1, 1), 0, -1),
+    "two points on a line": ((0, 0, 0, 0), (1, 0, 1, 0), 0, 0),
+    "the same point": ((1, 1, 1, 1), (1, 1, 1, 1), 0, 0),
+    "the same line": ((0, 0, 1, 0), (0, 0, 1, 0), 0, 0),
+    "touching boxes": ((0, 0, 1, 1), (1, 0, 2, 1), 0, 0),
+    "areas that are 0 in float32": ((0, 0, 1e-30, 1e-30), (0, 0, 1e-30, 1e-30), 0, 0),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+@pytest.mark.parametrize("jit", [False, True])
+def test_degenerate_boxes_have_exact_values_and_finite_gradients(case, jit):
+    first, second, expected_iou, expected_giou = DEGENERATE[case]
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def values_and_gradients(boxes, others):
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch([boxes, others])
+            values = iou(boxes, others), giou(boxes, others)
+        return values, tf.stack([tape.gradient(value, [boxes, others]) for value in values])
+
+    values, gradients = values_and_gradients(*tf.constant([[first], [second]], tf.float32))
+
+    np.testing.assert_allclose(values, [[expected_iou], [expected_giou]], atol=1e-7)
+    assert np.isfinite(gradients).all()
+
+
+def test_gradients_are_those_of_finite_differences():
+    boxes, others = random_corners(0, 20, smallest=0.1), random_corners(1, 20, smallest=0.1)
+    with tf.GradientTape() as tape:
+        variable = tf.Variable(boxes)
+        value = giou(variable, others)
+    gradient = tape.gradient(value, variable).numpy()
+
+    step = 1e-6
+    for side in range(4):
+        moved = [boxes.astype("float64"), boxes.astype("float64")]
+        moved[0][:, side] -= step
+        moved[1][:, side] += step
+        before, after = (
+            np.array([overlap(a, b)[1] for a, b in zip(m, others, strict=True)]) for m in moved
+        )
+        np.testing.assert_allclose(gradient[:, side], (after - before) / (2 * step), atol=1e-4)
+
+
+def test_half_precision_is_computed_in_float32():
+    boxes = tf.constant([[300.0, 300.0, 302.0, 302.0]], "bfloat16")
+    others = tf.constant([[300.0, 300.0, 302.0, 304.0]], "bfloat16")
+    for function in (iou, giou):
+        value = function(boxes, others)
+        assert value.dtype == tf.float32
+        np.testing.assert_allclose(value, [0.5])
