@@ -33,6 +33,8 @@ if _missing("torch", "timm"):
         "weights/test_adaptation_live.py",
         "weights/test_pytorch_live.py",
     ]
+if _missing("torch", "transformers"):
+    collect_ignore += ["training/test_detection_loss_live.py"]
 if _missing("torch"):
     collect_ignore += ["training/test_losses_live.py"]
 if _missing("jax") and _missing("torch"):

@@ -71,8 +71,8 @@ def detection_losses(
     Raises:
         ValueError: If the shapes are not these.
     """
-    labels = targets["labels"]
-    check_shapes(outputs["logits"], outputs["boxes"], targets["boxes"], labels)
+    check_shapes(outputs["logits"], outputs["boxes"], targets["boxes"], targets["labels"])
+    labels, matches = (ops.cast(values, "int32") for values in (targets["labels"], matches))
     box_total = ops.maximum(ops.cast(box_total, "float32"), 1.0)
     class_losses = _class_sums(outputs["logits"], labels, matches, no_object_weight)
     class_losses = class_losses / _or_one(ops.cast(class_weight_total, "float32"))
@@ -93,7 +93,7 @@ def _class_sums(logits, labels, matches, no_object_weight):
     """Weighted cross-entropies, summed over the queries of each decoder layer: (L,)."""
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     is_matched = ops.any(
-        ops.expand_dims(matches, -1) == ops.arange(logits.shape[2], dtype=matches.dtype), axis=2
+        ops.expand_dims(matches, -1) == ops.arange(logits.shape[2], dtype="int32"), axis=2
     )  # (B, L, M, 1) with (Q,) -> (B, L, Q)
     no_object = ops.where(is_matched, 0.0, log_probabilities[..., -1])
     of_queries = _of_matched(log_probabilities, matches)  # (B, L, M, classes + 1)
@@ -107,13 +107,14 @@ def _class_sums(logits, labels, matches, no_object_weight):
 
 def _box_sums(boxes, target_boxes, matches):
     """L1 distances and 1 - GIoU, each summed over the matched pairs of each layer: 2 x (L,)."""
-    predicted = _of_matched(ops.cast(boxes, "float32"), matches)  # (B, L, M, 4)
-    target_boxes = ops.cast(target_boxes, "float32")[:, None]  # (B, 1, M, 4)
-    distances = ops.sum(ops.abs(predicted - target_boxes), axis=-1)
+    # Where there is no pair, the same box twice has no loss; a mask afterwards would let through
+    # a gradient that is not finite.
+    is_pair = ops.expand_dims(matches >= 0, -1)  # (B, L, M, 1)
+    predicted = ops.where(is_pair, _of_matched(ops.cast(boxes, "float32"), matches), 0.5)
+    target_boxes = ops.where(is_pair, ops.cast(target_boxes, "float32")[:, None], 0.5)
+    distances = ops.sum(ops.abs(predicted - target_boxes), axis=-1)  # (B, L, M)
     overlaps = giou(centres_to_corners(predicted), centres_to_corners(target_boxes))
-    return [
-        _sum_of_layers(ops.where(matches >= 0, values, 0.0)) for values in (distances, 1 - overlaps)
-    ]
+    return _sum_of_layers(distances), _sum_of_layers(1 - overlaps)
 
 
 def _last_errors(logits, labels, matches):
@@ -121,7 +122,7 @@ def _last_errors(logits, labels, matches):
     queries_classes = ops.argmax(logits[:, -1], axis=-1)  # (B, L, Q, classes + 1) -> (B, Q)
     last = matches[:, -1]  # (B, M)
     classes = ops.take_along_axis(queries_classes, ops.maximum(last, 0), axis=-1)  # (B, M)
-    is_error = ops.cast(classes, labels.dtype) != labels
+    is_error = ops.cast(classes, "int32") != labels
     return ops.sum(ops.cast(ops.logical_and(last >= 0, is_error), "float32"))
 
 

@@ -74,7 +74,7 @@ def matching_costs(logits, boxes, target_boxes, labels):
     logits, boxes = ops.stop_gradient(logits), ops.stop_gradient(boxes)
     # Not the softmax: where one logit is NaN, TensorFlow's is 0 for the other classes.
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
-    classes = ops.cast(ops.maximum(labels, 0), "int32")[:, None, None, :]  # (B, 1, 1, M)
+    classes = ops.maximum(ops.cast(labels, "int32"), 0)[:, None, None, :]  # (B, 1, 1, M)
     of_class = ops.exp(ops.take_along_axis(log_probabilities, classes, axis=-1))  # (B, L, Q, M)
     of_class = ops.transpose(of_class, (0, 1, 3, 2))  # -> (B, L, M, Q)
     targets = ops.cast(target_boxes, "float32")[:, None]  # (B, M, 4) -> (B, 1, M, 4)
