@@ -516,14 +516,21 @@ def has_transformer_blocks(model):
     return any(isinstance(layer, TransformerBlock) for layer in model.layers)
 
 
-def attention_weights(query, key):
-    """Softmax of the scaled products: two (B, heads, N, size) -> (B, heads, N, N).
+def attention_weights(query, key, padding=None):
+    """Softmax of the scaled products: (B, heads, M, size), (B, heads, N, size) -> (B, heads, M, N).
 
     The softmax is computed in float32 whatever the precision, as PyTorch's autocast does.
+
+    Args:
+        query, key: Tensors of the same size of heads.
+        padding: Keys that get no weight, a mask (B, N); None if there are none.
     """
     scaled = query * query.shape[-1] ** -0.5
-    logits = ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2)))
-    return ops.cast(ops.softmax(ops.cast(logits, "float32"), axis=-1), query.dtype)
+    logits = ops.cast(ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2))), "float32")
+    if padding is not None:
+        # Finite, so that an image that is padding alone gives numbers.
+        logits = ops.where(padding[:, None, None, :], -1e9, logits)
+    return ops.cast(ops.softmax(logits, axis=-1), query.dtype)
 
 
 def join_tokens(tokens, feature_map):

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from pit_keras.models import applications, pit, regnet, resnet, vit
+from pit_keras.models import applications, detr, pit, regnet, resnet, vit
 
 DISTILLED = "_distilled"
 
@@ -19,7 +19,8 @@ DISTILLED = "_distilled"
 class _Family:
     """A table of variants, the function that builds a row of it, and the forms that each row has.
 
-    Every row has a method `grids(image_size)`, the height and width of each stage's map.
+    Every row but a detector's has a method `grids(image_size)`, the height and width of each
+    stage's map.
     """
 
     variants: dict[str, Any]
@@ -36,6 +37,7 @@ _FAMILIES = (
     _Family(resnet.VARIANTS, resnet.build),
     _Family(regnet.VARIANTS, regnet.build),
     _Family(applications.VARIANTS, applications.build),
+    _Family(detr.VARIANTS, detr.build),
 )
 
 
@@ -130,6 +132,9 @@ def create_model(
 ):
     """Creates a model by name, as a functional `keras.Model` from images to logits.
 
+    The detectors `detr_*` give {"logits": (B, queries, classes + 1), "boxes": (B, queries, 4)}, see
+    `pit_keras.models.detr`.
+
     Args:
         name: One of `list_models()`. A name that ends in `_distilled` has a distillation token; its
             output is the mean of its two heads (`two_headed` gives both).
@@ -143,7 +148,8 @@ def create_model(
             be of another size, number of classes or of channels: the position embedding is
             resampled, the RGB kernel adapted, and heads of other classes are left out with a
             warning (see `pit_keras.weights.load_weights`). Those of `keras.applications`
-            (`pit_keras/models/applications.py`) are downloaded by Keras.
+            (`pit_keras/models/applications.py`) are downloaded by Keras. A detector takes a
+            classifier's for its backbone, or a detector's `.keras` file for the whole.
         weights_across_distillation: Whether weights of a distilled model may go into a plain one,
             without those of distillation, or the reverse, with copies in their place.
         include_top: Whether the classifier is there. Without it the output is the normalised class
@@ -153,7 +159,8 @@ def create_model(
         drop_rate: Dropout after the position embedding, the attention's projection and in the MLP;
             for ResNet and RegNetY before the classifier.
         attention_drop_rate: Dropout of the attention weights.
-        drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`).
+        drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`). All
+            three are the backbone's in a detector, which has `dropout` for the rest.
         **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
             or `output_stride=16` for a PiT whose last two stages share one grid.
 
@@ -169,23 +176,29 @@ def create_model(
     """
     variant, build = _find(name)
     _check_weights(name, weights, weights_across_distillation)
+    settings = Settings(
+        name=name,
+        num_tokens=2 if name.endswith(DISTILLED) else 1,
+        classes=_plain(classes),
+        input_shape=_plain(input_shape),
+        include_top=include_top,
+        classifier_activation=classifier_activation,
+        drop_rate=_plain(drop_rate),
+        attention_drop_rate=_plain(attention_drop_rate),
+        drop_path_rate=_plain(drop_path_rate),
+    )
     if weights == "imagenet" and isinstance(variant, applications.Application):
         # Keras loads them itself, into a network that it builds slightly differently for them.
         build, weights = functools.partial(build, weights=weights), None
-    model = build(
-        _overridden(name, variant, overrides),
-        Settings(
-            name=name,
-            num_tokens=2 if name.endswith(DISTILLED) else 1,
-            classes=_plain(classes),
-            input_shape=_plain(input_shape),
-            include_top=include_top,
-            classifier_activation=classifier_activation,
-            drop_rate=_plain(drop_rate),
-            attention_drop_rate=_plain(attention_drop_rate),
-            drop_path_rate=_plain(drop_path_rate),
-        ),
-    )
+    if isinstance(variant, detr.Detr):
+        of_backbone = _backbone_overrides(name, variant, overrides)
+        overrides = {k: value for k, value in overrides.items() if k not in of_backbone}
+    variant = _overridden(name, variant, overrides)
+    if isinstance(variant, detr.Detr):
+        of_whole = weights is not None and _is_of_detector(weights)
+        backbone = _backbone(variant, settings, None if of_whole else weights, of_backbone)
+        build, weights = functools.partial(build, backbone=backbone), weights if of_whole else None
+    model = build(variant, settings)
     if weights is not None:
         # Imported here: the models do not depend on the formats of files.
         from pit_keras.weights import load_weights
@@ -209,12 +222,43 @@ def _check_weights(name, weights, across_distillation):
         )
 
 
-def _overridden(name, variant, overrides):
-    fields = {
+def _backbone_overrides(name, variant, overrides):
+    """Those of a detector's overrides that are its backbone's."""
+    own, of_backbone = _fields(variant), _fields(_find(variant.backbone)[0])
+    _check_known(name, overrides, {**own, **of_backbone})
+    return {field: value for field, value in overrides.items() if field not in own}
+
+
+def _backbone(variant, settings, weights, overrides):
+    return create_model(
+        variant.backbone,
+        input_shape=settings.input_shape,
+        weights=weights,
+        include_top=False,
+        drop_rate=settings.drop_rate,
+        attention_drop_rate=settings.attention_drop_rate,
+        drop_path_rate=settings.drop_path_rate,
+        **{**variant.backbone_fields, **overrides},
+    )
+
+
+def _is_of_detector(weights):
+    """Whether weights for a detector are a detector's own, not those of its backbone."""
+    from pit_keras.weights.keras_files import layer_names
+
+    return detr.INPUT_PROJECTION in layer_names(weights)
+
+
+def _fields(variant):
+    """Fields of a row that can be overridden, and their values there."""
+    return {
         field.name: getattr(variant, field.name)
         for field in dataclasses.fields(variant)
         if field.metadata.get("override", True)
     }
+
+
+def _check_known(name, overrides, fields):
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
         common = [
@@ -224,6 +268,11 @@ def _overridden(name, variant, overrides):
             f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
             f"{', '.join([*common[1:], 'weights', 'weights_across_distillation', *fields])}."
         )
+
+
+def _overridden(name, variant, overrides):
+    fields = _fields(variant)
+    _check_known(name, overrides, fields)
     overrides = {field: _plain(value) for field, value in overrides.items()}
     for field, value in overrides.items():
         _check_override(name, field, value, fields[field])
@@ -244,6 +293,10 @@ def _check_override(name, field, value, default):
         form = f"{len(default)} positive integers"
         fits = isinstance(value, tuple) and len(value) == len(default)
         fits = fits and all(map(_is_positive_int, value))
+    elif isinstance(default, bool):
+        form, fits = "True or False", isinstance(value, bool)
+    elif field == "dropout":
+        form, fits = "a number in [0, 1)", _is_number(value) and 0 <= value < 1
     elif isinstance(default, float):
         form, fits = "a positive number", _is_number(value) and 0 < value < math.inf
     else:

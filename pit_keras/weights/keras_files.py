@@ -1,5 +1,6 @@
 """Keras' own files: `.keras`, which describes its model, and `.weights.h5`, which does not."""
 
+import json
 import zipfile
 
 import h5py
@@ -31,6 +32,18 @@ def read_keras(path):
     checkpoint = Checkpoint(str(path), values, grid=grid)
     checkpoint.check_finite()
     return checkpoint
+
+
+def layer_names(path):
+    """Names of the layers that a `.keras` file describes; none of any other file."""
+    if not zipfile.is_zipfile(path):
+        return set()
+    with zipfile.ZipFile(path) as archive:
+        if "config.json" not in archive.namelist():
+            return set()
+        description = json.loads(archive.read("config.json"))
+    layers = description.get("config", {}).get("layers", ())
+    return {layer["name"] for layer in layers if "name" in layer}
 
 
 def load_h5(model, path):

@@ -1,0 +1,209 @@
+"""DETR (Carion et al., ECCV 2020, arXiv 2005.12872) on the backbones of the PiT paper's section 4.2
+and table 4: a detector whose answers are a set. The whole family is the table `VARIANTS`.
+
+    images -> backbone -> feature map of stride 16 -> encoder -> decoder <- object queries
+
+and from what the decoder makes of each query a class and a box.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import keras
+from keras import layers, ops
+
+from pit_keras.models.classifier import check_functional
+from pit_keras.models.detr_layers import (
+    LAYER_NORM_EPSILON,
+    BoxHead,
+    DetrDecoderLayer,
+    DetrEncoderLayer,
+    FeaturePadding,
+    ObjectQueries,
+    SinePositions,
+)
+from pit_keras.models.features import stage_features
+from pit_keras.models.initializers import linear_initializers
+
+INPUT_SIZE = (400, 600)  # height, width of the paper's images: half of DETR's own
+INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
+_FIXED = {"override": False}
+
+
+@dataclasses.dataclass(frozen=True)
+class Detr:
+    """One detector. Its fields are also the overrides that `create_model` accepts, beside those of
+    its backbone.
+    """
+
+    backbone: str = dataclasses.field(metadata=_FIXED)  # a name of `list_models()`
+    backbone_fields: Mapping = dataclasses.field(metadata=_FIXED)  # that differ from its own row
+    queries: int = 100  # the most objects that can be found in an image
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    hidden_width: int = 256
+    hidden_heads: int = 8
+    feed_forward: int = 2048
+    dropout: float = 0.1  # in encoder and decoder
+    normalize_features: bool = False  # a LayerNormalization of the backbone's map
+
+
+# Table 4. The maps of all three have stride 16: the last stage of PiT and of ResNet is dilated.
+VARIANTS = {
+    "detr_pit_s": Detr("pit_s", {"output_stride": 16}),
+    "detr_vit_s": Detr("vit_s", {}),
+    "detr_resnet50": Detr("resnet50", {"output_stride": 16}),
+}
+
+
+def build(variant, settings, backbone):
+    """Builds a detector as a functional `keras.Model`.
+
+    Args:
+        variant: A `Detr`.
+        settings: `pit_keras.models.registry.Settings`, what is common to all models.
+        backbone: Its backbone, without a classifier. Its layers become the detector's.
+
+    Returns:
+        A model from images (B, H, W, 3) to a dict of float32:
+            "logits": (B, Q, classes + 1), the last of them for "no object";
+            "boxes": (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides.
+
+    Raises:
+        ValueError: For an option that has no meaning for a detector, or widths that do not go
+            together.
+    """
+    _check(variant, settings)
+    x = stage_features(backbone).outputs[-1]  # (B, h, w, channels)
+    if variant.normalize_features:
+        x = layers.LayerNormalization(epsilon=1e-6, name="feature_norm")(x)
+    width = variant.hidden_width
+    projection = layers.Conv2D(
+        width, 1, **linear_initializers("torch_default", x.shape[-1]), name=INPUT_PROJECTION
+    )
+    parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
+    outputs = _detected(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
+    outputs = {name: of_layers[-1] for name, of_layers in outputs.items()}
+    return keras.Model(backbone.input, outputs, name=settings.name)
+
+
+def _check(variant, settings):
+    if not settings.include_top:
+        raise ValueError(f"include_top of the detector {settings.name} must be True.")
+    if settings.classifier_activation is not None:
+        raise ValueError(
+            f"classifier_activation of the detector {settings.name} must be None; got "
+            f"{settings.classifier_activation!r}."
+        )
+    if variant.hidden_width % variant.hidden_heads or variant.hidden_width % 4:
+        raise ValueError(
+            f"hidden_width of {settings.name} must be a multiple of 4 and of its "
+            f"{variant.hidden_heads} heads; got {variant.hidden_width}."
+        )
+
+
+def _new_parts(variant, classes):
+    """The layers behind the backbone and the projection, by name."""
+    width = variant.hidden_width
+    sizes = (variant.hidden_heads, variant.feed_forward, variant.dropout)
+    head = linear_initializers("torch_default", width)
+    made = [
+        layers.Reshape((-1, width), name="feature_tokens"),
+        SinePositions(width, name="positions"),
+        *(
+            DetrEncoderLayer(*sizes, name=f"encoder_layer{number}")
+            for number in range(1, variant.encoder_layers + 1)
+        ),
+        layers.Add(name="memory_keys"),
+        ObjectQueries(variant.queries, name="object_queries"),
+        *(
+            DetrDecoderLayer(*sizes, name=f"decoder_layer{number}")
+            for number in range(1, variant.decoder_layers + 1)
+        ),
+        layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="decoder_norm"),
+        layers.Dense(classes + 1, **head, dtype="float32", name="class_head"),
+        BoxHead(dtype="float32", name="box_head"),
+    ]
+    return {layer.name: layer for layer in made}
+
+
+def _detected(feature_map, parts, encoder_layers, decoder_layers, padding=None):
+    """What each decoder layer finds, {"logits": [(B, Q, classes + 1), ...], "boxes": ...}.
+
+    Args:
+        feature_map: The projected map (B, h, w, C).
+        parts: Layers by name.
+        encoder_layers, decoder_layers: How many there are.
+        padding: Which of its positions are padding, (B, h, w); None if none is.
+    """
+    mask = () if padding is None else (padding,)
+    positions = parts["positions"](feature_map, *mask)  # (B or 1, N, C)
+    if padding is not None:
+        mask = (layers.Reshape((-1,))(padding),)  # (B, h, w) -> (B, N)
+    memory = parts["feature_tokens"](feature_map)  # (B, h, w, C) -> (B, N, C)
+    for number in range(1, encoder_layers + 1):
+        memory = parts[f"encoder_layer{number}"](memory, positions, *mask)
+    keys = parts["memory_keys"]([memory, positions])
+    objects, queries = parts["object_queries"](memory)  # (B, Q, C) each
+    logits, boxes = [], []
+    for number in range(1, decoder_layers + 1):
+        objects = parts[f"decoder_layer{number}"](objects, queries, keys, memory, *mask)
+        found = parts["decoder_norm"](objects)
+        logits.append(parts["class_head"](found))
+        boxes.append(parts["box_head"](found))
+    return {"logits": logits, "boxes": boxes}
+
+
+def is_detector(model):
+    """Whether a model is a detector of `create_model`, by its layers."""
+    names = {layer.name for layer in model.layers} if isinstance(model, keras.Model) else set()
+    return {INPUT_PROJECTION, "object_queries", "class_head", "box_head"} <= names
+
+
+def masked_detector(model):
+    """The detector for images that were padded to one size, and for training.
+
+    It shares all layers and weights with the given one. Encoder and decoder do not see padding; the
+    backbone does, as zeros, as in DETR.
+
+    Args:
+        model: A detector of `create_model`.
+
+    Returns:
+        A `keras.Model` from {"images": (B, H, W, 3), "padding_mask": bool (B, H, W), true where
+        there is padding} to what each of the L decoder layers finds, the last as the detector
+        itself: {"logits": (B, L, Q, classes + 1), "boxes": (B, L, Q, 4)}. Boxes are shares of the
+        image's sides without its padding.
+
+    Raises:
+        ValueError: If the model is not a detector.
+    """
+    check_functional(model, "masked_detector")
+    if not is_detector(model):
+        raise ValueError(f"{model.name} is not a detector such as detr_pit_s.")
+    parts = {layer.name: layer for layer in model.layers}
+    counts = [
+        sum(name.startswith(f"{part}_layer") for name in parts) for part in ("encoder", "decoder")
+    ]
+    feature_map = parts[INPUT_PROJECTION].output
+    padding_mask = keras.Input(model.input_shape[1:3], dtype="bool", name="padding_mask")
+    padding = FeaturePadding(name="feature_padding")(padding_mask, feature_map)
+    found = _detected(feature_map, parts, *counts, padding)
+    return keras.Model(
+        {"images": model.input, "padding_mask": padding_mask},
+        {name: ops.stack(of_layers, axis=1) for name, of_layers in found.items()},
+        name=f"{model.name}_masked",
+    )
+
+
+def backbone_layers(model):
+    """The layers of a detector's backbone, which DETR trains with a smaller learning rate.
+
+    Raises:
+        ValueError: If the model is not a detector.
+    """
+    if not is_detector(model):
+        raise ValueError(f"{model.name} is not a detector such as detr_pit_s.")
+    names = [layer.name for layer in model.layers]
+    end = names.index("feature_norm" if "feature_norm" in names else INPUT_PROJECTION)
+    return model.layers[:end]

@@ -1,0 +1,337 @@
+"""The layers of DETR (Carion et al., *End-to-End Object Detection with Transformers*, ECCV 2020,
+arXiv 2005.12872), as its authors published them. Everything is `keras.ops` alone.
+
+Shapes: B images, H and W sides of a feature map, N = H * W its positions, Q object queries,
+C channels. A padding mask is true where there is padding, as in PyTorch.
+"""
+
+import math
+
+import keras
+from keras import initializers, layers, ops
+
+from pit_keras.models.initializers import linear_initializers
+from pit_keras.models.layers import attention_weights, grid_of, length
+
+LAYER_NORM_EPSILON = 1e-5
+TEMPERATURE = 10000  # ratio of the longest to the shortest wave of the position encoding
+
+_register = keras.saving.register_keras_serializable(package="pit_keras")
+
+
+@_register
+class FeaturePadding(layers.Layer):
+    """Which positions of a feature map are padding: (B, h, w), (B, H, W, any) -> (B, H, W).
+
+    A position is padding where the pixel is that "nearest" interpolation takes for it.
+    """
+
+    def call(self, padding_mask, feature_map):
+        mask = ops.cast(padding_mask, "bool")
+        for axis, side in enumerate(grid_of(feature_map), start=1):
+            pixels = ops.arange(side) * length(mask, axis) // side
+            mask = ops.take(mask, pixels, axis=axis)
+        return mask
+
+    def compute_output_shape(self, padding_mask_shape, feature_map_shape):
+        return feature_map_shape[:3]
+
+    def compute_output_spec(self, padding_mask, feature_map):
+        return keras.KerasTensor(feature_map.shape[:3], dtype="bool")
+
+
+@_register
+class SinePositions(layers.Layer):
+    """Sines and cosines of the place in the image, (B, H, W, any) -> (B or 1, N, C).
+
+    The first half of the channels tells the row, the second half the column, each as a share of the
+    image's height or width without its padding.
+
+    Args:
+        channels: C, a multiple of 4.
+    """
+
+    def __init__(self, channels, **kwargs):
+        super().__init__(**kwargs)
+        if channels % 4:
+            raise ValueError(
+                f"Sine positions need a multiple of 4 channels, a sine and a cosine for each axis; "
+                f"got {channels}."
+            )
+        self.channels = channels
+
+    def call(self, feature_map, padding=None):
+        height, width = grid_of(feature_map)
+        if padding is None:
+            inside = ops.ones((1, height, width), "float32")
+        else:
+            inside = ops.cast(ops.logical_not(padding), "float32")
+        waves = [self._waves(inside, axis) for axis in (1, 2)]  # each (B, H, W, C / 2)
+        positions = ops.reshape(
+            ops.concatenate(waves, axis=-1), (-1, height * width, self.channels)
+        )
+        return ops.cast(positions, self.compute_dtype)
+
+    def _waves(self, inside, axis):
+        """Sine and cosine in turn, of ever longer waves: (B, H, W) -> (B, H, W, C / 2)."""
+        count = ops.cumsum(inside, axis=axis)
+        last = count[:, -1:, :] if axis == 1 else count[:, :, -1:]
+        places = 2 * math.pi * count / (last + 1e-6)
+        pairs = self.channels // 4
+        exponents = ops.arange(pairs, dtype="float32") / pairs
+        angles = places[..., None] / ops.power(float(TEMPERATURE), exponents)  # (B, H, W, C / 4)
+        waves = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # (B, H, W, C / 4, 2)
+        return ops.reshape(waves, (-1, *grid_of(inside[..., None]), 2 * pairs))
+
+    def compute_output_shape(self, feature_map_shape, padding_shape=None):
+        _, height, width, _ = feature_map_shape
+        positions = None if None in (height, width) else height * width
+        return (1 if padding_shape is None else padding_shape[0], positions, self.channels)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels}
+
+
+@_register
+class ObjectQueries(layers.Layer):
+    """What the decoder begins with, (B, any, C) -> (B, Q, C), (B, Q, C): zeros, learned queries.
+
+    Args:
+        queries: Q, the most objects that can be found in an image.
+    """
+
+    def __init__(self, queries, **kwargs):
+        super().__init__(**kwargs)
+        self.queries = queries
+
+    def build(self, input_shape):
+        self.query_embedding = self.add_weight(
+            name="query_embedding",
+            shape=(1, self.queries, input_shape[-1]),
+            initializer=initializers.RandomNormal(stddev=1.0),
+        )
+
+    def call(self, memory):
+        queries = ops.tile(self.query_embedding, (ops.shape(memory)[0], 1, 1))
+        return ops.zeros_like(queries), queries
+
+    def compute_output_shape(self, input_shape):
+        shape = (input_shape[0], self.queries, input_shape[-1])
+        return shape, shape
+
+    def get_config(self):
+        return {**super().get_config(), "queries": self.queries}
+
+
+@_register
+class DetrAttention(layers.Layer):
+    """Multi-head attention whose queries, keys and values are projected from tensors of their own.
+
+    (B, M, C), (B, N, C), (B, N, C) -> (B, M, C).
+
+    Args:
+        num_heads: Number of heads; it must divide the channels.
+        dropout: Of the attention weights.
+    """
+
+    def __init__(self, num_heads, dropout=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.dropout = dropout
+
+    def build(self, query_shape, *_):
+        channels = query_shape[-1]
+        if channels % self.num_heads:
+            raise ValueError(f"{self.num_heads} heads do not divide {channels} channels.")
+        # PyTorch initialises the three as one matrix of 3 * C outputs.
+        bound = math.sqrt(6 / (channels + 3 * channels))
+        self.query, self.key, self.value = (
+            self._dense(channels, name, initializers.RandomUniform(-bound, bound))
+            for name in ("query", "key", "value")
+        )
+        self.projection = self._dense(channels, "projection", initializers.GlorotUniform())
+        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
+
+    def _dense(self, channels, name, initializer):
+        dense = layers.Dense(
+            channels, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
+        )
+        dense.build((None, channels))
+        return dense
+
+    def call(self, query, key, value, padding=None, training=False):
+        shape = (-1, length(query, 1), query.shape[-1])
+        query, key, value = (
+            self._heads(dense, x)
+            for dense, x in ((self.query, query), (self.key, key), (self.value, value))
+        )
+        weights = attention_weights(query, key, padding)  # (B, heads, M, N)
+        heads = ops.matmul(self.drop(weights, training=training), value)
+        merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, shape[-1]))  # (B * M, C)
+        return ops.reshape(self.projection(merged), shape)
+
+    def _heads(self, dense, x):
+        """Projects and takes heads apart, (B, N, C) -> (B, heads, N, C / heads)."""
+        positions, channels = length(x, 1), x.shape[-1]
+        x = dense(ops.reshape(x, (-1, channels)))  # (B * N, C), see `layers.Attention`
+        x = ops.reshape(x, (-1, positions, self.num_heads, channels // self.num_heads))
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    def compute_output_shape(self, query_shape, *_):
+        return query_shape
+
+    def get_config(self):
+        return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
+
+
+class _PostNormLayer(layers.Layer):
+    """What encoder and decoder layers share: attention and feed-forward, each normalised after its
+    sum with what went in.
+
+    Args:
+        num_heads: Heads of each attention.
+        feed_forward: Hidden width of the feed-forward network.
+        dropout: Of attention weights, hidden units, and each branch before the sum.
+    """
+
+    def __init__(self, num_heads, feed_forward, dropout=0.1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.feed_forward = feed_forward
+        self.dropout = dropout
+
+    def _build_feed_forward(self, channels):
+        hidden = self.feed_forward
+        self.expand = self._dense(hidden, channels, "expand")
+        self.reduce = self._dense(channels, hidden, "reduce")
+        self.drop_hidden = layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.norm = self._norm("norm", channels)
+
+    def _dense(self, channels, fan_in, name):
+        bias = linear_initializers("torch_default", fan_in)["bias_initializer"]
+        dense = layers.Dense(
+            channels,
+            kernel_initializer=initializers.GlorotUniform(),
+            bias_initializer=bias,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        dense.build((None, fan_in))
+        return dense
+
+    def _norm(self, name, channels):
+        norm = layers.LayerNormalization(
+            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
+        )
+        norm.build((None, None, channels))
+        return norm
+
+    def _attention(self, name, channels):
+        attention = DetrAttention(self.num_heads, self.dropout, dtype=self.dtype_policy, name=name)
+        attention.build((None, None, channels))
+        return attention
+
+    def _drop(self):
+        return layers.Dropout(self.dropout, dtype=self.dtype_policy)
+
+    def _fed_forward(self, x, training):
+        """The second half of a layer, (B, N, C) -> (B, N, C)."""
+        shape = (-1, length(x, 1), x.shape[-1])
+        hidden = ops.relu(self.expand(ops.reshape(x, (-1, shape[-1]))))  # (B * N, hidden)
+        branch = self.reduce(self.drop_hidden(hidden, training=training))
+        branch = ops.reshape(self.drop(branch, training=training), shape)
+        return self.norm(x + branch)
+
+    def compute_output_shape(self, input_shape, *_, **__):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "feed_forward": self.feed_forward,
+            "dropout": self.dropout,
+        }
+
+
+@_register
+class DetrEncoderLayer(_PostNormLayer):
+    """Positions of the feature map see one another: tokens (B, N, C) -> (B, N, C).
+
+    Called with tokens, their positions (B or 1, N, C), and perhaps a padding mask (B, N): padding
+    is not looked at. Arguments as for `_PostNormLayer`.
+    """
+
+    def build(self, tokens_shape, *_, **__):
+        channels = tokens_shape[-1]
+        self.attention = self._attention("attention", channels)
+        self.attention_drop = self._drop()
+        self.attention_norm = self._norm("attention_norm", channels)
+        self._build_feed_forward(channels)
+
+    def call(self, tokens, positions, padding=None, training=False):
+        placed = tokens + positions
+        branch = self.attention(placed, placed, tokens, padding, training=training)
+        x = self.attention_norm(tokens + self.attention_drop(branch, training=training))
+        return self._fed_forward(x, training)
+
+
+@_register
+class DetrDecoderLayer(_PostNormLayer):
+    """Objects see one another, then the feature map: objects (B, Q, C) -> (B, Q, C).
+
+    Called with objects, queries (B, Q, C), the encoder's output with its positions added (keys,
+    B, N, C) and without (memory), and perhaps a padding mask (B, N). Arguments as for
+    `_PostNormLayer`.
+    """
+
+    def build(self, objects_shape, *_, **__):
+        channels = objects_shape[-1]
+        self.self_attention = self._attention("self_attention", channels)
+        self.self_attention_drop = self._drop()
+        self.self_attention_norm = self._norm("self_attention_norm", channels)
+        self.cross_attention = self._attention("cross_attention", channels)
+        self.cross_attention_drop = self._drop()
+        self.cross_attention_norm = self._norm("cross_attention_norm", channels)
+        self._build_feed_forward(channels)
+
+    def call(self, objects, queries, keys, memory, padding=None, training=False):
+        asked = objects + queries
+        branch = self.self_attention(asked, asked, objects, training=training)
+        branch = self.self_attention_drop(branch, training=training)
+        x = self.self_attention_norm(objects + branch)
+        branch = self.cross_attention(x + queries, keys, memory, padding, training=training)
+        branch = self.cross_attention_drop(branch, training=training)
+        x = self.cross_attention_norm(x + branch)
+        return self._fed_forward(x, training)
+
+
+@_register
+class BoxHead(layers.Layer):
+    """Three Dense layers to a box for each object, (..., C) -> (..., 4).
+
+    A box is its centre's x and y, its width and its height, as shares of the image's sides.
+    """
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        names, widths = ("hidden1", "hidden2", "box"), (channels, channels, 4)
+        self.stack = [
+            layers.Dense(
+                width,
+                **linear_initializers("torch_default", channels),
+                dtype=self.dtype_policy,
+                name=name,
+            )
+            for name, width in zip(names, widths, strict=True)
+        ]
+        for dense in self.stack:
+            dense.build((None, channels))
+
+    def call(self, objects):
+        first, second, last = self.stack
+        return ops.sigmoid(last(ops.relu(second(ops.relu(first(objects))))))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 4)
