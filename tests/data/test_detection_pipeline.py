@@ -163,15 +163,16 @@ def test_batches_do_not_depend_on_the_number_of_threads(source, data):
     assert_identical(with_threads(1), with_threads(8))
 
 
-def test_an_epoch_gives_each_example_once_and_another_one_differs(source, data):
+def test_an_epoch_gives_each_example_once_and_augments_it_anew(source, data):
+    seen = []
     batches = train(source, data, 12)
     for epoch in (batches[:6], batches[6:]):
-        assert sorted(np.concatenate([batch["id"] for batch in epoch])) == list(range(24))
-    first, second = (
-        next((b["boxes"][b["id"] == 3], b["padding_mask"].shape) for b in part if 3 in b["id"])
-        for part in (batches[:6], batches[6:])
-    )
-    assert first[1] != second[1] or (first[0] != second[0]).any()
+        ids = np.concatenate([batch["id"] for batch in epoch])
+        assert sorted(ids) == list(range(24))
+        boxes = np.concatenate([batch["boxes"] for batch in epoch])
+        seen.append(boxes[np.argsort(ids)])
+    # Alike only where neither is cropped and both are mirrored or not: one in eight.
+    assert (seen[0] == seen[1]).all(axis=(1, 2)).mean() < 0.4
 
 
 def test_replicas_share_a_step_of_one_shape_however_they_are_spread(source, data):
