@@ -1,4 +1,5 @@
 import itertools
+import types
 
 import numpy as np
 import pytest
@@ -7,7 +8,12 @@ import tensorflow_datasets as tfds
 from coco_form import NAMES, draw, random_objects
 
 from pit_keras.data.coco import open_detection_source
+from pit_keras.data.detection_pipeline import (
+    detection_evaluation_batches,
+    detection_train_batches,
+)
 from pit_keras.data.detection_records import _category_ids
+from pit_keras.training.config import DataConfig
 
 LABELS = {category: label for label, category in enumerate(NAMES)}
 COUNTS = {"train": 12, "validation": 7}
@@ -160,6 +166,26 @@ def test_the_stream_is_that_of_every_source_and_resumes(source):
     for expected, found in zip(whole[13:], tail, strict=True):
         for key in expected:
             np.testing.assert_array_equal(expected[key], found[key])
+
+
+def test_batches_of_records_show_rectangles_under_their_boxes(source):
+    data = DataConfig(image_size=(40, 60))
+    detection = types.SimpleNamespace(multi_scale=True, random_crop=True)
+    batches = detection_train_batches(source, data, detection, batch_size=4, seed=0)
+    seen = []
+    for batch in batches.take(3).as_numpy_iterator():
+        seen += list(batch["id"])
+        for image, mask, boxes, labels in zip(
+            *(batch[key] for key in ("image", "padding_mask", "boxes", "labels")), strict=True
+        ):
+            height, width = (~mask[:, 0]).sum(), (~mask[0]).sum()
+            for (x, y, w, h), label in zip(boxes[labels >= 0], labels[labels >= 0], strict=True):
+                if min(w * width, h * height) >= 4:
+                    assert image[int(y * height), int(x * width)].argmax() == label
+    assert sorted(seen) == list(range(12))
+    answers = detection_evaluation_batches(source, "val", data, batch_size=4)
+    ids = [int(i) for batch in answers for i in batch["id"] if i >= 0]
+    assert sorted(ids) == list(range(7))
 
 
 def make_crowds_and_points(number, values):
