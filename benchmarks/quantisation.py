@@ -68,7 +68,7 @@ class Ways:
             return {"logits": model(normalise(images, data.mean, data.std), training=False)}
 
         images = tf.TensorSpec((1, *data.image_size, 3), tf.uint8, name="images")
-        save_function(classify, images, model, self.saved)
+        save_function(classify, [images], model, self.saved)
         self.float32 = self.converter().convert()
 
     def all(self):

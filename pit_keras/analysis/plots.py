@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 from matplotlib.patches import Rectangle
 
-from pit_keras.analysis.runs import read_history, validation_top1
+from pit_keras.analysis.runs import read_history, validation
 from pit_keras.data.preprocessing import load_image
 
 COLUMNS = 6
@@ -291,7 +291,7 @@ def draw_calibration(calibration, output):
 def draw_runs(runs, output):
     """Draws the training loss and the validation top-1 of runs over their epochs, a colour a run.
 
-    Of averaged and raw weights the better top-1 of each epoch is drawn.
+    Of averaged and raw weights the better top-1 of each epoch is drawn; of detectors AP.
 
     Args:
         runs: A list of `pit_keras.analysis.runs.Run`; the first `MOST_RUNS` that have finished an
@@ -313,11 +313,12 @@ def draw_runs(runs, output):
     styles = itertools.product(("-", "--"), [f"C{number}" for number in range(10)])
     for run, (line, color) in zip(runs, styles, strict=False):
         losses = [row.get("loss", math.nan) for row in run.history]
-        top1 = [validation_top1(row) for row in run.history]
-        for axis, values in zip(axes, (losses, top1), strict=True):
+        best = [validation(row, run.figure) for row in run.history]
+        for axis, values in zip(axes, (losses, best), strict=True):
             _draw_curve(axis, run.history, values, linestyle=line, color=color)
     _label_axis(axes[0], "training loss")
-    _label_axis(axes[1], "validation top-1")
+    figures = sorted({CLASSIFIER_PANELS.get(run.figure, run.figure) for run in runs}, reverse=True)
+    _label_axis(axes[1], f"validation {' or '.join(figures)}")
     # A legend leaves out a name that begins with an underscore, unless it is set afterwards.
     numbers = [str(number) for number in range(len(runs))]
     legend = figure.legend(axes[0].lines, numbers, loc="outside lower left", ncols=2)

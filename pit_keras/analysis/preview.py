@@ -52,9 +52,8 @@ def first_batches(config, source, count, replicas=1):
         detector instead of the labels `padding_mask`, `boxes` and `labels`, see
         `detection_train_batches`.
     """
-    unreadable, task = UnreadableImages(), task_of(config, source)
-    task.check_train_batches(config.training.images_of_update, replicas)
-    batches = task.train_batches(
+    unreadable = UnreadableImages()
+    batches = task_of(config, source).train_batches(
         batch_size=config.training.images_of_update,
         seed=config.training.seed,
         unreadable=unreadable,

@@ -16,15 +16,16 @@ import warnings
 
 import filelock
 
-from pit_keras.training.config import Config, field_paths, get_field
+from pit_keras.training.config import DETECTOR_PREFIX, Config, field_paths, get_field
 from pit_keras.training.recipes import RECIPES, recipe
 from pit_keras.training.run_folder import RunFolder
 
 # A run's columns of these names, in the order of the table; `Run` has an attribute for each.
 COLUMNS = (
-    "run", "state", "model", "recipe", "dataset", "epochs", "top1", "loss", "images_per_second",
+    "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "loss",
+    "images_per_second",
 )  # fmt: skip
-HIGHER_IS_BETTER = ("epochs", "top1", "images_per_second")
+HIGHER_IS_BETTER = ("epochs", "top1", "AP", "images_per_second")
 # Settings that are columns of every table, by the column's name.
 SHOWN = {
     "model": "model.name",
@@ -33,7 +34,7 @@ SHOWN = {
     "total_epochs": "training.epochs",
 }
 # What is most often changed comes first where there is no room for all.
-SECTIONS = ("optimizer", "training", "model", "data", "distillation")
+SECTIONS = ("optimizer", "training", "model", "data", "distillation", "detection")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,9 @@ class Run:
         dataset: Name of the data set.
         epochs: How many are done.
         total_epochs: How many are to be done.
-        top1: Share of the validation images, 0 to 1: of `model.keras` if the run is finished, else
-            the best so far, of the raw or the averaged weights.
+        top1: Of a classifier the share of the validation images, 0 to 1: of `model.keras` if the
+            run is finished, else the best so far, of the raw or the averaged weights.
+        AP: Of a detector COCO's average precision, 0 to 1, likewise.
         loss: Training loss of the last epoch.
         images_per_second: Of training, the median over the epochs.
         settings: {dotted path: value} of `config.json`.
@@ -66,11 +68,17 @@ class Run:
     epochs: int
     total_epochs: int | None
     top1: float | None
+    AP: float | None
     loss: float | None
     images_per_second: float | None
     settings: dict
     history: list
     problem: str
+
+    @property
+    def figure(self):
+        """By what its epochs are compared: "AP" of a detector, else "top1"."""
+        return "AP" if str(self.model).startswith(DETECTOR_PREFIX) else "top1"
 
     def value(self, column):
         """What stands in one of `COLUMNS`, or the setting at a dotted path; None if not known."""
@@ -179,7 +187,8 @@ def read_run(path, name):
         state=state,
         **{column: settings.get(path) for column, path in SHOWN.items()},
         epochs=max((row["epoch"] for row in history), default=-1) + 1,
-        top1=results["top1"] if results else _best_top1(history),
+        top1=results.get("top1") if results else _best(history, "top1"),
+        AP=results.get("AP") if results else _best(history, "AP"),
         loss=history[-1].get("loss") if history else None,
         images_per_second=_median(rates or [row.get("images_per_second") for row in history]),
         settings=settings,
@@ -265,14 +274,16 @@ def read_history(path):
 
 
 def read_results(path):
-    """What a `results.json` holds, among it the number `top1`.
+    """What a `results.json` holds, among it the number `top1` or, of a detector, `AP`.
 
     Raises:
         ValueError: If it does not.
     """
     results = json.loads(path.read_text())
-    if not isinstance(results, dict) or not isinstance(results.get("top1"), float | int):
-        raise ValueError("it holds no top1")
+    if not isinstance(results, dict) or not (
+        isinstance(results.get("top1"), float | int) or "AP" in results
+    ):
+        raise ValueError("it holds no top1 or AP")
     return results
 
 
@@ -305,15 +316,17 @@ def _median(numbers):
     return statistics.median(known) if known else None
 
 
-def _best_top1(history):
-    known = [top1 for top1 in map(validation_top1, history) if not math.isnan(top1)]
+def _best(history, figure):
+    known = [value for value in (validation(row, figure) for row in history) if value == value]
     return max(known, default=None)
 
 
-def validation_top1(row):
-    """Validation top-1 of an epoch, the better of the raw and the averaged weights; NaN if none."""
-    both = [row.get(name, math.nan) for name in ("val_top1", "val_averaged_top1")]
-    return max((top1 for top1 in both if not math.isnan(top1)), default=math.nan)
+def validation(row, figure):
+    """A validation's figure in an epoch, top1 or AP, the better of the raw and the averaged
+    weights'; NaN if there is none.
+    """
+    both = [row.get(f"{prefix}{figure}", math.nan) for prefix in ("val_", "val_averaged_")]
+    return max((value for value in both if not math.isnan(value)), default=math.nan)
 
 
 def sorted_runs(runs, column="top1"):

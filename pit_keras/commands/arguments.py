@@ -71,19 +71,26 @@ def _images_in(folder):
 
 
 def load_predictor(options):
-    """A classifier or detector in Keras, or a classifier of a TFLite file exported from one."""
+    """A classifier or detector in Keras, or a TFLite file that was exported from one."""
     return load_tflite(options) if is_tflite(options.model) else load_trained(options)
 
 
 def load_classifier(options):
     """A Keras classifier, or a TFLite file that was exported from one."""
-    return load_tflite(options) if is_tflite(options.model) else load_trained_classifier(options)
+    if not is_tflite(options.model):
+        return load_trained_classifier(options)
+    classifier = load_tflite(options)
+    if is_detector(classifier):
+        raise ValueError(f"{options.model} is a detector; a classifier is wanted here.")
+    return classifier
 
 
 def load_tflite(options):
+    from pit_keras.export.detector_tflite import is_tflite_detector, load_tflite_detector
     from pit_keras.export.tflite_model import load_tflite_model
 
-    return load_tflite_model(options.model, given_class_names(options))
+    load = load_tflite_detector if is_tflite_detector(options.model) else load_tflite_model
+    return load(options.model, given_class_names(options))
 
 
 def load_trained(options):
@@ -102,10 +109,8 @@ def load_trained_classifier(options):
 
 
 def is_detector(trained):
-    """Whether what `load_predictor` or `load_trained` gave is a `TrainedDetector`."""
-    from pit_keras.evaluation.trained_detector import TrainedDetector
-
-    return isinstance(trained, TrainedDetector)
+    """Whether what `load_predictor` or `load_trained` gave is a detector."""
+    return hasattr(trained, "detections_of")
 
 
 def refuse(options, names, kind):

@@ -13,9 +13,12 @@ from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
     image_files,
+    is_detector,
     load_trained,
     open_data_set,
+    open_detection_data_set,
     positive,
+    refuse,
 )
 from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.export.formats import (
@@ -25,6 +28,8 @@ from pit_keras.export.formats import (
     check_formats,
     checked_limits,
 )
+
+COMPARE_ON, COMPARE_DETECTOR_ON, CALIBRATE_ON = 256, 32, 128
 
 
 def add(commands):
@@ -59,14 +64,16 @@ def add(commands):
         "training part)",
     )
     command.add_argument(
-        "--compare_on", type=positive, default=256, metavar="N", help="images (default 256)"
+        "--compare_on",
+        type=positive,
+        metavar="N",
+        help=f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})",
     )
     command.add_argument(
         "--calibrate_on",
         type=_images_for_calibration,
-        default=128,
         metavar="N",
-        help="images (default 128)",
+        help=f"images (default {CALIBRATE_ON})",
     )
     command.add_argument(
         "--min_agreement",
@@ -125,8 +132,11 @@ def run(options):
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
     check_targets(output_dir, formats, options.overwrite)
     trained = load_trained(options)
+    if is_detector(trained):
+        _check_detector_options(options)
     with sigterm_as_ctrl_c(), _status() as announce:
-        source = _source(options, trained, needed=not (paths and calibration_paths))
+        has_all = paths and (calibration_paths or is_detector(trained))
+        source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)
         compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
         report = export_model(
@@ -151,12 +161,25 @@ def run(options):
         raise ValueError(f"Not written: {explain(rejected)}; {REMEDY}.")
 
 
-def _print_report(report, output_dir):
-    from pit_keras.export.report import COLUMNS
+def _check_detector_options(options):
+    """Refuses what has no meaning for a detector."""
+    refuse(options, ("calibration_images", "calibrate_on"), "a detector")
+    if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
+        raise ValueError(
+            f"A detector is compared on at most {COMPARE_DETECTOR_ON} images, which are kept as "
+            f"they came; --compare_on is {options.compare_on}."
+        )
 
+
+def _compare_on(options, trained):
+    """How many images of a data set the exported models are compared on."""
+    return options.compare_on or (COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON)
+
+
+def _print_report(report, output_dir):
     rows = report.rows()
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    for index, name in enumerate(COLUMNS):
+    for index, name in enumerate(report.columns):
         # Headings may wrap between their words, what is below may not at all.
         width = max(map(len, [*name.split(), *(row[index] for row in rows)]))
         table.add_column(name, justify="right" if index else "left", width=width)
@@ -191,7 +214,7 @@ def _samples(options, trained, source, paths, calibration_paths):
     data = trained.data
     compare_on = read(paths) if paths else None
     if compare_on is None and source is not None and source.sizes["val"]:
-        images = validation_images(source, options.compare_on)
+        images = validation_images(source, _compare_on(options, trained))
         compare_on = take_sample(images, data, f"images of the validation part of {source.name}")
     if compare_on is None:
         print(
@@ -201,20 +224,21 @@ def _samples(options, trained, source, paths, calibration_paths):
         )
         compare_on = take_sample(real_images(), data, "pieces of two photographs")
     calibrate_on = read(calibration_paths) if calibration_paths else None
-    if calibrate_on is None and source is not None:
-        images = training_images(source, options.calibrate_on)
+    if calibrate_on is None and source is not None and not is_detector(trained):
+        images = training_images(source, options.calibrate_on or CALIBRATE_ON)
         calibrate_on = take_sample(images, data, f"images of the training part of {source.name}")
     return compare_on, calibrate_on
 
 
 def _source(options, trained, needed):
     """The data set; None where nobody asked for one and a run's own is not needed or not there."""
+    open_its = open_detection_data_set if is_detector(trained) else open_data_set
     if options.dataset or options.data_dir:
-        return open_data_set(trained, options.dataset, options.data_dir)
+        return open_its(trained, options.dataset, options.data_dir)
     if trained.folder is None or not needed:
         return None
     try:
-        return open_data_set(trained)
+        return open_its(trained)
     except (ValueError, OSError) as error:
         print(f"The run's data is not at hand: {error}", file=sys.stderr)
         return None

@@ -20,11 +20,12 @@ def add(commands):
     command.add_argument(
         "--sort",
         metavar="COLUMN",
-        default="top1",
-        help="run, state, model, recipe, dataset, epochs, top1 (default), loss, images_per_second, "
-        "or a setting such as optimizer.learning_rate",
+        help="run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
+        "images_per_second, or a setting such as optimizer.learning_rate",
     )
-    command.add_argument("--output", metavar="PICTURE", help="also draw loss and top-1 over epochs")
+    command.add_argument(
+        "--output", metavar="PICTURE", help="also draw loss and top-1 (AP) over epochs"
+    )
     command.add_argument(
         "--csv", metavar="FILE", help="also write the table, with all settings that differ"
     )
@@ -41,12 +42,14 @@ def run(options):
         check_picture(options.output, 0)
     from pit_keras.analysis.runs import read_runs, sorted_runs, write_table
 
-    found = sorted_runs(read_runs(options.folders), options.sort)
+    found = read_runs(options.folders)
     if not found:
         raise ValueError(
             f"There is no run in or below {', '.join(options.folders)}: no folder holds the "
             "config.json of one."
         )
+    only_detectors = all(run.figure == "AP" for run in found)
+    found = sorted_runs(found, options.sort or ("AP" if only_detectors else "top1"))
     _print_runs(found, Console())
     if options.csv is not None:
         write_table(found, options.csv)
@@ -73,9 +76,11 @@ def _print_runs(runs, console):
         for column in ("model", "recipe", "dataset")
         if len(runs) > 1 and len({run.value(column) for run in runs}) == 1
     }
-    others = [column for column in COLUMNS if column not in shared]
+    figures = {run.figure for run in runs}
+    usual = [name for name in COLUMNS if name in figures or name not in ("top1", "AP")]
+    others = [column for column in usual if column not in shared]
     most = min(len(settings), MOST_SETTINGS)
-    layouts = [[*COLUMNS, *settings[:most]]]
+    layouts = [[*usual, *settings[:most]]]
     layouts += [[*others, *settings[:count]] for count in range(most, -1, -1)]
     columns = next((columns for columns in layouts if _fits(runs, columns, console)), layouts[-1])
     console.print(_table_of_runs(runs, columns, console.width))
@@ -101,7 +106,7 @@ def _table_of_runs(runs, columns, width):
     table = Table(box=None, pad_edge=False, collapse_padding=width < 100)
     widest = {"run": width // 3, "dataset": width // 5}
     for column in columns:
-        is_number = column in ("epochs", "top1", "loss", "images_per_second")
+        is_number = column in ("epochs", "top1", "AP", "loss", "images_per_second")
         is_setting = "." in column
         table.add_column(
             {"images_per_second": "images/s"}.get(column, column.replace(".", ".\n")),
@@ -122,5 +127,6 @@ def _cell_of_run(run, column):
     if column == "epochs":
         return f"{value}/{'?' if run.total_epochs is None else run.total_epochs}"
     usual = "g" if isinstance(value, float) else ""
-    form = {"top1": ".4f", "loss": ".4f", "images_per_second": ",.0f"}.get(column, usual)
+    forms = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
+    form = forms.get(column, usual)
     return format(value, form)

@@ -17,7 +17,6 @@ import tensorflow as tf
 from pit_keras.data.coco_annotations import (
     CocoAnnotations,
     ground_truth,
-    missing_files,
     read_annotations,
     training_boxes,
 )
@@ -226,10 +225,23 @@ def _image_files(annotations, folder):
     Raises:
         FileNotFoundError: some are not there.
     """
-    missing = missing_files(folder, annotations.file_names)
+    missing = _missing_files(folder, annotations.file_names)
     if missing:
         raise FileNotFoundError(
             f"Of the {len(annotations.file_names)} images of {annotations.path} {len(missing)} are "
             f"not in {folder}, the first is {missing[0]}."
         )
     return [os.path.join(folder, name) for name in annotations.file_names]
+
+
+def _missing_files(folder, file_names):
+    """Those of the names that are no files below a folder; each folder is listed once."""
+    inner_folders = set(map(os.path.dirname, file_names))
+    listed = {inner: _listing(os.path.join(folder, inner)) for inner in inner_folders}
+    return [
+        name for name in file_names if os.path.basename(name) not in listed[os.path.dirname(name)]
+    ]
+
+
+def _listing(folder):
+    return set(os.listdir(folder)) if os.path.isdir(folder) else set()

@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 
 import numpy as np
 
@@ -323,19 +322,3 @@ def _remark(annotations, remarks, crowded):
         )
     boxes = f"Of the {len(annotations.boxes)} boxes in {annotations.path}"
     return f"{boxes} {', '.join(counts)}." if counts else ""
-
-
-def missing_files(folder, file_names):
-    """Those of the names that are no files below a folder; each folder is listed once."""
-    names = collections.defaultdict(set)
-    for name in file_names:
-        inner, file = os.path.split(name)
-        names[inner].add(file)
-    listed = {inner: _listing(os.path.join(folder, inner)) for inner in names}
-    return [
-        name for name in file_names if os.path.basename(name) not in listed[os.path.dirname(name)]
-    ]
-
-
-def _listing(folder):
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()

@@ -159,7 +159,8 @@ def open_detection_records(name, *, data_dir=None, manual_dir=None):
 
 def _objects_key(info, name):
     """The key of the one sequence of labelled boxes."""
-    keys = [key for key, feature in info.features.items() if _has_labelled_boxes(feature)]
+    # In no fixed order: TFDS stores the features in a map.
+    keys = sorted(key for key, feature in info.features.items() if _has_labelled_boxes(feature))
     if len(keys) != 1:
         found = f"several ({', '.join(keys)})" if keys else "none"
         raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from pit_keras.boxes import centres_to_corners
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.evaluation.classification import check_classes
@@ -30,6 +31,11 @@ COCO_METRICS = (
 )
 
 
+def last_outputs(outputs):
+    """Of what all decoder layers of a masked detector find, (B, L, Q, ...), the last's."""
+    return {name: output[:, -1] for name, output in outputs.items()}
+
+
 def detected(outputs, sizes):
     """What a detector's answers say, one box for each query; as published DETR's `PostProcess`.
 
@@ -47,14 +53,14 @@ def detected(outputs, sizes):
         image; `scores`, float32 (B, Q); and `labels`, int32 (B, Q).
     """
     probabilities = ops.softmax(ops.cast(outputs["logits"], "float32"), axis=-1)
-    probabilities = probabilities[..., :-1]  # (B, Q, classes + 1) -> (B, Q, classes)
-    centres, extents = ops.split(ops.cast(outputs["boxes"], "float32"), 2, axis=-1)
-    corners = ops.concatenate([centres - extents / 2, centres + extents / 2], axis=-1)
+    # (B, Q, classes + 1) -> (B, Q, 1) each; Keras's argmax is not among TFLite's operations.
+    scores, labels = ops.top_k(probabilities[..., :-1], 1)
+    corners = centres_to_corners(ops.cast(outputs["boxes"], "float32"))  # (B, Q, 4)
     pixels = ops.tile(ops.flip(ops.cast(sizes, "float32"), axis=1), (1, 2))  # (B, 4)
     return {
         "boxes": corners * pixels[:, None],
-        "scores": ops.max(probabilities, axis=-1),
-        "labels": ops.cast(ops.argmax(probabilities, axis=-1), "int32"),
+        "scores": scores[..., 0],
+        "labels": ops.cast(labels[..., 0], "int32"),
     }
 
 
@@ -178,10 +184,9 @@ class DetectionEvaluator:
 
         def detect(batch):
             inputs = {"images": batch["image"], "padding_mask": batch["padding_mask"]}
-            outputs = detector(inputs, training=False)
-            # Of all decoder layers' answers (B, L, Q, ...) the last.
-            last = {name: output[:, -1] for name, output in outputs.items()}
-            return {**detected(last, batch["size"]), "id": batch["id"], "weight": batch["weight"]}
+            outputs = last_outputs(detector(inputs, training=False))
+            answers = detected(outputs, batch["size"])
+            return {**answers, "id": batch["id"], "weight": batch["weight"]}
 
         @tf.function(autograph=False)
         def compiled_detect(batch):

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from pit_keras.data.detection_preprocessing import preprocess_detection
-from pit_keras.evaluation.detection import detected
+from pit_keras.evaluation.detection import detected, last_outputs
 from pit_keras.evaluation.found_objects import THRESHOLD, found_objects
 from pit_keras.evaluation.trained_model import (
     as_classifier,
@@ -46,12 +46,21 @@ class TrainedDetector:
     def _masked(self):
         return masked_detector(self.model)
 
-    def answers(self, image):
-        """What `detected` says of a uint8 image (H, W, 3) of any size: boxes in its pixels."""
-        inputs = preprocess_detection(image[np.newaxis], self.data, self.fixed_size)
-        outputs = self._masked(inputs, training=False)
-        last = {name: output[:, -1] for name, output in outputs.items()}  # (B, L, Q, ...)
-        answers = detected(last, np.array([image.shape[:2]]))
+    def outputs(self, inputs):
+        """The `logits` and `boxes` of images and their padding; see `preprocess_detection`."""
+        return last_outputs(self._masked(inputs, training=False))
+
+    def answers(self, image, fixed_size=None):
+        """What `detected` says of an image: boxes in its pixels, which may reach beyond it.
+
+        Args:
+            image: uint8 (H, W, 3), of any size.
+            fixed_size: Height and width that it is filled up to, see `preprocess_detection`; None
+                for what evaluation does.
+        """
+        size = fixed_size or self.fixed_size
+        inputs = preprocess_detection(image[np.newaxis], self.data, size)
+        answers = detected(self.outputs(inputs), np.array([image.shape[:2]]))
         return {name: ops.convert_to_numpy(value)[0] for name, value in answers.items()}
 
     def detections_of(self, images, threshold=THRESHOLD):

@@ -1,10 +1,16 @@
 """Whether an exported model computes what the Keras model does, on real images."""
 
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
+from pit_keras.evaluation.found_objects import THRESHOLD
 from pit_keras.export.formats import TOLERANCE
+
+# What still counts as the same object: sides moved by a share of the image, and a change of score.
+SAME_BOX = 0.02
+SAME_SCORE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,11 +25,35 @@ class Agreement:
         images: How many there were.
     """
 
+    HEADINGS: ClassVar = ("largest error", "mean error", "same top-1", "images")
+
     max_difference: float
     mean_difference: float
     scale: float
     top1_agreement: float
     images: int
+
+    @property
+    def share(self):
+        """The share of answers that are the same, 0..1."""
+        return self.top1_agreement
+
+    @property
+    def cells(self):
+        """Texts under `HEADINGS`."""
+        return (
+            f"{self.max_difference:.1e}",
+            f"{self.mean_difference:.1e}",
+            f"{self.top1_agreement:.1%}",
+            f"{self.images:,}",
+        )
+
+    @staticmethod
+    def allowed(min_agreement):
+        """What is asked for, in words: a least share, or None for `TOLERANCE`."""
+        if min_agreement is None:
+            return f"{TOLERANCE:.0e} of the largest logit is allowed"
+        return f"{min_agreement:.1%} of the likeliest classes must be the same"
 
     @property
     def finite(self):
@@ -61,6 +91,97 @@ def compare(expected, actual):
         scale=float(np.abs(expected).max()),
         top1_agreement=float(np.mean(expected.argmax(axis=-1) == actual.argmax(axis=-1))),
         images=len(expected),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionAgreement:
+    """How what two detectors say of the same images differs, query by query.
+
+    Attributes:
+        score_difference: The largest absolute difference of two scores; NaN if one of them is.
+        box_difference: The largest of two boxes' sides, as a share of the image's.
+        same_objects: Share of the objects, 0..1, that both find: of the same class, with sides
+            within `SAME_BOX` and a score within `SAME_SCORE`. 1 where there are no objects.
+        objects: How many were found by either, with a score of `THRESHOLD` or more.
+        images: How many there were.
+    """
+
+    HEADINGS: ClassVar = ("score error", "box error", "same objects", "images")
+
+    score_difference: float
+    box_difference: float
+    same_objects: float
+    objects: int
+    images: int
+
+    @property
+    def finite(self):
+        """Whether all answers are, expected and actual."""
+        return bool(np.isfinite(self.score_difference + self.box_difference))
+
+    @property
+    def share(self):
+        """The share of answers that are the same, 0..1."""
+        return self.same_objects
+
+    @property
+    def cells(self):
+        """Texts under `HEADINGS`."""
+        return (
+            f"{self.score_difference:.1e}",
+            f"{self.box_difference:.1e}",
+            f"{self.same_objects:.1%}",
+            f"{self.images:,}",
+        )
+
+    @staticmethod
+    def allowed(min_agreement):
+        """What is asked for, in words: a least share, or None for `TOLERANCE`."""
+        if min_agreement is None:
+            return f"{TOLERANCE:.0e} is allowed"
+        return f"{min_agreement:.1%} of the objects must be the same"
+
+    def within(self, tolerance=TOLERANCE):
+        """Whether the largest differences are at most `tolerance`."""
+        return self.score_difference <= tolerance and self.box_difference <= tolerance
+
+    def __str__(self):
+        return (
+            f"the scores of {self.images} images differ by at most {self.score_difference:.1e}, "
+            f"the boxes by {self.box_difference:.1e} of the image's sides, and "
+            f"{self.same_objects:.1%} of {self.objects} objects are the same"
+        )
+
+
+def compare_detections(expected, actual):
+    """The `DetectionAgreement` of what two detectors say of N images, with Q queries each.
+
+    Args:
+        expected, actual: `boxes` (N, Q, 4), shares of the images' sides; `scores` (N, Q); and
+            `labels` (N, Q), query by query.
+
+    Raises:
+        ValueError: If their shapes differ.
+    """
+    for name in ("boxes", "scores", "labels"):
+        if expected[name].shape != actual[name].shape:
+            raise ValueError(
+                f"{name} of shape {expected[name].shape} were expected, not {actual[name].shape}."
+            )
+    with np.errstate(invalid="ignore"):  # inf - inf
+        scores = np.abs(expected["scores"] - actual["scores"])  # (N, Q)
+        boxes = np.abs(expected["boxes"] - actual["boxes"]).max(axis=-1)  # (N, Q)
+    is_object = np.maximum(expected["scores"], actual["scores"]) >= THRESHOLD
+    is_same = (
+        (expected["labels"] == actual["labels"]) & (boxes <= SAME_BOX) & (scores <= SAME_SCORE)
+    )
+    return DetectionAgreement(
+        score_difference=float(scores.max()),
+        box_difference=float(boxes.max()),
+        same_objects=float(is_same[is_object].mean()) if is_object.any() else 1.0,
+        objects=int(is_object.sum()),
+        images=len(scores),
     )
 
 

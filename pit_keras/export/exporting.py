@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import keras
 
-from pit_keras.export.agreement import compare
 from pit_keras.export.class_names import class_names_text
 from pit_keras.export.export_folder import (
     TEXTS,
@@ -18,11 +17,10 @@ from pit_keras.export.export_folder import (
     put_in_place,
     size_of,
 )
-from pit_keras.export.families import FAMILIES, Job, why_not
+from pit_keras.export.families import Job, families, why_not
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
-    TOLERANCE,
     check_formats,
     checked_limits,
 )
@@ -77,7 +75,8 @@ def export(
     same weights, stays and stays in the report.
 
     Args:
-        trained: A `TrainedModel`. Whatever its precision, it is exported in float32.
+        trained: A `TrainedModel` or `TrainedDetector`. Whatever its precision, it is exported in
+            float32.
         output_dir: The folder to write to; made if it is missing.
         formats: Names in `FORMATS`; None for those written by default that can be written here.
         compare_on: A `Sample` of images.
@@ -102,7 +101,7 @@ def export(
     output_dir = pathlib.Path(output_dir)
     _check_backend()
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
-    description = describe_model(job.trained.model)
+    description = describe_model(job.trained)
     arguments = job, output_dir, formats, min_agreement or {}, overwrite, description
     _plan(*arguments)
     with exclusive_folder(output_dir) as folder:
@@ -190,7 +189,7 @@ def _write_and_compare(job, folder, plan, compare_on, force, announce):
     Raises:
         ExportError: If none is to stay, or one cannot be made that was asked for by name.
     """
-    expected = functools.cache(lambda logits_of: logits_of(job.trained, compare_on))
+    expected = functools.cache(lambda answers_of: answers_of(job.trained, compare_on))
     entries, left_out = {}, dict(plan.left_out)
     for name in plan.names:
         try:
@@ -218,7 +217,7 @@ def _write_and_measure(name, job, folder, plan, compare_on, expected, announce):
     path = folder / format_.target
     announce(f"Writing {format_.target}")
     with explained(format_.target):
-        FAMILIES[format_.family].write(job, format_.kind, path)
+        families(job.trained)[format_.family].write(job, format_.kind, path)
     announce(f"Comparing {format_.target} with the Keras model")
     with full_float32():
         return _measured(name, job, path, plan.limits[name], compare_on, expected)
@@ -227,8 +226,8 @@ def _write_and_measure(name, job, folder, plan, compare_on, expected, announce):
 def _measured(name, job, path, min_agreement, compare_on, expected):
     """The `Entry` of a file or folder that was written."""
     format_ = FORMATS[name]
-    family = FAMILIES[format_.family]
-    agreement = compare(expected(family.expected), family.logits(path, compare_on))
+    family = families(job.trained)[format_.family]
+    agreement = family.compare(expected(family.expected), family.answers(path, compare_on))
     calibrated_on = job.calibration if format_.kind == "int8" else None
     return Entry(
         format=name,
@@ -250,16 +249,11 @@ def explain(rejected):
     reasons = []
     for entry in rejected:
         if not entry.agreement.finite:
-            reasons.append(f"{entry.format}: its logits, or the Keras model's, are not finite")
+            reasons.append(f"{entry.format}: its numbers, or the Keras model's, are not finite")
             continue
-        allowed = (
-            f"{TOLERANCE:.0e} of the largest logit is allowed"
-            if entry.min_agreement is None
-            else f"{entry.min_agreement:.1%} of the likeliest classes must be the same"
-        )
         reasons.append(
             f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
-            f"{allowed})"
+            f"{entry.agreement.allowed(entry.min_agreement)})"
         )
     return "; ".join(reasons)
 

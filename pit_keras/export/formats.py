@@ -16,8 +16,9 @@ class Format(NamedTuple):
         target: Name of the file or folder in the output folder.
         family: What writes and runs it: "saved_model", "tflite" or "onnx".
         kind: How its numbers are stored; see `pit_keras.export.tflite`.
-        min_agreement: Share of the images, 0..1, whose likeliest class must be the Keras model's.
-            None for a form that computes the same numbers: its logits must be within `TOLERANCE`.
+        min_agreement: Share of the images, 0..1, whose likeliest class must be the Keras model's;
+            of a detector the share of its objects. None for a form that computes the same numbers:
+            they must be within `TOLERANCE`.
         by_default: Whether it is written where no format is asked for.
     """
 
@@ -40,6 +41,8 @@ FORMATS = {
     "tflite_int8": Format("model_int8.tflite", "tflite", "int8", 0.97),
     "onnx": Format("model.onnx", "onnx"),
 }
+# int8 needs a calibration of its own, and ONNX files hold no detector.
+DETECTOR_FORMATS = ("saved_model", "tflite", "tflite_float16", "tflite_dynamic")
 DEFAULT_FORMATS = tuple(name for name, format_ in FORMATS.items() if format_.by_default)
 
 

@@ -16,18 +16,19 @@ def run_tflite(path, images, threads=1):
     Raises:
         ImportError: If LiteRT is not installed.
     """
-    classify = _signature(path, threads)
+    classify = signature(path, threads)
     batch = classify.get_input_details()["images"]["shape"][0]
     logits = [classify(images=filled)["logits"][:count] for filled, count in batches(images, batch)]
     return np.concatenate(logits)
 
 
-def tflite_latency(path, image, threads=1, calls=CALLS):
+def tflite_latency(path, image, threads=1, calls=CALLS, **others):
     """Median milliseconds of a call of a TFLite file; a call takes the whole batch of the file.
 
     Args:
         path: The file.
         image: uint8 (H, W, 3) of the model's own size, for all images of the batch.
+        **others: What else the file takes of each image, by name.
         threads: Number of threads of LiteRT's.
         calls: Number of timed calls, after a few that are not.
 
@@ -36,8 +37,10 @@ def tflite_latency(path, image, threads=1, calls=CALLS):
     """
     interpreter = _interpreter(path, threads)
     interpreter.allocate_tensors()
-    (details,) = interpreter.get_input_details()
-    interpreter.set_tensor(details["index"], np.broadcast_to(image, details["shape"]))
+    details = interpreter.get_signature_runner(SIGNATURE).get_input_details()
+    for name, value in {"images": image, **others}.items():
+        value = np.broadcast_to(value, details[name]["shape"])
+        interpreter.set_tensor(details[name]["index"], value)
     return median_milliseconds(interpreter.invoke, calls)
 
 
@@ -49,7 +52,7 @@ def tflite_sizes(path):
         ImportError: If LiteRT is not installed.
     """
     try:
-        classify = _signature(path)
+        classify = signature(path)
     except RuntimeError as error:
         raise ValueError(str(error)) from error
     _, height, width, _ = classify.get_input_details()["images"]["shape"]
@@ -67,7 +70,12 @@ def batches(images, batch):
         yield np.stack(part + part[-1:] * (batch - len(part))), len(part)
 
 
-def _signature(path, threads=1):
+def signature(path, threads=1):
+    """The function of a TFLite file, called with arrays by name.
+
+    Raises:
+        ImportError: If LiteRT is not installed.
+    """
     return _interpreter(path, threads).get_signature_runner(SIGNATURE)
 
 

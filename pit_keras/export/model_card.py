@@ -2,21 +2,15 @@
 
 import json
 
+from pit_keras.evaluation.trained_detector import TrainedDetector
+from pit_keras.export import classifier_card, detector_card
 from pit_keras.export.formats import FORMATS, TOLERANCE
-from pit_keras.export.report import COLUMNS, REPORT_FILE
+from pit_keras.export.report import REPORT_FILE
 from pit_keras.training.run_folder import RunFolder
 
 CARD_FILE = "README.md"
 MARK = "<!-- Written by pit-keras export; made anew by each. -->"
 MOST_CLASSES = 20  # named one by one
-
-PILLOW = """\
-import numpy as np
-from PIL import Image, ImageOps
-{imports}
-photo = Image.open("photo.jpg").convert("RGB")
-crop = ImageOps.fit(photo, ({width}, {height}), Image.Resampling.BICUBIC, bleed={bleed:.4g})
-"""
 
 
 def is_model_card(text):
@@ -28,42 +22,41 @@ def model_card(trained, report):
     """The card as Markdown text.
 
     Args:
-        trained: The `TrainedModel` that was exported; with its run folder the card says what it was
-            trained on, how, and how well it does.
+        trained: The `TrainedModel` or `TrainedDetector` that was exported; with its run folder the
+            card says what it was trained on, how, and how well it does.
         report: The export's `Report`.
     """
     run = None if trained.folder is None else RunFolder(trained.folder)
+    texts = detector_card if isinstance(trained, TrainedDetector) else classifier_card
     parts = [
         MARK,
-        _title(trained, report, run),
-        _files(report),
-        _use(trained, report),
-        _preprocessing(trained),
-        _data_and_recipe(trained, run),
-        _results(run),
-        _limits(trained, report),
+        _title(trained, report, run, texts),
+        _files(report, texts),
+        _use(trained, report, texts),
+        f"## Preprocessing\n{texts.preprocessing(trained)}",
+        _data_and_recipe(run, texts),
+        _results(run, texts),
+        _limits(trained, report, texts),
         _licence(report),
     ]
     return "\n".join(parts)
 
 
-def _title(trained, report, run):
+def _title(trained, report, run, texts):
     model, names = report.model, trained.class_names
-    height, width = model["image_size"]
     shown = ", ".join(f"`{name}`" for name in names[:MOST_CLASSES])
     rest = "" if len(names) <= MOST_CLASSES else f" and {len(names) - MOST_CLASSES:,} more"
     trained_on = "" if run is None else f", trained on `{run.read_config().data.dataset}`"
     return (
         f"# {model['name']}{trained_on}\n"
-        f"An image classifier of {model['parameters']:,} parameters. It looks at {height} x "
-        f"{width} pixels (height before width) and tells {len(names):,} classes apart: "
+        f"{texts.KIND} of {model['parameters']:,} parameters. {texts.ability(trained)}: "
         f"{shown}{rest}. "
         "All of them, in the order of the outputs, are in `classes.txt`.\n"
     )
 
 
-def _files(report):
-    head = f"| {' | '.join(COLUMNS)} |\n|---|{'--:|' * (len(COLUMNS) - 1)}"
+def _files(report, texts):
+    head = f"| {' | '.join(report.columns)} |\n|---|{'--:|' * (len(report.columns) - 1)}"
     rows = [f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in report.rows()]
     forced = [f"`{entry.path}`" for entry in report.rejected if entry.written]
     warning = (
@@ -81,14 +74,13 @@ def _files(report):
     return (
         "## Files\n"
         + "\n".join([head, *rows])
-        + f"\n{warning}\nErrors are differences of logits from the Keras model's, on "
-        f'{compared}, as many as the last column says; "same top-1" is the share whose likeliest '
-        "class is the same. Milliseconds are medians of one call on the machine that exported, "
+        + f"\n{warning}\nErrors are {texts.ERRORS}, on {compared}, as many as the last column "
+        f"says; {texts.SAME}. Milliseconds are medians of one call on the machine that exported, "
         f"worth comparing with each other only.{calibrated} `{REPORT_FILE}` has all of it.\n"
     )
 
 
-def _use(trained, report):
+def _use(trained, report, texts):
     """A program for each family; TFLite files differ in their names only."""
     alike = {}
     for entry in report.entries.values():
@@ -99,7 +91,7 @@ def _use(trained, report):
         same = ", ".join(f"`{entry.path}`" for entry in others)
         sections.append(
             f"`{first.path}`{f' (the same lines run {same})' if same else ''}:\n"
-            f"```python\n{_snippet(first, trained)}```\n"
+            f"```python\n{texts.snippet(first, trained)}```\n"
         )
     return (
         "## Use\nRun from this folder, with a picture `photo.jpg` in it; none of it needs "
@@ -107,51 +99,7 @@ def _use(trained, report):
     )
 
 
-def _snippet(entry, trained):
-    """A few lines of Python that print the likeliest class of photo.jpg."""
-    if FORMATS[entry.format].family == "saved_model":
-        return (
-            "import tensorflow as tf\n\n"
-            f'model = tf.saved_model.load("{entry.path}")\n'
-            'photo = tf.io.read_file("photo.jpg")\n'
-            'outputs = model.signatures["serve_bytes"](image_bytes=photo[None])\n'
-            'print(outputs["top_classes"][0, 0].numpy().decode())\n'
-        )
-    height, width = trained.data.image_size
-    bleed = (1 - trained.data.eval_crop) / 2
-    if FORMATS[entry.format].family == "tflite":
-        imports = "from ai_edge_litert.interpreter import Interpreter\n"
-        batch = "[None]" if entry.batch_size == 1 else f"[None].repeat({entry.batch_size}, axis=0)"
-        call = (
-            f'classify = Interpreter("{entry.path}", num_threads=2).get_signature_runner()\n'
-            f'logits = classify(images=np.asarray(crop){batch})["logits"]\n'
-        )
-    else:
-        imports = "from onnxruntime import InferenceSession\n"
-        call = (
-            f'session = InferenceSession("{entry.path}")\n'
-            '(logits,) = session.run(["logits"], {"images": np.asarray(crop)[None]})\n'
-        )
-    names = 'print(open("classes.txt", encoding="utf-8").read().splitlines()[logits[0].argmax()])\n'
-    return PILLOW.format(imports=imports, width=width, height=height, bleed=bleed) + call + names
-
-
-def _preprocessing(trained):
-    data = trained.data
-    height, width = data.image_size
-    assumed = "" if trained.folder else " (assumed: there was no run folder to say so)"
-    return (
-        "## Preprocessing\n"
-        "RGB, 8 bits, as the file stores it: an orientation given in EXIF is not applied. The "
-        "image is resized (bicubic, antialiased), its aspect kept, and the model sees the middle "
-        f"{height} x {width} pixels: {data.eval_crop:.1%} of the short side{assumed}. These are "
-        f"normalised with mean {_numbers(data.mean)} and standard deviation "
-        f"{_numbers(data.std)} of values in 0..1. The SavedModel does all of this; the other files "
-        "take the crop as uint8 and normalise it.\n"
-    )
-
-
-def _data_and_recipe(trained, run):
+def _data_and_recipe(run, texts):
     if run is None:
         return (
             "## Data and recipe\nNot known: the model was exported from a single file, not from a "
@@ -160,46 +108,25 @@ def _data_and_recipe(trained, run):
     config = run.read_config()
     data, training = config.data, config.training
     start = config.model.weights or "random weights"
-    distilled = config.distillation
-    teacher = (
-        f", with `{distilled.teacher}` as teacher ({distilled.kind} distillation)"
-        if distilled.kind != "none"
-        else ""
-    )
-    mixing = [
-        name for name, on in (("MixUp", data.mixup_alpha), ("CutMix", data.cutmix_alpha)) if on
-    ]
-    augmentation = [
-        "random resized crops",
-        *(["horizontal flips"] if data.flip else []),
-        *(["RandAugment"] if data.rand_augment else []),
-        *(["random erasing"] if data.erasing else []),
-        *mixing,
-    ]
     return (
         "## Data and recipe\n"
         f"Data set: `{data.dataset}`. Recipe: `{config.recipe}`, {training.epochs} epochs of "
-        f"batches of {training.images_of_update} from {start}{teacher}, seed {training.seed}; "
-        f"AdamP, learning rate {config.optimizer.learning_rate:g} for a batch of 512. "
-        f"Augmentation: {', '.join(augmentation)}. The run's `config.json` has every value.\n"
+        f"batches of {training.images_of_update} from {start}{texts.teacher(config)}, seed "
+        f"{training.seed}; {texts.optimizer(config)}. "
+        f"Augmentation: {', '.join(texts.augmentation(config))}. The run's `config.json` has every "
+        "value.\n"
     )
 
 
-def _results(run):
+def _results(run, texts):
     if run is None or not run.results.exists():
         what = "The run has not ended" if run is not None else "Not known"
         return f"## Results\n{what}: the Keras model's accuracy is not in this card.\n"
-    results = json.loads(run.results.read_text())
-    return (
-        "## Results\n"
-        f"The Keras model on the {results['images']:,} images of the `{results['split']}` split of "
-        f"`{results['dataset']}` (centre crop {results['eval_crop']:g}): top-1 "
-        f"{results['top1']:.2%}, top-5 {results['top5']:.2%}. The files' accuracy was not measured "
-        "by itself; the table above says how often they answer as the Keras model does.\n"
-    )
+    return f"## Results\n{texts.results(json.loads(run.results.read_text()))}"
 
 
-def _limits(trained, report):
+def _limits(trained, report, texts):
+    first, last = texts.habits(trained)
     counts = [entry.agreement.images for entry in report.entries.values() if entry.min_agreement]
     few = (
         f" They were compared on only {min(counts)} images, so shares are coarse."
@@ -208,24 +135,21 @@ def _limits(trained, report):
     )
     return (
         "## Limits\n"
-        f"- It names one of its {len(trained.class_names):,} classes for every image, also for one "
-        "that shows none of them. The probabilities are not calibrated.\n"
+        f"- {first}\n"
         "- It is as good as its data: on images of another kind (other cameras, light, framing) "
         "its accuracy is unknown until it is measured there.\n"
-        f"- {_closeness(report)}{few}\n"
-        "- Only the middle of a long image is seen.\n"
+        f"- {_closeness(report, texts)}{few}\n"
+        f"- {last}\n"
     )
 
 
-def _closeness(report):
+def _closeness(report, texts):
     written = [entry for entry in report.entries.values() if entry.written]
     exact = [f"`{entry.path}`" for entry in written if entry.min_agreement is None]
     rounded = [f"`{entry.path}`" for entry in written if entry.min_agreement is not None]
     sentences = []
     if exact:
-        sentences.append(
-            f"{', '.join(exact)}: within {TOLERANCE:.0e} of the Keras model's largest logit."
-        )
+        sentences.append(f"{', '.join(exact)}: within {TOLERANCE:.0e} {texts.EXACT}.")
     if rounded:
         sentences.append(
             f"{', '.join(rounded)}: rounded numbers, which decide differently now and then."
@@ -241,7 +165,3 @@ def _licence(report):
     )
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     return f"## Licence\n{stated.rstrip('.')}.\n\nMade with {versions}.\n"
-
-
-def _numbers(values):
-    return f"({', '.join(f'{value:g}' for value in values)})"

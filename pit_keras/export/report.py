@@ -7,22 +7,12 @@ import json
 import pathlib
 
 from pit_keras.analysis.cost import count_parameters
-from pit_keras.export.agreement import Agreement
+from pit_keras.export.agreement import Agreement, DetectionAgreement
 from pit_keras.export.formats import FORMATS, TOLERANCE
 
 REPORT_FILE = "report.json"
 PACKAGES = ("pit_keras", "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx")
-COLUMNS = (
-    "file",
-    "MB",
-    "ms, 1 thread",
-    "2 threads",
-    "all",
-    "largest error",
-    "mean error",
-    "same top-1",
-    "images",
-)
+_COLUMNS = ("file", "MB", "ms, 1 thread", "2 threads", "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +24,10 @@ class Entry:
         path: The file or folder, relative to the export folder.
         bytes: Its size.
         sha256: Of the file, or of the names and contents in the folder.
-        agreement: How its logits differ from the Keras model's.
-        min_agreement: The share of equal likeliest classes that was asked for; None where the
-            logits must be within `TOLERANCE` of the largest.
+        agreement: How its answers differ from the Keras model's, an `Agreement` or, of a detector,
+            a `DetectionAgreement`.
+        min_agreement: The share of equal answers that was asked for; None where the numbers must be
+            within `TOLERANCE`.
         latency_ms: Median milliseconds of one call, by threads: "1", "2", or "all" for what
             TensorFlow uses by itself.
         batch_size: Images of one call when the latency was measured.
@@ -49,7 +40,7 @@ class Entry:
     path: str
     bytes: int
     sha256: str
-    agreement: Agreement
+    agreement: Agreement | DetectionAgreement
     min_agreement: float | None
     latency_ms: dict
     batch_size: int
@@ -62,7 +53,7 @@ class Entry:
         """Whether it agrees with the Keras model as closely as it should."""
         if self.min_agreement is None:
             return self.agreement.within(TOLERANCE)
-        return self.agreement.finite and self.agreement.top1_agreement >= self.min_agreement
+        return self.agreement.finite and self.agreement.share >= self.min_agreement
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,13 +100,23 @@ class Report:
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a report of an export: {error}") from error
 
+    @property
+    def columns(self):
+        """Headings of the table."""
+        (headings,) = {entry.agreement.HEADINGS for entry in self.entries.values()}
+        return (*_COLUMNS, *headings)
+
     def rows(self):
-        """The table: a row of texts for each form that is in the folder, in `COLUMNS`' order."""
+        """The table: a row of texts for each form that is in the folder, under `columns`."""
         return [_row(entry) for entry in self.entries.values() if entry.written]
 
 
-def describe_model(model):
-    """What a report says of a model; equal for equal weights of an equal architecture."""
+def describe_model(trained):
+    """What a report says of a `TrainedModel` or `TrainedDetector`.
+
+    It is equal for equal weights of an equal architecture.
+    """
+    model = trained.model
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(f"{weight.path}{weight.shape}".encode())
@@ -123,8 +124,8 @@ def describe_model(model):
     return {
         "name": model.name,
         "parameters": count_parameters(model),
-        "classes": model.output_shape[-1],
-        "image_size": list(model.input_shape[1:3]),
+        "classes": len(trained.class_names),
+        "image_size": list(trained.data.image_size),
         "weights_sha256": digest.hexdigest(),
     }
 
@@ -157,19 +158,17 @@ def _entry(values):
     fields = {name: value for name, value in values.items() if name != "accepted"}
     if fields["format"] not in FORMATS:
         raise KeyError(fields["format"])
-    return Entry(**{**fields, "agreement": Agreement(**fields["agreement"])})
+    agreement = fields["agreement"]
+    kind = DetectionAgreement if "same_objects" in agreement else Agreement
+    return Entry(**{**fields, "agreement": kind(**agreement)})
 
 
 def _row(entry):
-    agreement = entry.agreement
     latencies = (entry.latency_ms.get(threads) for threads in ("1", "2", "all"))
     batch = "" if entry.batch_size == 1 else f" (batch {entry.batch_size})"
     return (
         entry.path + batch,
         f"{entry.bytes / 1e6:.1f}",
         *("" if latency is None else f"{latency:.1f}" for latency in latencies),
-        f"{agreement.max_difference:.1e}",
-        f"{agreement.mean_difference:.1e}",
-        f"{agreement.top1_agreement:.1%}",
-        f"{agreement.images:,}",
+        *entry.agreement.cells,
     )

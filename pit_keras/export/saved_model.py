@@ -48,36 +48,56 @@ def export_saved_model(trained, path, kind="float32"):
     Raises:
         ValueError: If a class name holds a line break, or the kind is another.
     """
-    texts = {
-        CLASSES_FILE: class_names_text(trained.class_names),
-        PREPROCESSING_FILE: preprocessing_text(trained.data),
-    }
     serve, signatures = _functions(trained, kind)
-    folder = version_folder(path)
+    write_saved_model(
+        path,
+        signatures,
+        weights=trained.model.weights if kind == "float32" else [],
+        class_names=trained.class_names,
+        preprocessing=preprocessing_text(trained.data),
+        serve=serve,
+    )
+    write_warm_up(version_folder(path), trained.model.name, trained.data.image_size)
+
+
+def write_saved_model(path, signatures, *, weights, class_names, preprocessing, serve):
+    """Writes a SavedModel of a few functions, with what one needs to know beside it.
+
+    Args:
+        path: The folder to write, a new one; the model lies in `version_folder(path)`.
+        signatures: Concrete functions by name.
+        weights: The Keras variables that they use.
+        class_names: The asset `classes`, a file of one name a line.
+        preprocessing: Text of the asset `preprocessing`, a JSON file.
+        serve: The function of that name.
+
+    Raises:
+        ValueError: If a class name holds a line break.
+    """
+    texts = {CLASSES_FILE: class_names_text(class_names), PREPROCESSING_FILE: preprocessing}
     with tempfile.TemporaryDirectory() as assets:
         for name, text in texts.items():
             pathlib.Path(assets, name).write_bytes(text.encode())
         _save(
             signatures,
-            trained.model.weights if kind == "float32" else [],
-            folder,
+            weights,
+            version_folder(path),
             serve=serve,
             classes=tf.saved_model.Asset(pathlib.Path(assets, CLASSES_FILE)),
             preprocessing=tf.saved_model.Asset(pathlib.Path(assets, PREPROCESSING_FILE)),
         )
-    write_warm_up(folder, trained.model.name, trained.data.image_size)
 
 
-def save_function(function, images, model, path):
-    """Writes a SavedModel of one function of images, its signature `serving_default`.
+def save_function(function, inputs, model, path):
+    """Writes a SavedModel of one function, its signature `serving_default`.
 
     Args:
-        function: Takes one tensor, returns a dictionary of tensors: the signature's outputs.
-        images: The `tf.TensorSpec` of that tensor; its name is the signature's argument.
+        function: Takes tensors, returns a dictionary of tensors: the signature's outputs.
+        inputs: The `tf.TensorSpec` of each; their names are the signature's arguments.
         model: The Keras model whose weights the function uses.
         path: The folder to write.
     """
-    function = tf.function(function, input_signature=[images], autograph=False)
+    function = tf.function(function, input_signature=inputs, autograph=False)
     _save({SIGNATURE: function}, model.weights, path)
 
 

@@ -1,4 +1,4 @@
-"""SavedModels as TensorFlow runs them: their logits and how long a call takes."""
+"""SavedModels as TensorFlow runs them: what they answer and how long a call takes."""
 
 import numpy as np
 import tensorflow as tf
@@ -14,10 +14,20 @@ def run_saved_model(path, images):
     Raises:
         FileNotFoundError: If there is no SavedModel at the path.
     """
+    return np.concatenate([answer["logits"] for answer in saved_model_answers(path, images)])
+
+
+def saved_model_answers(path, images):
+    """What a SavedModel answers for uint8 images (H, W, 3) of any sizes, one after the other.
+
+    Raises:
+        FileNotFoundError: If there is no SavedModel at the path.
+    """
     loaded = _load(path)  # its variables live as long as it does
     serve = loaded.signatures[SIGNATURE]
-    logits = [serve(images=tf.constant(image[np.newaxis]))["logits"] for image in images]
-    return np.concatenate(logits)
+    for image in images:
+        answers = serve(images=tf.constant(image[np.newaxis]))
+        yield {name: answer.numpy() for name, answer in answers.items()}
 
 
 def saved_model_latency(path, image, calls=CALLS):
@@ -27,7 +37,9 @@ def saved_model_latency(path, image, calls=CALLS):
     """
     loaded = _load(path)
     serve, images = loaded.signatures[SIGNATURE], tf.constant(image[np.newaxis])
-    return median_milliseconds(lambda: serve(images=images)["logits"].numpy(), calls)
+    return median_milliseconds(
+        lambda: [each.numpy() for each in serve(images=images).values()], calls
+    )
 
 
 def _load(path):

@@ -57,12 +57,17 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
     path, names = pathlib.Path(path), class_names_text(trained.class_names)
     model = _convert(trained, kind, batch, calibration)
     description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
-    path.write_bytes(with_metadata(model, trained.model.name, description, license))
+    contents = with_metadata(model, trained.model.name, description, license)
+    write_with_texts(path, contents, names, preprocessing_text(trained.data))
+
+
+def write_with_texts(path, contents, names, preprocessing):
+    """Writes a TFLite file with `classes.txt` and `preprocessing.json` behind the model."""
+    path.write_bytes(contents)
     with zipfile.ZipFile(path, "a") as archive:
         # A fixed date and no compression: the same model gives the same bytes, and readers that
         # map the file into memory need no decoder.
         archive.writestr(zipfile.ZipInfo(CLASSES_FILE), names)
-        preprocessing = preprocessing_text(trained.data)
         archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), preprocessing)
 
 
@@ -90,7 +95,7 @@ def _convert(trained, kind, batch, calibration):
     # A fixed batch lets the converter compute all shapes: half the operations remain.
     images = tf.TensorSpec((batch, *data.image_size, 3), tf.uint8, name="images")
     with tempfile.TemporaryDirectory() as folder:
-        save_function(classify, images, model, folder)
+        save_function(classify, [images], model, folder)
         # Not `from_concrete_functions`: it does not freeze the variables of a Keras 3 model, and
         # the result computes NaN.
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

@@ -58,6 +58,7 @@ class Trainer:
         ValueError: For values that do not fit each other or the data, a folder of another run, or a
             validation image that cannot be read.
         OSError: If weights to start from are missing.
+        ImportError: If a detector is to be evaluated and pycocotools is not installed.
         WorkerLostError: If another worker has ended.
     """
 

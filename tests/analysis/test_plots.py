@@ -229,6 +229,23 @@ def test_a_history_becomes_two_plots_of_its_curves(averaged, tmp_path):
             assert is_drawn == (averaged or curve < 2)
 
 
+def test_of_a_detectors_history_ap_is_drawn(tmp_path):
+    def drawn(last):
+        (tmp_path / "history.csv").write_text(
+            f"epoch,loss,val_AP,val_AP_small\n0,9,,\n1,8,{last},\n"
+        )
+        draw_history(tmp_path / "history.csv", tmp_path / "curves.png")
+        return pixels(tmp_path / "curves.png")
+
+    picture = drawn("0.2")
+    levels = 255 * np.array(matplotlib.colors.to_rgb("C1"))
+    left, right = (
+        (np.abs(half - levels).max(axis=-1) <= 2).sum() for half in np.split(picture, 2, 1)
+    )
+    assert left == 0 < right
+    assert (picture != drawn("0.3")).any()
+
+
 def test_each_column_of_a_history_changes_the_picture(tmp_path):
     def drawn(row):
         (tmp_path / "history.csv").write_text(HISTORY + "0,2,0.1,2.2,0.2\n" + row)

@@ -67,6 +67,31 @@ def only(folder):
     return run
 
 
+def write_detector(path):
+    """A detector's run, of two epochs; in the second no AP is known of small objects."""
+    write_run(path, name="detr", model="detr_pit_s", top1=())
+    (path / "history.csv").write_text(
+        "epoch,loss,val_AP,val_AP_small,val_averaged_AP\n0,3.0,0.1,0.2,0.05\n1,2.5,0.2,,0.25\n"
+    )
+    return path
+
+
+def test_a_detectors_figure_is_its_ap(tmp_path):
+    path = write_detector(tmp_path / "a")
+    run = only(tmp_path)
+    assert (run.state, run.figure, run.AP, run.top1, run.loss) == (
+        "unfinished",
+        "AP",
+        0.25,
+        None,
+        2.5,
+    )
+    (path / "results.json").write_text('{"AP": 0.3, "AP_large": null}')
+    assert (only(tmp_path).state, only(tmp_path).AP) == ("finished", 0.3)
+    (path / "results.json").write_text('{"AP": null}')
+    assert (only(tmp_path).state, only(tmp_path).AP) == ("finished", None)
+
+
 def test_an_unfinished_run_is_read_from_its_history_and_log(tmp_path):
     write_run(tmp_path / "a")
     with (tmp_path / "a/history.csv").open("a") as file:
@@ -157,7 +182,7 @@ def test_a_configuration_of_another_version_is_compared_and_told(tmp_path):
         ("history.csv", b"epoch,loss\n0\n", "row 1 does not fit the header."),
         ("history.csv", b"loss\n0\n", "row 1 does not fit the header."),
         ("history.csv", b"\xff\n0\n", "history.csv cannot be read: "),
-        ("results.json", b"{}", "results.json cannot be read: it holds no top1."),
+        ("results.json", b"{}", "results.json cannot be read: it holds no top1 or AP."),
         ("results.json", b"[", "results.json cannot be read: "),
     ],
 )
@@ -278,11 +303,11 @@ def test_the_table_as_csv_has_every_value(tmp_path):
 
     with (tmp_path / "table.csv").open(newline="", errors="surrogateescape") as file:
         d, a, c = csv.DictReader(file)
-    assert list(a)[:10] == [
-        "run", "state", "model", "recipe", "dataset", "epochs", "top1", "loss",
+    assert list(a)[:11] == [
+        "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "loss",
         "images_per_second", "total_epochs",
     ]  # fmt: skip
-    assert list(a)[10:] == ["optimizer.learning_rate", "data.image_size", "problem"]
+    assert list(a)[11:] == ["optimizer.learning_rate", "data.image_size", "problem"]
     assert (a["run"], a["top1"], a["optimizer.learning_rate"]) == ("a, b", str(1 / 3), "0.001")
     assert (a["epochs"], a["total_epochs"], a["loss"], a["problem"]) == ("3", "10", "1.6", "")
     assert (d["run"], d["data.image_size"]) == ("d\udcff", "(32, 48)")

@@ -182,7 +182,7 @@ def test_another_agreement_can_be_asked_for(tmp_path, photographs):
 def test_weights_that_are_not_finite_are_not_exported(tmp_path, sample):
     trained = classifier_with(keras.layers.ReLU())
     trained.model.weights[-1].assign(np.full(10, np.nan))
-    with pytest.raises(ExportError, match="its logits, or the Keras model's, are not finite"):
+    with pytest.raises(ExportError, match="its numbers, or the Keras model's, are not finite"):
         export(trained, tmp_path / "out", ("saved_model",), compare_on=sample)
     assert not (tmp_path / "out").exists()
 

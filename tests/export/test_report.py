@@ -5,9 +5,9 @@ import math
 import keras
 import pytest
 
-from pit_keras.export.agreement import Agreement
+from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.export.agreement import Agreement, DetectionAgreement
 from pit_keras.export.report import (
-    COLUMNS,
     REPORT_FILE,
     Entry,
     Report,
@@ -15,6 +15,7 @@ from pit_keras.export.report import (
     installed_versions,
     read_report,
 )
+from pit_keras.training.config import DataConfig
 
 EXACT = Agreement(1e-6, 1e-7, scale=5.0, top1_agreement=1.0, images=200)
 CLOSE = Agreement(0.1, 0.02, scale=5.0, top1_agreement=0.98, images=200)
@@ -82,8 +83,10 @@ def test_something_else_is_refused(tmp_path, text):
 def test_rows_are_those_of_what_is_there():
     there, missing = entry(), entry("tflite", "model.tflite", written=False)
     tensorflow = entry("saved_model", "saved_model", EXACT, None, latency_ms={"all": 12.34})
-    rows = report(there, missing, tensorflow).rows()
-    assert all(len(row) == len(COLUMNS) for row in rows)
+    written = report(there, missing, tensorflow)
+    rows = written.rows()
+    assert all(len(row) == len(written.columns) for row in rows)
+    assert written.columns[5:] == ("largest error", "mean error", "same top-1", "images")
     assert rows == [
         ("model_int8.tflite", "2.3", "9.9", "5.4", "", "1.0e-01", "2.0e-02", "98.0%", "200"),
         ("saved_model", "2.3", "", "", "12.3", "1.0e-06", "1.0e-07", "100.0%", "200"),
@@ -95,14 +98,16 @@ def test_a_model_is_known_by_its_weights():
         keras.utils.set_random_seed(0)
         images = keras.Input((8, 9, 3))
         pooled = keras.layers.GlobalAveragePooling2D()(images)
-        return keras.Model(images, keras.layers.Dense(units, name="d")(pooled), name="a")
+        model = keras.Model(images, keras.layers.Dense(units, name="d")(pooled), name="a")
+        names = tuple(map(str, range(units)))
+        return TrainedModel(model, names, DataConfig(image_size=(8, 9)))
 
     description = describe_model(model())
     assert description["image_size"] == [8, 9]
     assert (description["parameters"], description["classes"]) == (12, 3)
     assert describe_model(model()) == description
     changed = model()
-    changed.weights[0].assign_add(changed.weights[0] * 1e-6)
+    changed.model.weights[0].assign_add(changed.model.weights[0] * 1e-6)
     assert describe_model(changed)["weights_sha256"] != description["weights_sha256"]
 
 
@@ -110,3 +115,18 @@ def test_versions_are_of_what_is_installed():
     versions = installed_versions()
     assert versions["keras"] == keras.__version__
     assert "pit_keras" in versions
+
+
+def test_a_detectors_report_has_its_own_columns(tmp_path):
+    agreement = DetectionAgreement(
+        score_difference=2e-3, box_difference=1e-3, same_objects=0.95, objects=40, images=32
+    )
+    there = entry(agreement=agreement, share=0.9)
+    written = report(there)
+    assert written.columns[5:] == ("score error", "box error", "same objects", "images")
+    assert written.rows()[0][5:] == ("2.0e-03", "1.0e-03", "95.0%", "32")
+    (tmp_path / REPORT_FILE).write_text(written.to_json())
+    assert read_report(tmp_path) == written
+    assert there.accepted
+    assert not dataclasses.replace(there, min_agreement=0.96).accepted
+    assert not dataclasses.replace(there, min_agreement=None).accepted

@@ -9,7 +9,9 @@ import pytest
 from absl import flags
 
 from pit_keras.training.command_line import (
+    DETECT,
     config_from_flags,
+    help_text,
     parse_training_flags,
     profiled_steps,
 )
@@ -174,6 +176,41 @@ def test_wrong_flags_are_one_sentence(arguments, message):
 def test_wrong_values_are_one_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         config_of(*arguments)
+
+
+def detect_config_of(*arguments):
+    argv = ["detect.py", "--dataset=coco:here", "--output_dir=run", *arguments]
+    values = flags.FlagValues()
+    parse_training_flags(argv, values, DETECT)
+    return config_from_flags(values)
+
+
+def test_detection_has_its_own_recipe_and_model():
+    config = detect_config_of("--batch_size=8", "--image_size=128,192", "--weights=none")
+    assert (config.recipe, config.model.name) == ("detr", "detr_pit_s")
+    assert (config.data.image_size, config.model.weights) == ((128, 192), None)
+    assert (config.optimizer.learning_rate, config.optimizer.scaled_from) == (1e-4, None)
+    assert "--recipe\n      Training setting of the paper. (default detr)" in help_text(
+        "", script=DETECT
+    )
+    assert "--teacher" not in help_text("", script=DETECT)
+    with pytest.raises(flags.Error, match="value should be one of <detr>"):
+        detect_config_of("--recipe=cutmix")
+
+
+@pytest.mark.parametrize(
+    ("config_of", "argument", "message"),
+    [
+        (detect_config_of, "--model=pit_s", "pit_s is a classifier, which .* train/train.py"),
+        (config_of, "--model=detr_pit_s", "detr_pit_s is a detector, which .* train/detect.py"),
+        (detect_config_of, "--teacher=resnet50", "--teacher must be .*None"),
+        (detect_config_of, "--jit=on", "--jit must be off or auto"),
+        (detect_config_of, "--image_size=600,400", "--image_size must be the short side"),
+    ],
+)
+def test_each_script_refuses_what_is_the_others(config_of, argument, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(argument)
 
 
 def test_weights_of_a_recipe_can_be_switched_off():

@@ -1,6 +1,7 @@
 import pytest
 
 from pit_keras.training.config import Config, differences, field_paths, set_field, validate
+from pit_keras.training.recipes import recipe
 
 
 def test_json_round_trip_is_exact():
@@ -105,6 +106,12 @@ def test_differences():
         ("data.flip", 1, "bool; got 1"),
         ("model.depths", (1, "2"), r"\(int, ...\) or None; got \(1, '2'\)"),
         ("data.std", (1.0, 1.0), r"\(float, float, float\)"),
+        ("optimizer.name", "adam", "one of adamp, adamw"),
+        ("optimizer.schedule", "step", "one of cosine, drop"),
+        ("optimizer.schedule", "drop", "'cosine' for a classifier, pit_s"),
+        ("optimizer.scaled_from", 0, "a positive number of images, or None"),
+        ("detection.l1_weight", 1.0, "5.0 for a classifier, pit_s"),
+        ("detection.freeze_norms", False, "None for a classifier"),
         ("training.distribute", "tpu", "one of none, mirrored"),
         ("training.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
     ],
@@ -115,6 +122,63 @@ def test_values_out_of_range_are_named(path, value, message):
     assert path in field_paths(config)
     set_field(config, path, value)
     with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("data.cutmix_alpha", 1.0, "0.0 for a detector, detr_pit_s"),
+        ("data.mixup_alpha", 0.8, "0.0 for a detector"),
+        ("data.mix_mode", "element", "'batch' for a detector"),
+        ("data.rand_augment", True, "False for a detector"),
+        ("data.rand_augment_std", 0.0, "0.5 for a detector"),
+        ("data.color_jitter", 0.3, "0.0 for a detector"),
+        ("data.erasing", 0.25, "0.0 for a detector"),
+        ("data.views", 3, "1 for a detector"),
+        ("data.crop_scale", (0.3, 1.0), r"\(0.08, 1.0\) for a detector"),
+        ("data.crop_aspect", (1.0, 1.0), "for a detector"),
+        ("data.eval_crop", 1.0, "0.9 for a detector"),
+        ("data.holdout", 0.2, "0.1 for a detector"),
+        ("data.image_size", (600, 400), "the short side and then the long one"),
+        ("training.label_smoothing", 0.1, "0.0 for a detector"),
+        ("training.jit", "on", "off or auto"),
+        ("optimizer.layer_decay", 0.75, "1.0 for a detector"),
+        ("optimizer.delta", 0.2, "0.1 with adamw"),
+        ("optimizer.wd_ratio", 0.2, "0.1 with adamw"),
+        ("optimizer.min_learning_rate", 1e-6, "1e-05 with the schedule drop"),
+        ("distillation.alpha", 0.3, "0.5 "),
+        ("detection.drop_at", 0.0, r"in \(0, 1\]"),
+        ("detection.backbone_rate", -0.1, "not negative"),
+        ("detection.no_object_weight", 0.0, "positive"),
+        ("detection.l1_weight", -1.0, "not negative"),
+        ("detection.giou_weight", float("inf"), "not negative"),
+    ],
+)
+def test_values_without_a_meaning_for_a_detector_are_named(path, value, message):
+    config = recipe("detr", "detr_pit_s")
+    validate(config)
+    set_field(config, path, value)
+    with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
+        validate(config)
+
+
+def test_a_detector_has_no_teacher():
+    config = recipe("detr", "detr_pit_s")
+    config.distillation.kind, config.distillation.teacher = "hard", "resnet50"
+    with pytest.raises(ValueError, match=r"distillation\.kind must be 'none' for a detector"):
+        validate(config)
+
+
+def test_what_a_cosine_and_random_weights_exclude():
+    config = recipe("detr", "detr_pit_s")
+    config.optimizer.schedule, config.detection.drop_at = "cosine", 0.5
+    with pytest.raises(ValueError, match=r"drop_at must be 2/3 with the schedule cosine"):
+        validate(config)
+    config.detection.drop_at, config.detection.freeze_norms = 2 / 3, True
+    validate(config)
+    config.model.weights = None
+    with pytest.raises(ValueError, match=r"freeze_norms must be None or False without model.wei"):
         validate(config)
 
 

@@ -1,15 +1,44 @@
 import pytest
 
 from pit_keras.training.config import differences, get_field, validate
-from pit_keras.training.recipes import RECIPES, recipe
+from pit_keras.training.recipes import (
+    CLASSIFICATION_RECIPES,
+    DETECTION_RECIPES,
+    RECIPES,
+    recipe,
+)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_valid_and_knows_its_name_and_model(name):
-    config = recipe(name, "pit_xs")
+    model = "detr_vit_s" if name in DETECTION_RECIPES else "pit_xs"
+    config = recipe(name, model)
     validate(config)
     assert config.recipe == name
-    assert config.model.name == "pit_xs"
+    assert config.model.name == model
+
+
+def test_recipes_are_for_classifiers_or_for_detectors():
+    assert CLASSIFICATION_RECIPES == ("vanilla", "cutmix", "deit", "distill", "finetune")
+    assert {*CLASSIFICATION_RECIPES, *DETECTION_RECIPES} == set(RECIPES)
+
+
+def test_detr_is_detrs_at_half_its_size():
+    config = recipe("detr", "detr_pit_s")
+    optimizer, training, detection = config.optimizer, config.training, config.detection
+    assert (optimizer.name, optimizer.schedule, optimizer.decay_all) == ("adamw", "drop", True)
+    assert (optimizer.learning_rate, optimizer.weight_decay) == (1e-4, 1e-4)
+    assert (optimizer.scaled_from, optimizer.warmup_epochs) == (None, 0)
+    assert (optimizer.beta_1, optimizer.beta_2, optimizer.epsilon) == (0.9, 0.999, 1e-8)
+    assert optimizer.learning_rate * detection.backbone_rate == pytest.approx(1e-5)
+    assert optimizer.clip_norm == 0.1
+    assert (training.epochs, training.batch_size, detection.drop_at) == (150, 64, 2 / 3)
+    assert (config.data.image_size, config.data.flip) == ((400, 600), True)
+    assert (config.model.weights, config.model.frozen_stages) == ("imagenet", 0)
+    assert detection.freeze_norms is None
+    weights = detection.no_object_weight, detection.l1_weight, detection.giou_weight
+    assert weights == (0.1, 5, 2)
+    assert recipe("detr", "detr_resnet50").model.frozen_stages == 1
 
 
 def test_vanilla_is_the_papers():
