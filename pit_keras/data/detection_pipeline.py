@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from pit_keras.data.coco_annotations import MAX_OBJECTS
 from pit_keras.data.detection_augmentation import augment, resize, resized_size
+from pit_keras.data.detection_preprocessing import masked_inputs
 from pit_keras.data.pipeline import in_order, replica_part, steps_per_epoch, worker_shard
-from pit_keras.data.preprocessing import normalise
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
@@ -116,8 +116,8 @@ def detection_train_batches(
 
     @_as_written
     def finish(batch):
-        image, mask = _normalised(batch.pop("image"), batch.pop("content"), data)
-        return {"image": image, "padding_mask": mask, **batch}
+        inputs = masked_inputs(batch.pop("image"), batch.pop("content"), data)
+        return {"image": inputs["images"], "padding_mask": inputs["padding_mask"], **batch}
 
     steps = (
         examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
@@ -201,8 +201,8 @@ def detection_evaluation_batches(
 
     @_as_written
     def finish(batch):
-        image, mask = _normalised(batch.pop("image"), batch["content"], data)
-        return {"image": image, "padding_mask": mask, **batch}
+        inputs = masked_inputs(batch.pop("image"), batch["content"], data)
+        return {"image": inputs["images"], "padding_mask": inputs["padding_mask"], **batch}
 
     steps = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).group_by_window(
         key_func=lambda example: tf.cast(_is_upright(example["size"]), tf.int64),
@@ -242,16 +242,6 @@ def _padded(images, height, width):
     shape = tf.shape(images)
     images = tf.pad(images, [[0, 0], [0, height - shape[1]], [0, width - shape[2]], [0, 0]])
     return tf.ensure_shape(images, (None, None, None, 3))
-
-
-def _normalised(images, content, data):
-    """Normalises uint8 (B, H, W, 3), with zeros where they are padded; and the mask (B, H, W)."""
-    shape = tf.shape(images)
-    rows = tf.range(shape[1]) < content[:, :1]  # (B, H)
-    columns = tf.range(shape[2]) < content[:, 1:]  # (B, W)
-    mask = ~(rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])
-    images = normalise(images, data.mean, data.std)
-    return tf.where(mask[..., tf.newaxis], 0.0, images), mask
 
 
 def _of_replicas(steps, replicas, part):

@@ -17,8 +17,11 @@ from pit_keras.evaluation.trained_model import (
     read_images,
     read_model_file,
 )
-from pit_keras.models.detr import INPUT_SIZE, is_detector, masked_detector
+from pit_keras.models.detr import is_detector, masked_detector
 from pit_keras.training.config import DataConfig
+
+# The short and the long side that the PiT paper's detectors see, half of DETR's.
+IMAGE_SIZE = (400, 600)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +128,7 @@ def as_detector(read, class_names=None):
     model, file, run = read
     if not is_detector(model):
         raise ValueError(f"{file} is not a detector such as detr_pit_s, which is wanted here.")
-    data = DataConfig(image_size=INPUT_SIZE) if run is None else run.read_config().data
+    data = DataConfig(image_size=IMAGE_SIZE) if run is None else run.read_config().data
     fixed = fixed_size(model)
     if fixed is not None:
         data = dataclasses.replace(data, image_size=tuple(sorted(fixed)))
