@@ -12,21 +12,18 @@ differ in `normalize_features` alone. Runs that are there are not repeated; one 
 is carried on.
 """
 
-import importlib.util
-import json
 import os
 import pathlib
-import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 from csv_rows import write_rows
-from detection_runs import ROOT, history_rows, train
+from detection_runs import history_rows, train
+from photographs import foolbox_photographs, write_photographs
 
 from pit_keras.errors import exit_with_one_sentence
 
-ANNOTATIONS = ROOT / "benchmarks/photographs.json"
 FORMS = {"plain": "false", "normalised": "true"}  # of the features, and the flag's value
 
 FLAGS = flags.FLAGS
@@ -35,37 +32,6 @@ flags.DEFINE_string("output", "benchmarks/results/overfit_detection.csv", "The C
 flags.DEFINE_enum("model", "detr_pit_s", ["detr_pit_s", "detr_vit_s", "detr_resnet50"], "Which.")
 flags.DEFINE_integer("epochs", 450, "Epochs of each run, of one step each.", 1)
 flags.DEFINE_multi_enum("features", list(FORMS), list(FORMS), "Which runs.")
-
-
-def write_photographs(folder, photographs):
-    """Writes FOLDER/{train,val}.json and FOLDER/{train,val}/*.jpg, the same images in both.
-
-    Args:
-        folder: Made if need be; files of the same names are replaced.
-        photographs: The folder with the images that photographs.json names.
-    """
-    folder = pathlib.Path(folder)
-    names = [image["file_name"] for image in json.loads(ANNOTATIONS.read_text())["images"]]
-    for split in ("train", "val"):
-        (folder / split).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            shutil.copyfile(pathlib.Path(photographs) / name, folder / split / name)
-        shutil.copyfile(ANNOTATIONS, folder / f"{split}.json")
-
-
-def foolbox_photographs():
-    """The folder of the photographs that foolbox ships.
-
-    Raises:
-        ModuleNotFoundError: If it is not installed.
-    """
-    spec = importlib.util.find_spec("foolbox")
-    if spec is None:
-        raise ModuleNotFoundError(
-            "The photographs are foolbox's, which is not installed: "
-            "pip install --no-deps foolbox==3.3.4."
-        )
-    return pathlib.Path(spec.origin).parent / "data"
 
 
 def main(_):

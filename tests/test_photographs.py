@@ -4,7 +4,6 @@ import collections
 import importlib.util
 import json
 import pathlib
-import sys
 
 import numpy as np
 import pytest
@@ -17,12 +16,7 @@ ANNOTATIONS = json.loads((ROOT / "benchmarks/photographs.json").read_text())
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(
-        0, str(ROOT / "benchmarks")
-    )  # where the script itself would find what it imports
-    spec = importlib.util.spec_from_file_location(
-        "overfit_detection", ROOT / "benchmarks/overfit_detection.py"
-    )
+    spec = importlib.util.spec_from_file_location("photographs", ROOT / "benchmarks/photographs.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
