@@ -1,4 +1,4 @@
-"""Sixteen of the photographs that foolbox ships, in COCO form with the boxes of photographs.json."""
+"""Sixteen photographs that foolbox ships, in COCO form with the boxes of photographs.json."""
 
 import importlib.util
 import json
