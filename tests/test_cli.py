@@ -451,7 +451,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["models", "alexnet*"], "No model matches 'alexnet*'; models are efficientnet_b0, "),
+        (["models", "alexnet*"], "No model matches 'alexnet*'; models are detr_pit_s, "),
         (["runs", "nowhere"], "There is no folder nowhere; give folders of runs."),
         (["runs", "{pictures}", "{empty}"], "There is no run in or below "),
         (["runs", "{run}", "--sort=lr"], "There is no column 'lr' to sort by; columns are run, "),

@@ -16,9 +16,7 @@ ANNOTATIONS = json.loads((ROOT / "benchmarks/photographs.json").read_text())
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location(
-        "overfit_detection", ROOT / "benchmarks/overfit_detection.py"
-    )
+    spec = importlib.util.spec_from_file_location("photographs", ROOT / "benchmarks/photographs.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

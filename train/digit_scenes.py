@@ -5,8 +5,9 @@
 A detector has to be shown to learn where COCO is out of reach: without a download, in minutes, and
 on other pixels than it was trained on. So real scans of digits (scikit-learn's) are enlarged to 16
 to 40% of the short side, coloured and scattered over parts of real photographs (its two as well),
-1 to 6 in an image. Validation images have other scans, and other parts of the photographs. The set
-is in COCO's form, --dataset=coco:DIR; --image_size and --seed choose another one.
+1 to 6 in an image; --most_digits and --sides choose fewer and larger ones. Validation images have
+other scans, and other parts of the photographs. The set is in COCO's form, --dataset=coco:DIR;
+--image_size and --seed choose another one.
 
     python train/digit_scenes.py --classification --train_images=10000 --output_dir=DIR
 
@@ -29,6 +30,8 @@ flags.DEFINE_string("output_dir", None, "Folder to write to, new or empty.", req
 flags.DEFINE_integer("train_images", 2000, "Number of training images.", lower_bound=1)
 flags.DEFINE_integer("val_images", 500, "Number of validation images.", lower_bound=1)
 flags.DEFINE_list("image_size", ["128"], "Side of the images in pixels, or height,width.")
+flags.DEFINE_integer("most_digits", 6, "Most digits of an image; the fewest are 1.", lower_bound=1)
+flags.DEFINE_list("sides", ["0.16", "0.40"], "Smallest, largest digit over the short side.")
 flags.DEFINE_integer("seed", 0, "Another seed gives other images.", lower_bound=0)
 flags.DEFINE_bool("classification", False, "One digit an image in class folders, to classify.")
 
@@ -39,13 +42,31 @@ def main(arguments):
     with exit_with_one_sentence():
         image_size = image_size_of(FLAGS.image_size)
         # Imported here, since a wrong flag should not wait for it.
-        from pit_keras.data.digit_scenes import write_digit_classes, write_digit_scenes
+        from pit_keras.data.digit_scenes import Crowd, write_digit_classes, write_digit_scenes
+
+        crowd = Crowd(FLAGS.most_digits, sides_of(FLAGS.sides))
 
         write = write_digit_classes if FLAGS.classification else write_digit_scenes
         images = {"train": FLAGS.train_images, "val": FLAGS.val_images}
-        write(FLAGS.output_dir, images, image_size, FLAGS.seed, progress=sys.stdout.isatty())
+        progress = sys.stdout.isatty()
+        write(FLAGS.output_dir, images, image_size, FLAGS.seed, crowd=crowd, progress=progress)
     form = "folder" if FLAGS.classification else "coco"
     print(f"Written: --dataset={form}:{FLAGS.output_dir}")
+
+
+def sides_of(texts):
+    """The two numbers that --sides lists.
+
+    Raises:
+        ValueError: If it is not of this form.
+    """
+    try:
+        smallest, largest = map(float, texts)
+    except ValueError:
+        raise ValueError(
+            f"--sides must be two numbers, such as 0.16,0.40; got {','.join(texts)!r}."
+        ) from None
+    return smallest, largest
 
 
 if __name__ == "__main__":

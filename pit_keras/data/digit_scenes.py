@@ -15,11 +15,9 @@ from rich.progress import track
 
 from pit_keras.data.sources import open_source
 
-DIGITS_PER_IMAGE = (1, 6)  # the fewest and the most
-SIDES = (0.16, 0.40)  # of an enlarged scan, as shares of the image's short side
 MAX_OVERLAP = 0.1  # of two boxes: their intersection over the smaller one
 MIN_CONTRAST = 80  # of a digit to what is below it, in levels of luminance of 255
-SMALLEST_IMAGE = 64  # there the smallest scans are enlarged to 10 pixels
+SMALLEST_SIDE = 10  # pixels of an enlarged scan, of which less could not be read
 
 _VAL_COLUMNS = 0.25  # the share of a photograph's width that is kept for validation
 _CROPS = (0.5, 1.0)  # sides of a background's crop, as shares of the largest one possible
@@ -29,6 +27,35 @@ _LEAST_OPACITY = 0.1  # of what counts as ink
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 _JPEG_QUALITY = 95
 _COLOURS_TRIED, _PLACES_TRIED = 64, 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Crowd:
+    """How many digits an image has, and how large they are.
+
+    Attributes:
+        most: The most digits of an image; the fewest are 1.
+        sides: The smallest and the largest side of an enlarged scan, as shares of the image's short
+            side.
+
+    Raises:
+        ValueError: If there would be no digit, or no room for so many.
+    """
+
+    most: int = 6
+    sides: tuple[float, float] = (0.16, 0.40)
+
+    def __post_init__(self):
+        smallest, largest = self.sides
+        if self.most < 1 or not 0 < smallest <= largest <= 1:
+            raise ValueError(
+                "An image has 1 digit or more, with sides of 0 < smallest <= largest <= 1 times "
+                f"its short side; got at most {self.most} digits of {smallest} to {largest}."
+            )
+        if self.most * largest**2 > 1:
+            raise ValueError(
+                f"There is no room for {self.most} digits of {largest} times the short side."
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,7 +75,7 @@ class Scene:
     scans: np.ndarray
 
 
-def scenes(split, image_size, seed, *, alone=False):
+def scenes(split, image_size, seed, *, crowd=Crowd(), alone=False):
     """An endless stream of `Scene`s, the same ones for the same arguments.
 
     The scans are shuffled and dealt; none is drawn again before all others were. So the classes are
@@ -58,35 +85,37 @@ def scenes(split, image_size, seed, *, alone=False):
         split: "train" or "val".
         image_size: Height and width.
         seed: A natural number.
-        alone: One digit in the centre of each image, to classify, instead of 1 to 6 anywhere.
+        crowd: How many digits, of what size.
+        alone: One digit in the centre of each image, to classify, instead of some anywhere.
 
     Raises:
         ValueError: If the images would be too small for digits that can be read.
     """
-    _check_readable(image_size)
-    return _scenes(split, image_size, seed, alone)
+    _check_readable(image_size, crowd)
+    return _scenes(split, image_size, seed, crowd, alone)
 
 
-def _check_readable(image_size):
-    if min(image_size) < SMALLEST_IMAGE:
+def _check_readable(image_size, crowd):
+    smallest = round(crowd.sides[0] * min(image_size))
+    if smallest < SMALLEST_SIDE:
         raise ValueError(
-            f"Digits can be read in images of {SMALLEST_IMAGE} pixels a side or more, not in "
-            f"{image_size[0]} x {image_size[1]}."
+            f"Digits can be read from {SMALLEST_SIDE} pixels a side on, not of {smallest} as in "
+            f"{image_size[0]} x {image_size[1]} with {crowd.sides[0]} times the short side."
         )
 
 
-def _scenes(split, image_size, seed, alone):
+def _scenes(split, image_size, seed, crowd, alone):
     digits, photographs = open_source("digits"), photograph_parts()
     scans, labels = digits.images[split][..., 0].numpy() / 255, digits.labels[split].numpy()
     crop = _largest_crop(photographs["val"][0].shape, image_size)
     rng = np.random.default_rng([seed, ("train", "val").index(split)])
     deck = []
     while True:
-        count = 1 if alone else rng.integers(*DIGITS_PER_IMAGE, endpoint=True)
+        count = 1 if alone else rng.integers(1, crowd.most, endpoint=True)
         while len(deck) < count:
             deck.extend(rng.permutation(len(scans)))
         drawn, deck = np.array(deck[:count]), deck[count:]
-        inks, boxes = lay_out(scans[drawn], image_size, rng, alone)
+        inks, boxes = lay_out(scans[drawn], image_size, crowd.sides, rng, alone)
         below = _background(photographs[split], crop, image_size, rng)
         yield Scene(draw(below, inks, boxes, rng), boxes, labels[drawn], drawn)
 
@@ -122,12 +151,13 @@ def _background(photographs, largest_crop, image_size, rng):
     return np.clip(pixels * rng.uniform(*_BRIGHTNESS), 0, 255)
 
 
-def lay_out(scans, image_size, rng, alone=False):
+def lay_out(scans, image_size, sides, rng, alone=False):
     """Enlarges scans and finds places for them, with new sizes until there is room for all.
 
     Args:
         scans: float (n, 8, 8) in 0..1.
         image_size: Height and width.
+        sides: See `Crowd`.
         rng: NumPy's generator.
         alone: Whether the one scan belongs in the centre.
 
@@ -135,8 +165,8 @@ def lay_out(scans, image_size, rng, alone=False):
         The opacities of their ink, n arrays as large as their boxes; the boxes, int (n, 4).
     """
     while True:
-        sides = rng.uniform(*SIDES, len(scans)) * min(image_size)
-        inks = [enlarge(scan, side) for scan, side in zip(scans, sides, strict=True)]
+        pixels = rng.uniform(*sides, len(scans)) * min(image_size)
+        inks = [enlarge(scan, side) for scan, side in zip(scans, pixels, strict=True)]
         boxes = []
         for ink in inks:
             room = np.array(image_size) - ink.shape
@@ -196,7 +226,7 @@ def _colour_on(below, rng):
     return colours[np.argmax(np.minimum(contrast, MIN_CONTRAST))]
 
 
-def write_digit_scenes(folder, images, image_size, seed, *, progress=False):
+def write_digit_scenes(folder, images, image_size, seed, *, crowd=Crowd(), progress=False):
     """Writes scenes in COCO's form: FOLDER/SPLIT.json and FOLDER/SPLIT/*.jpg.
 
     Args:
@@ -204,20 +234,21 @@ def write_digit_scenes(folder, images, image_size, seed, *, progress=False):
         images: How many scenes of each split, such as {"train": 2000, "val": 500}.
         image_size: Height and width.
         seed: A natural number; the same one gives the same files.
+        crowd: How many digits, of what size.
         progress: Whether to show a bar.
 
     Raises:
         FileExistsError: If the folder is not empty.
         ValueError: If the images are too small.
     """
-    _check_readable(image_size)
+    _check_readable(image_size, crowd)
     folder = _new_folder(folder)
     for split, count in images.items():
         coco = {"info": {"description": f"Digits on photographs, {split}, seed {seed}"}}
         coco |= {"images": [], "annotations": []}
         coco["categories"] = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
         (folder / split).mkdir()
-        for number, scene in _numbered(split, count, image_size, seed, False, progress):
+        for number, scene in _numbered(split, count, image_size, seed, crowd, False, progress):
             name = f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(folder / split / name, quality=_JPEG_QUALITY)
             height, width = scene.image.shape[:2]
@@ -244,18 +275,18 @@ def _annotations(scene, image_id, first_id):
     ]
 
 
-def write_digit_classes(folder, images, image_size, seed, *, progress=False):
+def write_digit_classes(folder, images, image_size, seed, *, crowd=Crowd(), progress=False):
     """Writes images with one digit in the centre as FOLDER/SPLIT/CLASS/*.jpg, to classify.
 
     The arguments are those of `write_digit_scenes`, and so are the errors.
     With less than about a hundred images a class can be left empty, which `open_source` refuses.
     """
-    _check_readable(image_size)
+    _check_readable(image_size, crowd)
     folder = _new_folder(folder)
     for split, count in images.items():
         for digit in range(10):
             (folder / split / str(digit)).mkdir(parents=True)
-        for number, scene in _numbered(split, count, image_size, seed, True, progress):
+        for number, scene in _numbered(split, count, image_size, seed, crowd, True, progress):
             path = folder / split / str(scene.labels[0]) / f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(path, quality=_JPEG_QUALITY)
 
@@ -268,7 +299,8 @@ def _new_folder(folder):
     return folder
 
 
-def _numbered(split, count, image_size, seed, alone, progress):
+def _numbered(split, count, image_size, seed, crowd, alone, progress):
     """The first scenes of a split, numbered from 1."""
-    stream = zip(range(1, count + 1), scenes(split, image_size, seed, alone=alone), strict=False)
+    endless = scenes(split, image_size, seed, crowd=crowd, alone=alone)
+    stream = zip(range(1, count + 1), endless, strict=False)
     return track(stream, f"{split}:", total=count, disable=not progress)

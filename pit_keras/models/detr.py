@@ -26,7 +26,6 @@ from pit_keras.models.detr_layers import (
 from pit_keras.models.features import stage_features
 from pit_keras.models.initializers import linear_initializers
 
-INPUT_SIZE = (400, 600)  # height, width of the paper's images: half of DETR's own
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
 _FIXED = {"override": False}
 

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from sklearn.datasets import load_digits, load_sample_images
 
 from pit_keras.data.digit_scenes import (
+    Crowd,
     draw,
     enlarge,
     lay_out,
@@ -52,7 +53,7 @@ def seen_box(mask):
 def test_the_box_is_that_of_the_pixels_that_change_to_another_colour(grey):
     rng, below = np.random.default_rng(0), np.full((*SIZE, 3), grey)
     for scan in load_digits().images[:40] / 16:
-        inks, boxes = lay_out(scan[None], SIZE, rng)
+        inks, boxes = lay_out(scan[None], SIZE, Crowd().sides, rng)
         image = draw(below, inks, boxes, rng)
         assert seen_box((image != below).any(axis=-1)) == tuple(boxes[0])
         left, top, right, bottom = boxes[0]
@@ -63,7 +64,7 @@ def test_the_box_is_that_of_the_pixels_that_change_to_another_colour(grey):
 def test_no_ink_is_outside_of_the_boxes():
     rng, below = np.random.default_rng(0), np.full((*SIZE, 3), 90.0)
     for scans in (load_digits().images[:120] / 16).reshape(20, 6, 8, 8):
-        inks, boxes = lay_out(scans, SIZE, rng)
+        inks, boxes = lay_out(scans, SIZE, Crowd().sides, rng)
         image = draw(below, inks, boxes, rng)
         for left, top, right, bottom in boxes:
             image[top:bottom, left:right] = 90
@@ -154,6 +155,29 @@ def test_a_lonely_digit_is_in_the_centre():
         assert abs(top + bottom - SIZE[0]) <= 1
 
 
+def test_a_crowd_has_as_many_digits_and_sides_as_are_asked_for():
+    crowd, counts, ratios = Crowd(most=2, sides=(0.5, 0.6)), set(), []
+    for scene in itertools.islice(scenes("train", (64, 64), 1, crowd=crowd), 30):
+        counts.add(len(scene.boxes))
+        # A scan is cut to its ink, whose longer side is most of the scan's.
+        ratios += list((scene.boxes[:, 2:] - scene.boxes[:, :2]).max(axis=1) / 64)
+    assert counts == {1, 2}
+    assert 0.3 < min(ratios) < max(ratios) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("most", "sides", "sentence"),
+    [
+        (0, (0.1, 0.2), "1 digit or more"),
+        (1, (0.4, 0.2), "0 < smallest <= largest <= 1"),
+        (9, (0.2, 0.4), "no room for 9 digits of 0.4"),
+    ],
+)
+def test_crowds_that_cannot_be_are_refused(most, sides, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Crowd(most, sides)
+
+
 def test_scenes_are_functions_of_split_size_and_seed(some_scenes):
     again = list(itertools.islice(scenes("train", SIZE, 5), 3))
     for scene, same in zip(some_scenes, again, strict=False):
@@ -221,8 +245,8 @@ def test_a_folder_that_is_not_empty_is_left_alone(write, tmp_path):
 
 @pytest.mark.parametrize("write", [write_digit_scenes, write_digit_classes])
 def test_too_small_images_are_refused_and_leave_no_trace(write, tmp_path):
-    with pytest.raises(ValueError, match="64 pixels a side or more, not in 63 x 200"):
-        write(tmp_path / "new", {"train": 1, "val": 1}, (63, 200), 0)
+    with pytest.raises(ValueError, match="10 pixels a side on, not of 9 as in 59 x 200"):
+        write(tmp_path / "new", {"train": 1, "val": 1}, (59, 200), 0)
     assert not (tmp_path / "new").exists()
 
 

@@ -61,12 +61,12 @@ def one_step(config, model, batch):
 def test_accumulated_batches_do_what_one_large_batch_does():
     batch = detection_runs.batch(4)
     whole, expected = one_step(*small(training__batch_size=4), batch)
-    config, model = small(training__batch_size=2, training__accumulate=2)
-    parts, moved = one_step(config, model, batch)
+    parts, moved = one_step(*small(training__batch_size=2, training__accumulate=2), batch)
     assert parts == pytest.approx(whole, rel=1e-4)
-    for variable, ours, theirs in zip(model.trainable_variables, moved, expected, strict=True):
-        assert theirs.any(), variable.path
-        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+    # The biases of keys have no gradient but rounding: a softmax does not see them.
+    rounding = 1e-6 * max(np.abs(gradient).max() for gradient in expected)
+    for ours, theirs in zip(moved, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=rounding)
 
 
 def test_two_replicas_do_what_one_does_and_new_sizes_are_not_traced():

@@ -1,0 +1,54 @@
+"""Whether the three detectors learn: digits scattered over photographs, the same budget for each.
+
+    pip install -e .[train]
+    python benchmarks/digit_scenes.py --work_dir=runs/digit_scenes
+
+The scenes are made by train/digit_scenes.py; nothing is downloaded. The detectors are small, with
+backbones of like cost, and nothing of them was learned before. All have the same images, epochs,
+optimizer and rates. Runs that are there are not repeated; one that was cut short is carried on.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags
+from csv_rows import write_rows
+from detection_runs import BACKBONES, ROOT, history_rows, train
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("work_dir", "runs/digit_scenes", "Folder for scenes and runs.")
+flags.DEFINE_string("output", "benchmarks/results/digit_scenes.csv", "The CSV to write.")
+flags.DEFINE_list("models", list(BACKBONES), "Which detectors.")
+flags.DEFINE_integer("train_images", 4000, "Training scenes.", 1)
+flags.DEFINE_integer("val_images", 300, "Validation scenes.", 1)
+flags.DEFINE_integer("epochs", 40, "Epochs of each run.", 1)
+
+
+def main(_):
+    work_dir = pathlib.Path(FLAGS.work_dir)
+    scenes = work_dir / "scenes"
+    if not (scenes / "val.json").exists():
+        make_scenes(scenes)
+    rows = []
+    for model in FLAGS.models:
+        run = work_dir / model
+        flags_of_run = ("--image_size=64,64", "--batch_size=8", f"--epochs={FLAGS.epochs}")
+        train(model, scenes, run, *flags_of_run)
+        rows += history_rows(run, 1, model=model)
+    write_rows(rows, pathlib.Path(FLAGS.output))
+
+
+def make_scenes(folder):
+    """Writes the data set, scenes of 64 x 64 pixels with 1 to 3 digits of 16 to 32."""
+    command = [sys.executable, str(ROOT / "train/digit_scenes.py"), "--image_size=64"]
+    command += ["--most_digits=3", "--sides=0.25,0.5"]
+    command += [f"--train_images={FLAGS.train_images}", f"--val_images={FLAGS.val_images}"]
+    subprocess.run([*command, f"--output_dir={folder}"], check=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
