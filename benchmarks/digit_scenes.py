@@ -24,8 +24,8 @@ flags.DEFINE_string("work_dir", "runs/digit_scenes", "Folder for scenes and runs
 flags.DEFINE_string("output", "benchmarks/results/digit_scenes.csv", "The CSV to write.")
 flags.DEFINE_list("models", list(BACKBONES), "Which detectors.")
 flags.DEFINE_integer("train_images", 4000, "Training scenes.", 1)
-flags.DEFINE_integer("val_images", 300, "Validation scenes.", 1)
-flags.DEFINE_integer("epochs", 40, "Epochs of each run.", 1)
+flags.DEFINE_integer("val_images", 200, "Validation scenes.", 1)
+flags.DEFINE_integer("epochs", 14, "Epochs of each run.", 1)
 
 
 def main(_):
@@ -43,9 +43,9 @@ def main(_):
 
 
 def make_scenes(folder):
-    """Writes the data set, scenes of 64 x 64 pixels with 1 to 3 digits of 16 to 32."""
+    """Writes the data set, scenes of 64 x 64 pixels with 1 or 2 white digits of 19 to 32."""
     command = [sys.executable, str(ROOT / "train/digit_scenes.py"), "--image_size=64"]
-    command += ["--most_digits=3", "--sides=0.25,0.5"]
+    command += ["--most_digits=2", "--sides=0.3,0.5", "--white"]
     command += [f"--train_images={FLAGS.train_images}", f"--val_images={FLAGS.val_images}"]
     subprocess.run([*command, f"--output_dir={folder}"], check=True)
 

@@ -5,7 +5,8 @@
 A detector has to be shown to learn where COCO is out of reach: without a download, in minutes, and
 on other pixels than it was trained on. So real scans of digits (scikit-learn's) are enlarged to 16
 to 40% of the short side, coloured and scattered over parts of real photographs (its two as well),
-1 to 6 in an image; --most_digits and --sides choose fewer and larger ones. Validation images have
+1 to 6 in an image; --most_digits and --sides choose fewer and larger ones, and --white is the
+easiest set, white digits on darker photographs. Validation images have
 other scans, and other parts of the photographs. The set is in COCO's form, --dataset=coco:DIR;
 --image_size and --seed choose another one.
 
@@ -32,6 +33,7 @@ flags.DEFINE_integer("val_images", 500, "Number of validation images.", lower_bo
 flags.DEFINE_list("image_size", ["128"], "Side of the images in pixels, or height,width.")
 flags.DEFINE_integer("most_digits", 6, "Most digits of an image; the fewest are 1.", lower_bound=1)
 flags.DEFINE_list("sides", ["0.16", "0.40"], "Smallest, largest digit over the short side.")
+flags.DEFINE_bool("white", False, "White digits on darker photographs.")
 flags.DEFINE_integer("seed", 0, "Another seed gives other images.", lower_bound=0)
 flags.DEFINE_bool("classification", False, "One digit an image in class folders, to classify.")
 
@@ -42,14 +44,14 @@ def main(arguments):
     with exit_with_one_sentence():
         image_size = image_size_of(FLAGS.image_size)
         # Imported here, since a wrong flag should not wait for it.
-        from pit_keras.data.digit_scenes import Crowd, write_digit_classes, write_digit_scenes
+        from pit_keras.data.digit_scenes import Look, write_digit_classes, write_digit_scenes
 
-        crowd = Crowd(FLAGS.most_digits, sides_of(FLAGS.sides))
+        look = Look(FLAGS.most_digits, sides_of(FLAGS.sides), FLAGS.white)
 
         write = write_digit_classes if FLAGS.classification else write_digit_scenes
         images = {"train": FLAGS.train_images, "val": FLAGS.val_images}
         progress = sys.stdout.isatty()
-        write(FLAGS.output_dir, images, image_size, FLAGS.seed, crowd=crowd, progress=progress)
+        write(FLAGS.output_dir, images, image_size, FLAGS.seed, look=look, progress=progress)
     form = "folder" if FLAGS.classification else "coco"
     print(f"Written: --dataset={form}:{FLAGS.output_dir}")
 

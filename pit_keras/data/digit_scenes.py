@@ -17,11 +17,12 @@ from pit_keras.data.sources import open_source
 
 MAX_OVERLAP = 0.1  # of two boxes: their intersection over the smaller one
 MIN_CONTRAST = 80  # of a digit to what is below it, in levels of luminance of 255
+WHITE = (255.0, 255.0, 255.0)
 SMALLEST_SIDE = 10  # pixels of an enlarged scan, of which less could not be read
 
 _VAL_COLUMNS = 0.25  # the share of a photograph's width that is kept for validation
 _CROPS = (0.5, 1.0)  # sides of a background's crop, as shares of the largest one possible
-_BRIGHTNESS = (0.6, 1.2)
+_BRIGHTNESS, _DARK = (0.6, 1.2), (0.4, 0.7)
 _FAINT, _FULL = 0.3, 0.7  # a scan's grey level from which its ink is seen, and hides all below it
 _LEAST_OPACITY = 0.1  # of what counts as ink
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
@@ -30,13 +31,15 @@ _COLOURS_TRIED, _PLACES_TRIED = 64, 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Crowd:
-    """How many digits an image has, and how large they are.
+class Look:
+    """How many digits an image has, how large they are, and how they stand out.
 
     Attributes:
         most: The most digits of an image; the fewest are 1.
         sides: The smallest and the largest side of an enlarged scan, as shares of the image's short
             side.
+        white: Whether the digits are white and the photographs darker, instead of any colours that
+            stand out.
 
     Raises:
         ValueError: If there would be no digit, or no room for so many.
@@ -44,6 +47,7 @@ class Crowd:
 
     most: int = 6
     sides: tuple[float, float] = (0.16, 0.40)
+    white: bool = False
 
     def __post_init__(self):
         smallest, largest = self.sides
@@ -75,7 +79,7 @@ class Scene:
     scans: np.ndarray
 
 
-def scenes(split, image_size, seed, *, crowd=Crowd(), alone=False):
+def scenes(split, image_size, seed, *, look=Look(), alone=False):
     """An endless stream of `Scene`s, the same ones for the same arguments.
 
     The scans are shuffled and dealt; none is drawn again before all others were. So the classes are
@@ -85,39 +89,41 @@ def scenes(split, image_size, seed, *, crowd=Crowd(), alone=False):
         split: "train" or "val".
         image_size: Height and width.
         seed: A natural number.
-        crowd: How many digits, of what size.
+        look: How many digits, of what size.
         alone: One digit in the centre of each image, to classify, instead of some anywhere.
 
     Raises:
         ValueError: If the images would be too small for digits that can be read.
     """
-    _check_readable(image_size, crowd)
-    return _scenes(split, image_size, seed, crowd, alone)
+    _check_readable(image_size, look)
+    return _scenes(split, image_size, seed, look, alone)
 
 
-def _check_readable(image_size, crowd):
-    smallest = round(crowd.sides[0] * min(image_size))
+def _check_readable(image_size, look):
+    smallest = round(look.sides[0] * min(image_size))
     if smallest < SMALLEST_SIDE:
         raise ValueError(
             f"Digits can be read from {SMALLEST_SIDE} pixels a side on, not of {smallest} as in "
-            f"{image_size[0]} x {image_size[1]} with {crowd.sides[0]} times the short side."
+            f"{image_size[0]} x {image_size[1]} with {look.sides[0]} times the short side."
         )
 
 
-def _scenes(split, image_size, seed, crowd, alone):
+def _scenes(split, image_size, seed, look, alone):
     digits, photographs = open_source("digits"), photograph_parts()
     scans, labels = digits.images[split][..., 0].numpy() / 255, digits.labels[split].numpy()
     crop = _largest_crop(photographs["val"][0].shape, image_size)
     rng = np.random.default_rng([seed, ("train", "val").index(split)])
     deck = []
     while True:
-        count = 1 if alone else rng.integers(1, crowd.most, endpoint=True)
+        count = 1 if alone else rng.integers(1, look.most, endpoint=True)
         while len(deck) < count:
             deck.extend(rng.permutation(len(scans)))
         drawn, deck = np.array(deck[:count]), deck[count:]
-        inks, boxes = lay_out(scans[drawn], image_size, crowd.sides, rng, alone)
-        below = _background(photographs[split], crop, image_size, rng)
-        yield Scene(draw(below, inks, boxes, rng), boxes, labels[drawn], drawn)
+        inks, boxes = lay_out(scans[drawn], image_size, look.sides, rng, alone)
+        brightness = _DARK if look.white else _BRIGHTNESS
+        below = _background(photographs[split], crop, image_size, brightness, rng)
+        image = draw(below, inks, boxes, rng, WHITE if look.white else None)
+        yield Scene(image, boxes, labels[drawn], drawn)
 
 
 def photograph_parts():
@@ -138,7 +144,7 @@ def _largest_crop(photograph_shape, image_size):
     return scale * image_size[0], scale * image_size[1]
 
 
-def _background(photographs, largest_crop, image_size, rng):
+def _background(photographs, largest_crop, image_size, brightness, rng):
     """A part of one of the photographs, flipped or not, darker or brighter: float (H, W, 3)."""
     photograph = photographs[rng.integers(len(photographs))]
     height, width = rng.uniform(*_CROPS) * np.array(largest_crop)
@@ -148,7 +154,7 @@ def _background(photographs, largest_crop, image_size, rng):
         image_size[::-1], Image.Resampling.BICUBIC, (left, top, left + width, top + height)
     )
     pixels = np.asarray(part)[:, :: rng.choice([-1, 1])]
-    return np.clip(pixels * rng.uniform(*_BRIGHTNESS), 0, 255)
+    return np.clip(pixels * rng.uniform(*brightness), 0, 255)
 
 
 def lay_out(scans, image_size, sides, rng, alone=False):
@@ -157,7 +163,7 @@ def lay_out(scans, image_size, sides, rng, alone=False):
     Args:
         scans: float (n, 8, 8) in 0..1.
         image_size: Height and width.
-        sides: See `Crowd`.
+        sides: See `Look`.
         rng: NumPy's generator.
         alone: Whether the one scan belongs in the centre.
 
@@ -199,14 +205,15 @@ def overlap(box, other):
     return max(width, 0) * max(height, 0) / min(areas)
 
 
-def draw(below, inks, boxes, rng):
-    """Draws ink over a background, each digit in one random colour that stands out from it.
+def draw(below, inks, boxes, rng, colour=None):
+    """Draws ink over a background, each digit in one colour.
 
     Args:
         below: float (H, W, 3) in 0..255.
         inks: Opacities in 0..1, as large as the boxes.
         boxes: int (n, 4), left, top, right, bottom.
         rng: NumPy's generator.
+        colour: RGB in 0..255; None for a random one for each digit, which stands out.
 
     Returns:
         The image, uint8 (H, W, 3).
@@ -214,8 +221,10 @@ def draw(below, inks, boxes, rng):
     image = np.array(below, float)
     for ink, (left, top, right, bottom) in zip(inks, boxes, strict=True):
         part = image[top:bottom, left:right]  # a view: (h, w, 3)
-        colour = _colour_on(np.average(part, axis=(0, 1), weights=np.dstack([ink] * 3)), rng)
-        part += ink[..., None] * (colour - part)
+        own = colour
+        if own is None:
+            own = _colour_on(np.average(part, axis=(0, 1), weights=np.dstack([ink] * 3)), rng)
+        part += ink[..., None] * (own - part)
     return np.round(image).astype("uint8")
 
 
@@ -226,7 +235,7 @@ def _colour_on(below, rng):
     return colours[np.argmax(np.minimum(contrast, MIN_CONTRAST))]
 
 
-def write_digit_scenes(folder, images, image_size, seed, *, crowd=Crowd(), progress=False):
+def write_digit_scenes(folder, images, image_size, seed, *, look=Look(), progress=False):
     """Writes scenes in COCO's form: FOLDER/SPLIT.json and FOLDER/SPLIT/*.jpg.
 
     Args:
@@ -234,21 +243,21 @@ def write_digit_scenes(folder, images, image_size, seed, *, crowd=Crowd(), progr
         images: How many scenes of each split, such as {"train": 2000, "val": 500}.
         image_size: Height and width.
         seed: A natural number; the same one gives the same files.
-        crowd: How many digits, of what size.
+        look: How many digits, of what size.
         progress: Whether to show a bar.
 
     Raises:
         FileExistsError: If the folder is not empty.
         ValueError: If the images are too small.
     """
-    _check_readable(image_size, crowd)
+    _check_readable(image_size, look)
     folder = _new_folder(folder)
     for split, count in images.items():
         coco = {"info": {"description": f"Digits on photographs, {split}, seed {seed}"}}
         coco |= {"images": [], "annotations": []}
         coco["categories"] = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
         (folder / split).mkdir()
-        for number, scene in _numbered(split, count, image_size, seed, crowd, False, progress):
+        for number, scene in _numbered(split, count, image_size, seed, look, False, progress):
             name = f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(folder / split / name, quality=_JPEG_QUALITY)
             height, width = scene.image.shape[:2]
@@ -275,18 +284,18 @@ def _annotations(scene, image_id, first_id):
     ]
 
 
-def write_digit_classes(folder, images, image_size, seed, *, crowd=Crowd(), progress=False):
+def write_digit_classes(folder, images, image_size, seed, *, look=Look(), progress=False):
     """Writes images with one digit in the centre as FOLDER/SPLIT/CLASS/*.jpg, to classify.
 
     The arguments are those of `write_digit_scenes`, and so are the errors.
     With less than about a hundred images a class can be left empty, which `open_source` refuses.
     """
-    _check_readable(image_size, crowd)
+    _check_readable(image_size, look)
     folder = _new_folder(folder)
     for split, count in images.items():
         for digit in range(10):
             (folder / split / str(digit)).mkdir(parents=True)
-        for number, scene in _numbered(split, count, image_size, seed, crowd, True, progress):
+        for number, scene in _numbered(split, count, image_size, seed, look, True, progress):
             path = folder / split / str(scene.labels[0]) / f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(path, quality=_JPEG_QUALITY)
 
@@ -299,8 +308,8 @@ def _new_folder(folder):
     return folder
 
 
-def _numbered(split, count, image_size, seed, crowd, alone, progress):
+def _numbered(split, count, image_size, seed, look, alone, progress):
     """The first scenes of a split, numbered from 1."""
-    endless = scenes(split, image_size, seed, crowd=crowd, alone=alone)
+    endless = scenes(split, image_size, seed, look=look, alone=alone)
     stream = zip(range(1, count + 1), endless, strict=False)
     return track(stream, f"{split}:", total=count, disable=not progress)

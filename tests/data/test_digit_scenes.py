@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from sklearn.datasets import load_digits, load_sample_images
 
 from pit_keras.data.digit_scenes import (
-    Crowd,
+    Look,
     draw,
     enlarge,
     lay_out,
@@ -53,7 +53,7 @@ def seen_box(mask):
 def test_the_box_is_that_of_the_pixels_that_change_to_another_colour(grey):
     rng, below = np.random.default_rng(0), np.full((*SIZE, 3), grey)
     for scan in load_digits().images[:40] / 16:
-        inks, boxes = lay_out(scan[None], SIZE, Crowd().sides, rng)
+        inks, boxes = lay_out(scan[None], SIZE, Look().sides, rng)
         image = draw(below, inks, boxes, rng)
         assert seen_box((image != below).any(axis=-1)) == tuple(boxes[0])
         left, top, right, bottom = boxes[0]
@@ -64,7 +64,7 @@ def test_the_box_is_that_of_the_pixels_that_change_to_another_colour(grey):
 def test_no_ink_is_outside_of_the_boxes():
     rng, below = np.random.default_rng(0), np.full((*SIZE, 3), 90.0)
     for scans in (load_digits().images[:120] / 16).reshape(20, 6, 8, 8):
-        inks, boxes = lay_out(scans, SIZE, Crowd().sides, rng)
+        inks, boxes = lay_out(scans, SIZE, Look().sides, rng)
         image = draw(below, inks, boxes, rng)
         for left, top, right, bottom in boxes:
             image[top:bottom, left:right] = 90
@@ -156,13 +156,23 @@ def test_a_lonely_digit_is_in_the_centre():
 
 
 def test_a_crowd_has_as_many_digits_and_sides_as_are_asked_for():
-    crowd, counts, ratios = Crowd(most=2, sides=(0.5, 0.6)), set(), []
-    for scene in itertools.islice(scenes("train", (64, 64), 1, crowd=crowd), 30):
+    look, counts, ratios = Look(most=2, sides=(0.5, 0.6)), set(), []
+    for scene in itertools.islice(scenes("train", (64, 64), 1, look=look), 30):
         counts.add(len(scene.boxes))
         # A scan is cut to its ink, whose longer side is most of the scan's.
         ratios += list((scene.boxes[:, 2:] - scene.boxes[:, :2]).max(axis=1) / 64)
     assert counts == {1, 2}
     assert 0.3 < min(ratios) < max(ratios) < 0.8
+
+
+def test_white_digits_are_white_and_brighter_than_what_is_below():
+    for scene in itertools.islice(scenes("train", (64, 64), 1, look=Look(white=True)), 10):
+        outside = np.ones((64, 64), bool)
+        for left, top, right, bottom in scene.boxes:
+            part = scene.image[top:bottom, left:right]
+            assert (part == 255).all(axis=-1).any()
+            outside[top:bottom, left:right] = False
+        assert scene.image[outside].max() <= round(0.7 * 255)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +185,7 @@ def test_a_crowd_has_as_many_digits_and_sides_as_are_asked_for():
 )
 def test_crowds_that_cannot_be_are_refused(most, sides, sentence):
     with pytest.raises(ValueError, match=sentence):
-        Crowd(most, sides)
+        Look(most, sides)
 
 
 def test_scenes_are_functions_of_split_size_and_seed(some_scenes):
