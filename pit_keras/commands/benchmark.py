@@ -16,7 +16,7 @@ def add(commands):
         "models",
         nargs="*",
         metavar="MODEL",
-        help="names, or patterns such as 'pit_*' (default: all)",
+        help="names, or patterns such as 'pit_*' (default: all classifiers)",
     )
     command.add_argument(
         "--measure",
