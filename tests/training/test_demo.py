@@ -1,8 +1,9 @@
-"""The tiny run of the notebooks."""
+"""The tiny runs of the notebooks."""
 
 import pit_keras
+from pit_keras.training.assembly import VARIANT_FIELDS
 from pit_keras.training.config import validate
-from pit_keras.training.demo import digits_config
+from pit_keras.training.demo import digits_config, scenes_config
 
 
 def test_it_is_a_valid_configuration_of_the_size_it_says():
@@ -19,3 +20,17 @@ def test_it_is_a_valid_configuration_of_the_size_it_says():
         depths=config.model.depths,
     )
     assert f"{model.count_params():,}" in digits_config.__doc__
+
+
+def test_so_is_the_detectors():
+    config = scenes_config("coco:PATH", epochs=3)
+    validate(config)
+    assert (config.training.epochs, config.data.dataset) == (3, "coco:PATH")
+    fields = {name: getattr(config.model, name) for name in VARIANT_FIELDS}
+    model = pit_keras.create_model(
+        config.model.name,
+        classes=10,
+        input_shape=(*config.data.image_size, 3),
+        **{name: value for name, value in fields.items() if value is not None},
+    )
+    assert f"{round(model.count_params(), -4):,}" in scenes_config.__doc__
