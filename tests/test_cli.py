@@ -394,6 +394,10 @@ def test_convert_takes_the_size_and_classes_of_the_checkpoint_or_another_size(
     larger = tmp_path / "larger.keras"
     with pytest.raises(SystemExit, match="looks like no known model; name it with --model"):
         main(["convert", str(run / "model.keras"), f"--output={larger}"])
+    with pytest.raises(
+        SystemExit, match="detr_pit_s is a detector, whose checkpoints are not conv"
+    ):
+        main(["convert", str(run / "model.keras"), f"--output={larger}", "--model=detr_pit_s"])
     grey = tmp_path / "grey.keras"
     model = pit_keras.create_model("vit_ti", classes=3, input_shape=(48, 48, 1))
     model.save(grey)

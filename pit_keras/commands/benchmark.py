@@ -16,7 +16,7 @@ def add(commands):
         "models",
         nargs="*",
         metavar="MODEL",
-        help="names, or patterns such as 'pit_*' (default: all)",
+        help="names, or patterns such as 'pit_*' (default: all classifiers)",
     )
     command.add_argument(
         "--measure",
@@ -132,11 +132,17 @@ def _row(benchmark, task, where, known, output):
 
 
 def _names(patterns):
-    """The models that any of the patterns matches, in the order of the patterns; all for none."""
-    from pit_keras.models import list_models
+    """The models that any of the patterns matches, in the order of the patterns.
 
+    Without a pattern they are all classifiers: a detector's training step is not measured here.
+    """
+    from pit_keras.models import list_models, variant_of
+    from pit_keras.models.detr import Detr
+
+    if not patterns:
+        return [name for name in list_models() if not isinstance(variant_of(name), Detr)]
     names = []
-    for pattern in patterns or ("*",):
+    for pattern in patterns:
         found = list_models(pattern)
         if not found:
             raise ValueError(

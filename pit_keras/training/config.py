@@ -474,6 +474,11 @@ def _distillation_rules(distillation):
             "a model's name or path with distillation.kind hard or soft, None with none",
         ),
         (
+            "distillation.teacher",
+            not (distillation.teacher or "").startswith(DETECTOR_PREFIX),
+            "a classifier",
+        ),
+        (
             "distillation.teacher_weights",
             distils or distillation.teacher_weights == "imagenet",
             "imagenet where there is no teacher",

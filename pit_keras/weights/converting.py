@@ -4,6 +4,7 @@ import os
 import pathlib
 import tempfile
 
+from pit_keras.models.detr import Detr
 from pit_keras.models.registry import create_model, variant_of
 from pit_keras.weights.keras_files import read_keras
 from pit_keras.weights.loading import PYTORCH_SUFFIXES, load_weights
@@ -37,7 +38,7 @@ def convert(
         The path written, and the `Report` of what was carried over.
 
     Raises:
-        ValueError: If the model cannot be told, or the checkpoint does not fit it.
+        ValueError: If the model cannot be told, is a detector, or the checkpoint does not fit it.
         FileNotFoundError: If the checkpoint is not there.
         FileExistsError: If the output is there.
     """
@@ -45,6 +46,11 @@ def convert(
     name = name or description.name
     if name is None:
         raise ValueError(f"{checkpoint} looks like no known model; name it with --model.")
+    if isinstance(variant_of(name), Detr):
+        raise ValueError(
+            f"{name} is a detector, whose checkpoints are not converted but loaded: "
+            "pit_keras.load_pytorch_weights(model, path)."
+        )
     output = pathlib.Path(output or f"{name}.keras")
     if output.suffix != ".keras":
         raise ValueError(f"The output {output} must end in .keras.")

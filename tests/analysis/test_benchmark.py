@@ -160,7 +160,8 @@ def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pit_l"], "No model matches 'pit_l'; models are efficientnet_b0, "),
+        (["pit_l"], "No model matches 'pit_l'; models are detr_pit_s, "),
+        (["detr_pit_s"], "detr_pit_s is a detector, whose training step is measured by"),
         (["pit_s", "--image_size=8"], "8 x 8 pixels is smaller than one patch of 16 x 16"),
         (["--output=nowhere/cost.csv"], "--output=nowhere/cost.csv cannot be written: there is no"),
         (["--markdown=."], "--markdown=. is a folder; give the name of a file."),

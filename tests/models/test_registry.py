@@ -120,8 +120,8 @@ def test_classifier_activation():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: pit_keras.create_model("pit_l"), "Did you mean pit_.*Models are: eff"),
-        (lambda: pit_keras.create_model("vgg"), r"Unknown model 'vgg'\. Models are: eff"),
+        (lambda: pit_keras.create_model("pit_l"), "Did you mean pit_.*Models are: detr_"),
+        (lambda: pit_keras.create_model("vgg"), r"Unknown model 'vgg'\. Models are: detr_"),
         (lambda: pit_keras.create_model(50), "Unknown model 50"),
         (lambda: small("pit_ti", dropout=0.1), "no argument 'dropout'; arguments are classes, "),
         (lambda: small("pit_ti", heads=(2, 4)), "heads of pit_ti must be 3 positive integers"),

@@ -198,3 +198,6 @@ def test_distillation_needs_a_teacher():
         validate(config)
     config.distillation.teacher, config.distillation.tau = "resnet50", 3.0
     validate(config)
+    config.distillation.teacher = "detr_resnet50"
+    with pytest.raises(ValueError, match=r"distillation\.teacher must be a classifier"):
+        validate(config)
