@@ -11,7 +11,9 @@ import numpy as np
 
 import pit_keras
 from pit_keras.analysis.interaction import interaction_model
+from pit_keras.models import masked_detector
 from pit_keras.models.layers import TransformerBlock
+from pit_keras.training.detection_loss import detection_losses
 from pit_keras.training.optimizer import AdamP
 
 # A network and the overrides that make it small; one line each.
@@ -20,6 +22,11 @@ NETWORKS = {
     "vit_ti": {"patch_size": 4, "stride": 4, "head_dim": 8, "depth": 2},
     "resnet50": {"base_width": 4, "depths": (1, 1, 1, 1)},
     "regnety_160": {"stage_widths": (8, 16, 16, 24), "depths": (1, 1, 1, 1), "group_width": 8},
+}
+DETECTOR = {
+    **{"queries": 6, "encoder_layers": 1, "decoder_layers": 2, "hidden_width": 16},
+    **{"hidden_heads": 2, "feed_forward": 24, "output_stride": 4},
+    **{"patch_size": 4, "stride": 2, "head_dim": 8, "depths": (1, 1, 1), "heads": (1, 2, 4)},
 }
 TRAINING_SIZE, OTHER_SIZE = (28, 20), (33, 40)
 
@@ -48,6 +55,29 @@ def numbers(name):
         model(fixed_images(TRAINING_SIZE))
     )
     return arrays
+
+
+def detector_numbers():
+    """The same of a detector: what each decoder layer finds, and the losses of fixed matches."""
+    model = pit_keras.create_model("detr_pit_s", classes=3, input_shape=(None, None, 3), **DETECTOR)
+    for variable in model.weights:
+        variable.assign(fixed_value(variable))
+    mask = np.zeros((2, *OTHER_SIZE), bool)
+    mask[1, 20:] = mask[1, :, 30:] = True
+    found = masked_detector(model)({"images": fixed_images(OTHER_SIZE), "padding_mask": mask})
+    centres = np.random.default_rng(3).uniform(0.3, 0.6, (2, 4, 4)).astype("float32")
+    losses = detection_losses(
+        found,
+        {"boxes": centres, "labels": np.array([[0, 2, -1, -1], [1, 1, 0, -1]], "int32")},
+        np.array([[[0, 5, -1, -1], [3, 1, -1, -1]], [[4, 2, 0, -1], [1, 3, 5, -1]]], "int32"),
+        box_total=5.0,
+        class_weight_total=5.7,
+        no_object_weight=0.1,
+        l1_weight=5.0,
+        giou_weight=2.0,
+    )
+    arrays = {**found, **losses}
+    return {f"detr/{key}": keras.ops.convert_to_numpy(value) for key, value in arrays.items()}
 
 
 def as_list(outputs):
@@ -84,7 +114,7 @@ def fixed_images(size):
 
 
 if __name__ == "__main__":
-    results = {}
+    results = detector_numbers()
     for network in NETWORKS:
         results |= numbers(network)
     np.savez(sys.argv[1], **results)

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from any_backend import NETWORKS, numbers
+from any_backend import NETWORKS, detector_numbers, numbers
 
 SCRIPT = pathlib.Path(__file__).with_name("any_backend.py")
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
@@ -17,7 +17,7 @@ TOLERANCE = 1e-4  # of the largest value
 
 @pytest.fixture(scope="module")
 def tensorflow_numbers():
-    results = {}
+    results = detector_numbers()
     for network in NETWORKS:
         results |= numbers(network)
     return results
