@@ -18,6 +18,8 @@ import time
 from absl import app, flags
 from csv_rows import write_rows
 
+from pit_keras.models.detr import COCO_CLASSES as CLASSES
+
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["detr_resnet50", "detr_vit_s", "detr_pit_s"], "Which detectors.")
 flags.DEFINE_list("image_size", ["400", "600"], "Height and width in pixels.")
@@ -30,7 +32,6 @@ flags.DEFINE_enum(
 flags.DEFINE_string("output", "benchmarks/results/detectors.csv", "The CSV to write.")
 
 MOST_BOXES, MEAN_BOXES = 100, 7
-CLASSES = 91
 
 
 def main(_):

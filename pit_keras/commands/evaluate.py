@@ -20,7 +20,9 @@ BATCH_SIZE = 64
 
 
 def add(commands):
-    command = add_command(commands, "evaluate", run, "measure accuracy on a data set")
+    command = add_command(
+        commands, "evaluate", run, "measure accuracy, or COCO's metrics, on a data set"
+    )
     add_model_arguments(command)
     command.add_argument(
         "--dataset",
@@ -39,12 +41,14 @@ def add(commands):
         type=positive,
         help=f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})",
     )
-    command.add_argument("--crop", type=float, help="centre crop's share (default: the run's)")
+    command.add_argument(
+        "--crop", type=float, help="centre crop's share, of a classifier (default: the run's)"
+    )
     command.add_argument("--output", metavar="JSON", help="also write the results to a file")
     command.add_argument(
         "--report",
         metavar="DIR",
-        help="also write a web page, DIR/index.html: confusions, worst mistakes, curves",
+        help="of a classifier: also write DIR/index.html with confusions, worst mistakes, curves",
     )
     command.add_argument(
         "--detections",

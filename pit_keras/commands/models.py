@@ -12,9 +12,14 @@ def add(commands):
 
 
 def run(options):
-    """Prints a table of models: parameters, multiply-accumulates, stages' grids at 224 x 224."""
+    """Prints a table of models: parameters, multiply-accumulates, stages' grids at 224 x 224.
+
+    Classifiers are counted with ImageNet's classes, detectors with COCO's.
+    """
     from pit_keras.analysis.cost import count_macs, count_parameters
+    from pit_keras.imagenet import CLASSES as IMAGENET_CLASSES
     from pit_keras.models import create_model, list_models, variant_of
+    from pit_keras.models.detr import COCO_CLASSES, Detr
 
     names = list_models(options.pattern)
     if not names:
@@ -25,7 +30,8 @@ def run(options):
     for column in table.columns[1:3]:
         column.justify = "right"
     for name in progress(names, "Counting"):
-        model = create_model(name)
+        is_detector = isinstance(variant_of(name), Detr)
+        model = create_model(name, classes=COCO_CLASSES if is_detector else IMAGENET_CLASSES)
         grids = "  ".join(f"{h}x{w}" for h, w in variant_of(name).grids((224, 224)))
         macs = count_macs(model) / 1e9
         table.add_row(name, f"{count_parameters(model):,}", f"{macs:.2f}", grids)

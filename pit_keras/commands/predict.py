@@ -23,7 +23,7 @@ TOP = 5
 
 
 def add(commands):
-    command = add_command(commands, "predict", run, "name what is in pictures")
+    command = add_command(commands, "predict", run, "name what is in pictures, or find its objects")
     add_model_arguments(command)
     command.add_argument(
         "images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them"

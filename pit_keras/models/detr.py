@@ -26,6 +26,7 @@ from pit_keras.models.detr_layers import (
 from pit_keras.models.features import stage_features
 from pit_keras.models.initializers import linear_initializers
 
+COCO_CLASSES = 91  # as DETR's authors count them: COCO's ids up to 90, of which 80 are used
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
 _FIXED = {"override": False}
 
