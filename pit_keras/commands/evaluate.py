@@ -82,12 +82,23 @@ def _check_outputs(options):
         if file is not None:
             check_can_write(file, option)
     check_different_files(files)
+    if options.detections is not None:
+        _check_no_annotations(pathlib.Path(options.detections))
     if options.report is not None:
         from pit_keras.analysis.evaluation_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
         for written in (options.report, pathlib.Path(options.report) / PAGE):
             check_different_files({**files, "--report": written})
+
+
+def _check_no_annotations(path):
+    """COCO's results are a list, its annotations are not: these are not to be lost by a slip."""
+    if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
+        raise ValueError(
+            f"--detections={path} is there and holds something else than COCO's results, a list; "
+            "choose another name."
+        )
 
 
 def _evaluate_classifier(options, trained):

@@ -50,6 +50,10 @@ class DetectionSource(Source):
     def image_id(self, split, example_id):
         """The id that COCO's form calls an example by."""
 
+    def most_objects(self):
+        """The most objects that one training image has; None where that is not known."""
+        return None
+
     @abc.abstractmethod
     def ground_truth(self, split):
         """All annotations of a split as a dict in COCO's form, complete enough for pycocotools."""
@@ -79,6 +83,10 @@ class CocoSource(IndexedSource, DetectionSource):
 
     def image_id(self, split, example_id):
         return self.annotations[split].image_ids[example_id]
+
+    def most_objects(self):
+        starts = self.starts["train"]
+        return int(tf.reduce_max(starts[1:] - starts[:-1]))
 
     def ground_truth(self, split):
         return ground_truth(self.annotations[split])
@@ -244,4 +252,7 @@ def _missing_files(folder, file_names):
 
 
 def _listing(folder):
-    return set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}

@@ -81,7 +81,7 @@ def read_annotations(path):
     ]
     ids = _unique(_column(categories, path, "categories", "id", int), path, "categories", "id")
     names = _column(categories, path, "categories", "name", str)
-    _unique(names, path, "categories", "name")
+    _check_names(_unique(names, path, "categories", "name"), path)
     ranked = sorted(zip(ids, names, strict=True))
     category_ids, class_names = zip(*ranked, strict=True)
     boxes = _boxes(annotations, path)
@@ -208,6 +208,16 @@ def _column(entries, path, part, key, *kinds, default=None):
         wanted = f'"{key}", a ' + ("string" if str in kinds else "whole number")
         _refuse(entries[number], path, part, number, key, wanted)
     return values
+
+
+def _check_names(names, path):
+    """Names are written as lines of a text file."""
+    for name in names:
+        is_text = name.encode(errors="replace").decode() == name
+        if not is_text or name.splitlines() != [name] or not name.strip():
+            raise ValueError(
+                f"{path} has a category of the name {name!r}; a name must be one line of text."
+            )
 
 
 def _unique(values, path, part, key):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import warnings
 
 import keras
 import numpy as np
@@ -130,6 +131,13 @@ def as_detector(read, class_names=None):
         raise ValueError(f"{file} is not a detector such as detr_pit_s, which is wanted here.")
     data = DataConfig(image_size=IMAGE_SIZE) if run is None else run.read_config().data
     fixed = fixed_size(model)
+    if run is None and fixed is None:
+        warnings.warn(
+            f"{file} is not in its run's folder, which knows the size of its images: they are "
+            f"resized to a short side of {IMAGE_SIZE[0]} and a long one of at most "
+            f"{IMAGE_SIZE[1]} pixels.",
+            stacklevel=3,
+        )
     if fixed is not None:
         data = dataclasses.replace(data, image_size=tuple(sorted(fixed)))
     classes = model.output["logits"].shape[-1] - 1

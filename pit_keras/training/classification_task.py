@@ -1,5 +1,7 @@
 """What is particular to training a classifier, see `pit_keras.training.tasks`."""
 
+import contextlib
+
 import tensorflow as tf
 from keras import ops
 
@@ -39,6 +41,10 @@ class ClassificationTask:
         """Pairs (variable, factor): the learning rates that differ from the optimizer's."""
         layer_decay = self._config.optimizer.layer_decay
         return learning_rate_scales(model, layer_decay) if layer_decay < 1 else []
+
+    def graph_options(self):
+        """TensorFlow's own: within it functions are traced as they always are."""
+        return contextlib.nullcontext()
 
     def uses_xla(self, model):
         """Whether XLA compiles the step."""

@@ -1,6 +1,10 @@
 """What is particular to training a detector, see `pit_keras.training.tasks`."""
 
+import contextlib
+import logging
+
 import keras
+import tensorflow as tf
 
 from pit_keras.data.detection_pipeline import (
     check_detection_train_batches,
@@ -8,12 +12,15 @@ from pit_keras.data.detection_pipeline import (
     detection_train_batches,
 )
 from pit_keras.evaluation.detection import DetectionEvaluator
+from pit_keras.models import variant_of
 from pit_keras.models.detr import backbone_layers, masked_detector
 from pit_keras.training.assembly import model_of
 from pit_keras.training.detection_loss import box_total, class_weight_total, detection_losses
 from pit_keras.training.figures import DETECTION
 from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.matching import match
+
+logger = logging.getLogger(__name__)
 
 
 class DetectionTask:
@@ -29,6 +36,16 @@ class DetectionTask:
     def __init__(self, config, source):
         self._config, self._source = config, source
         self.category_ids = source.category_ids
+        queries = config.model.queries or variant_of(config.model.name).queries
+        most = source.most_objects()
+        if most is not None and most > queries:
+            logger.warning(
+                "There are images with up to %d objects, of which a model with %d queries finds, "
+                "and is trained on, %d at most; --config.model.queries sets their number.",
+                most,
+                queries,
+                queries,
+            )
 
     def model(self, weights=None):
         """A detector for images of any size: training sees many."""
@@ -54,6 +71,21 @@ class DetectionTask:
             for layer in backbone_layers(model)
             for variable in layer.trainable_variables
         ]
+
+    @contextlib.contextmanager
+    def graph_options(self):
+        """Within it functions are traced so that a step gives the same bits each time.
+
+        Many gradients meet in what the decoder layers share. TensorFlow's arithmetic optimisation
+        joins their sums into one, which adds in whatever order memory becomes free.
+        """
+        name = "arithmetic_optimization"
+        before = tf.config.optimizer.get_experimental_options().get(name, True)
+        tf.config.optimizer.set_experimental_options({name: False})
+        try:
+            yield
+        finally:
+            tf.config.optimizer.set_experimental_options({name: before})
 
     def uses_xla(self, model):
         """No: objects are matched in the midst of a step, by SciPy."""

@@ -60,11 +60,17 @@ class RunFolder:
         """Whether a training state is there to carry on from."""
         return any(self.checkpoints.glob("step-*.npz"))
 
-    def check(self, config):
+    def check(self, config, class_names=None, category_ids=None):
         """Checks that a run of this configuration may use the folder; changes nothing.
 
+        Args:
+            config: The run's `Config`.
+            class_names: Those of its data; None if they are not known yet.
+            category_ids: Of a detector's data, see `create`.
+
         Raises:
-            ValueError: If the folder holds another run, or files that are no run.
+            ValueError: If the folder holds another run, one of other classes, or files that are no
+                run.
             NotADirectoryError: If it is a file.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -88,6 +94,21 @@ class RunFolder:
         if conflict:
             raise ValueError(
                 f"{self.path} holds another run: {conflict}. Choose another --output_dir."
+            )
+        self._check_classes(class_names, category_ids)
+
+    def _check_classes(self, class_names, category_ids):
+        """The data of a run may not get other classes, or others' numbers, in its midst."""
+        if class_names is None or not self.classes.exists():
+            return
+        stored, given = self.read_classes(), tuple(class_names)
+        if category_ids is not None and self.categories.exists():
+            stored = tuple(zip(stored, self.read_categories(), strict=False))
+            given = tuple(zip(given, category_ids, strict=True))
+        if stored != given:
+            raise ValueError(
+                f"The data has other classes than the run in {self.path}, which knows "
+                f"{_shortened(stored)} and not {_shortened(given)}; choose another --output_dir."
             )
 
     def read_config(self):
@@ -173,6 +194,14 @@ class RunFolder:
     def write_not_finite(self, names):
         """Writes the examples of a batch, {id: name}."""
         _write_rows(self.not_finite, ("id", "image"), names.items())
+
+
+def _shortened(classes, most=5):
+    """The first few classes in words."""
+    words = ", ".join(
+        " ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes[:most]
+    )
+    return words + (", ..." if len(classes) > most else "")
 
 
 def _write_rows(path, header, rows):

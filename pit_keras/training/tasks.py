@@ -5,6 +5,7 @@ A task (`ClassificationTask`, `DetectionTask`) has the methods
     model(weights)              the network, starting from weights or not
     freeze(model)               makes untrainable what the run keeps as it is
     learning_rate_scales(model) the rates that differ from the optimizer's
+    graph_options()             a context in which TensorFlow traces what is to be exactly repeated
     uses_xla(model)             whether XLA compiles the step
     loss(model)                 what the step learns from
     check_train_batches, train_batches, evaluation_batches

@@ -75,13 +75,16 @@ class Trainer:
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
             if self.workers.is_chief:
-                self.folder.check(config)
+                self._check_folder()
             self._is_finished = self.workers.agree(self.folder.finished)
             # A run that is carried on has its weights in a checkpoint.
             self._is_new = self.workers.agree(not (self.folder.begun or self.folder.finished))
             self._build()
             if self._is_new and self.workers.is_chief:
                 check_validation_images(source, self.verbose)
+
+    def _check_folder(self):
+        self.folder.check(self.config, self.source.class_names, self.task.category_ids)
 
     def _check_batches(self):
         training, replicas = self.config.training, self.workers.replicas
@@ -149,12 +152,12 @@ class Trainer:
             FloatingPointError: If the loss is not finite.
             WorkerLostError: If another worker has ended.
         """
-        with self.workers.must_live():
+        with self.workers.must_live(), self.task.graph_options():
             if self._is_finished:
                 return self.workers.agree(self._finished_results())
             with self._locked():
                 if self.workers.is_chief:
-                    self.folder.check(self.config)
+                    self._check_folder()
                     self.folder.create(self.config, self.source.class_names, self.task.category_ids)
                 self._carry_on()
                 self._train()
@@ -329,7 +332,8 @@ class Trainer:
         self._monitor.end_epoch(row, self._number)
         better = max(evaluations, key=lambda kind: self.task.rank(evaluations[kind]))
         figure, *_ = self.task.rank(evaluations[better])
-        if figure > progress.best:
+        # As long as a run is right about nothing, its last epoch is the best one.
+        if figure > progress.best or not figure:
             progress.best = figure
             progress.best_epoch = progress.epoch - 1
             progress.best_is_averaged = better == "averaged"

@@ -149,6 +149,14 @@ def test_a_threshold_is_a_share_and_files_are_checked_before_the_model(run, data
     )
 
 
+def test_annotations_are_not_overwritten_by_detections(run, data, tmp_path):
+    annotations = tmp_path / "val.json"
+    annotations.write_text('{"images": []}')
+    message = error_of("evaluate", f"--model={run}", f"--detections={annotations}")
+    assert "holds something else than COCO's results, a list" in message
+    assert annotations.read_text() == '{"images": []}'
+
+
 def test_a_detector_of_one_size_is_not_evaluated(data, tmp_path):
     small_detector((*IMAGE_SIZE, 3)).save(tmp_path / "model.keras")
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\n")

@@ -203,8 +203,8 @@ def test_png_images_and_folders_within_the_folder_are_read(tmp_path):
 
 
 def test_no_file_is_asked_for_by_itself(root, monkeypatch):
-    listed, asked, listdir, stat = [], [], os.listdir, os.stat
-    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
+    listed, asked, scandir, stat = [], [], os.scandir, os.stat
+    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
     monkeypatch.setattr(os, "stat", lambda path, **o: asked.append(str(path)) or stat(path, **o))
     open_detection_source(f"coco:{root}")
     assert [os.path.basename(os.path.normpath(path)) for path in listed] == ["train", "val"]
@@ -328,6 +328,13 @@ BAD = {
         json_change(lambda c: c["categories"][1].update(name="red")),
         rf"{TRAIN}: several categories have the \"name\" 'red'",
     ),
+    **{
+        f"the name {name!r}": (
+            json_change(lambda c, name=name: c["categories"][1].update(name=name)),
+            rf"{TRAIN} has a category of the name .*; a name must be one line of text",
+        )
+        for name in ("", "  ", "a\nb", "a\r", "a\ud800")
+    },
     "no width": (
         json_change(lambda c: c["images"][2].pop("width")),
         rf'{TRAIN}: images\[2\] \(id 986\) must have a "width", a whole number; it has none',

@@ -114,3 +114,13 @@ def test_a_configuration_that_lacks_fields_is_refused(tmp_path):
     pathlib.Path(folder.config).write_text('{"recipe": "vanilla"}')
     with pytest.raises(ValueError, match=r"config\.json is not a run's configuration: it lacks "):
         folder.read_config()
+
+
+def test_a_run_does_not_get_other_classes(tmp_path):
+    folder, config = RunFolder(tmp_path / "run"), Config()
+    folder.create(config, ["cat", "dog"], [3, 7])
+    folder.check(config, ("cat", "dog"), (3, 7))
+    folder.check(config)
+    for names, numbers in ((("dog", "cat"), (3, 7)), (("cat", "dog"), (3, 8)), (("cat",), (3,))):
+        with pytest.raises(ValueError, match=r"other classes than the run in .*run, which knows"):
+            folder.check(config, names, numbers)
