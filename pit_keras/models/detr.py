@@ -20,6 +20,7 @@ from pit_keras.models.detr_layers import (
     DetrDecoderLayer,
     DetrEncoderLayer,
     FeaturePadding,
+    Fork,
     ObjectQueries,
     SinePositions,
 )
@@ -28,6 +29,7 @@ from pit_keras.models.initializers import linear_initializers
 
 COCO_CLASSES = 91  # as DETR's authors count them: COCO's ids up to 90, of which 80 are used
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
+_SHARED = ("queries", "keys", "memory")  # what all decoder layers use
 _FIXED = {"override": False}
 
 
@@ -92,9 +94,9 @@ def build(variant, settings, backbone):
         width, 1, **linear_initializers("torch_default", x.shape[-1]), name=INPUT_PROJECTION
     )
     parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
-    outputs = find_objects(projection(x), parts, variant.encoder_layers, variant.decoder_layers)
-    outputs = {name: of_layers[-1] for name, of_layers in outputs.items()}
-    return keras.Model(backbone.input, outputs, name=settings.name)
+    counts = variant.encoder_layers, variant.decoder_layers
+    *_, objects = decoded(projection(x), parts, *counts)
+    return keras.Model(backbone.input, heads(objects, parts), name=settings.name)
 
 
 def _check(variant, settings):
@@ -127,6 +129,11 @@ def _new_parts(variant, classes):
         layers.Add(name="memory_keys"),
         ObjectQueries(variant.queries, name="object_queries"),
         *(
+            Fork(name=f"{name}_fork{number}")
+            for number in range(1, variant.decoder_layers + 1)
+            for name in _SHARED
+        ),
+        *(
             DetrDecoderLayer(*sizes, name=f"decoder_layer{number}")
             for number in range(1, variant.decoder_layers + 1)
         ),
@@ -137,8 +144,8 @@ def _new_parts(variant, classes):
     return {layer.name: layer for layer in made}
 
 
-def find_objects(feature_map, parts, encoder_layers, decoder_layers, padding=None):
-    """What each decoder layer finds, {"logits": [(B, Q, classes + 1), ...], "boxes": ...}.
+def decoded(feature_map, parts, encoder_layers, decoder_layers, padding=None):
+    """What each decoder layer makes of the queries, a list of (B, Q, C).
 
     Args:
         feature_map: The projected map (B, h, w, C).
@@ -155,12 +162,20 @@ def find_objects(feature_map, parts, encoder_layers, decoder_layers, padding=Non
         memory = parts[f"encoder_layer{number}"](memory, positions, *mask)
     keys = parts["memory_keys"]([memory, positions])
     objects, queries = parts["object_queries"](memory)  # (B, Q, C) each
-    logits, boxes = [], []
+    shared, after_layers = dict(zip(_SHARED, (queries, keys, memory), strict=True)), []
     for number in range(1, decoder_layers + 1):
-        objects = parts[f"decoder_layer{number}"](objects, queries, keys, memory, *mask)
-        found = parts["decoder_norm"](objects)
-        logits.append(parts["class_head"](found))
-        boxes.append(parts["box_head"](found))
+        forked = {name: parts[f"{name}_fork{number}"](shared[name]) for name in _SHARED}
+        shared = {name: rest for name, (_, rest) in forked.items()}
+        used = (mine for mine, _ in forked.values())
+        objects = parts[f"decoder_layer{number}"](objects, *used, *mask)
+        after_layers.append(objects)
+    return after_layers
+
+
+def heads(objects, parts):
+    """Classes and boxes of objects (..., C): {"logits": (..., classes + 1), "boxes": (..., 4)}."""
+    objects = parts["decoder_norm"](objects)
+    logits, boxes = parts["class_head"](objects), parts["box_head"](objects)
     return {"logits": logits, "boxes": boxes}
 
 
@@ -198,10 +213,10 @@ def masked_detector(model):
     feature_map = parts[INPUT_PROJECTION].output
     padding_mask = keras.Input(model.input_shape[1:3], dtype="bool", name="padding_mask")
     padding = FeaturePadding(name="feature_padding")(padding_mask, feature_map)
-    found = find_objects(feature_map, parts, *counts, padding)
+    objects = ops.stack(decoded(feature_map, parts, *counts, padding), axis=1)  # (B, L, Q, C)
     return keras.Model(
         {"images": model.input, "padding_mask": padding_mask},
-        {name: ops.stack(of_layers, axis=1) for name, of_layers in found.items()},
+        heads(objects, parts),
         name=f"{model.name}_masked",
     )
 

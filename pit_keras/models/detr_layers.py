@@ -93,6 +93,22 @@ class SinePositions(layers.Layer):
 
 
 @_register
+class Fork(layers.Layer):
+    """Twice the same tensor.
+
+    Of what three or more places use, TensorFlow adds the gradients in whatever order memory becomes
+    free, and training could not be repeated to the bit. Of two there is one sum. So what many use
+    is forked again and again.
+    """
+
+    def call(self, inputs):
+        return ops.copy(inputs), ops.copy(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape, input_shape
+
+
+@_register
 class ObjectQueries(layers.Layer):
     """What the decoder begins with, (B, any, C) -> (B, Q, C), (B, Q, C): zeros, learned queries.
 
@@ -271,8 +287,9 @@ class DetrEncoderLayer(_PostNormLayer):
         self._build_feed_forward(channels)
 
     def call(self, tokens, positions, padding=None, training=False):
-        placed = tokens + positions
-        branch = self.attention(placed, placed, tokens, padding, training=training)
+        seen = ops.copy(tokens)  # see `Fork`: queries and keys, values; the sum below
+        placed = seen + positions
+        branch = self.attention(placed, placed, seen, padding, training=training)
         x = self.attention_norm(tokens + self.attention_drop(branch, training=training))
         return self._fed_forward(x, training)
 
@@ -297,8 +314,9 @@ class DetrDecoderLayer(_PostNormLayer):
         self._build_feed_forward(channels)
 
     def call(self, objects, queries, keys, memory, padding=None, training=False):
-        asked = objects + queries
-        branch = self.self_attention(asked, asked, objects, training=training)
+        seen = ops.copy(objects)  # see `Fork`
+        asked = seen + queries
+        branch = self.self_attention(asked, asked, seen, training=training)
         branch = self.self_attention_drop(branch, training=training)
         x = self.self_attention_norm(objects + branch)
         branch = self.cross_attention(x + queries, keys, memory, padding, training=training)

@@ -9,7 +9,7 @@ from fixed_weights import fixed_feature_maps, fixed_padding, fixed_state_dict
 
 import pit_keras
 from pit_keras.models import backbone_layers
-from pit_keras.models.detr import find_objects
+from pit_keras.models.detr import decoded, heads
 from pit_keras.weights.detr import BACKBONE
 
 GOLDEN_FOLDER = pathlib.Path(__file__).parents[1] / "golden"
@@ -69,7 +69,9 @@ def found(detector):
 
     features = keras.Input(maps.shape[1:])
     padding = keras.Input(maps.shape[1:3], dtype="bool")
-    outputs = find_objects(projection(features), parts, 2, 3, padding)
+    layers = decoded(projection(features), parts, 2, 3, padding)
+    of_layers = [heads(objects, parts) for objects in layers]
+    outputs = {name: [found[name] for found in of_layers] for name in ("logits", "boxes")}
     return keras.Model([features, padding], outputs)([maps, fixed_padding()])
 
 
@@ -97,7 +99,7 @@ def test_a_whole_checkpoint_is_carried_over(detector):
     attention = detector.get_layer("decoder_layer2").cross_attention
     fused = state_dict["transformer.decoder.layers.1.multihead_attn.in_proj_weight"]
     np.testing.assert_array_equal(attention.value.kernel.numpy(), fused[64:].T)
-    assert len(backbone_layers(detector)) + 13 == len(detector.layers)
+    assert len(backbone_layers(detector)) + 13 + 3 * 3 == len(detector.layers)  # nine forks
 
 
 def test_a_checkpoint_that_lacks_a_tensor_is_refused(detector):
