@@ -166,7 +166,8 @@ class DetrAttention(layers.Layer):
             for name in ("query", "key", "value")
         )
         self.projection = self._dense(channels, "projection", initializers.GlorotUniform())
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        # Named, since a name that Keras counts up would differ between files of the same weights.
+        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
 
     def _dense(self, channels, name, initializer):
         dense = layers.Dense(
@@ -220,8 +221,8 @@ class _PostNormLayer(layers.Layer):
         hidden = self.feed_forward
         self.expand = self._dense(hidden, channels, "expand")
         self.reduce = self._dense(channels, hidden, "reduce")
-        self.drop_hidden = layers.Dropout(self.dropout, dtype=self.dtype_policy)
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy)
+        self.drop_hidden = self._drop("drop_hidden")
+        self.drop = self._drop("drop")
         self.norm = self._norm("norm", channels)
 
     def _dense(self, channels, fan_in, name):
@@ -248,8 +249,8 @@ class _PostNormLayer(layers.Layer):
         attention.build((None, None, channels))
         return attention
 
-    def _drop(self):
-        return layers.Dropout(self.dropout, dtype=self.dtype_policy)
+    def _drop(self, name):
+        return layers.Dropout(self.dropout, dtype=self.dtype_policy, name=name)
 
     def _fed_forward(self, x, training):
         """The second half of a layer, (B, N, C) -> (B, N, C)."""
@@ -282,7 +283,7 @@ class DetrEncoderLayer(_PostNormLayer):
     def build(self, tokens_shape, *_, **__):
         channels = tokens_shape[-1]
         self.attention = self._attention("attention", channels)
-        self.attention_drop = self._drop()
+        self.attention_drop = self._drop("attention_drop")
         self.attention_norm = self._norm("attention_norm", channels)
         self._build_feed_forward(channels)
 
@@ -306,10 +307,10 @@ class DetrDecoderLayer(_PostNormLayer):
     def build(self, objects_shape, *_, **__):
         channels = objects_shape[-1]
         self.self_attention = self._attention("self_attention", channels)
-        self.self_attention_drop = self._drop()
+        self.self_attention_drop = self._drop("self_attention_drop")
         self.self_attention_norm = self._norm("self_attention_norm", channels)
         self.cross_attention = self._attention("cross_attention", channels)
-        self.cross_attention_drop = self._drop()
+        self.cross_attention_drop = self._drop("cross_attention_drop")
         self.cross_attention_norm = self._norm("cross_attention_norm", channels)
         self._build_feed_forward(channels)
 
