@@ -190,9 +190,7 @@ def test_detection_has_its_own_recipe_and_model():
     assert (config.recipe, config.model.name) == ("detr", "detr_pit_s")
     assert (config.data.image_size, config.model.weights) == ((128, 192), None)
     assert (config.optimizer.learning_rate, config.optimizer.scaled_from) == (1e-4, None)
-    assert "--recipe\n      Training setting of the paper. (default detr)" in help_text(
-        "", script=DETECT
-    )
+    assert "<detr>: Training setting of the paper. (default detr)" in help_text("", script=DETECT)
     assert "--teacher" not in help_text("", script=DETECT)
     with pytest.raises(flags.Error, match="value should be one of <detr>"):
         detect_config_of("--recipe=cutmix")
