@@ -19,8 +19,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 from csv_rows import write_rows
-from detection_runs import history_rows, train
 from photographs import foolbox_photographs, write_photographs
+from small_runs import BACKBONES, history_rows, train_detector
 
 from pit_keras.errors import exit_with_one_sentence
 
@@ -29,7 +29,7 @@ FORMS = {"plain": "false", "normalised": "true"}  # of the features, and the fla
 FLAGS = flags.FLAGS
 flags.DEFINE_string("work_dir", "runs/overfit_detection", "Folder for photographs and runs.")
 flags.DEFINE_string("output", "benchmarks/results/overfit_detection.csv", "The CSV to write.")
-flags.DEFINE_enum("model", "detr_pit_s", ["detr_pit_s", "detr_vit_s", "detr_resnet50"], "Which.")
+flags.DEFINE_enum("backbone", "pit_s", list(BACKBONES), "The detector's.")
 flags.DEFINE_integer("epochs", 450, "Epochs of each run, of one step each.", 1)
 flags.DEFINE_multi_enum("features", list(FORMS), list(FORMS), "Which runs.")
 
@@ -42,16 +42,18 @@ def main(_):
     rows = []
     for form in FLAGS.features:
         run = work_dir / form
-        train(
-            FLAGS.model,
+        train_detector(
+            FLAGS.backbone,
             photographs,
             run,
+            "--weights=none",
+            "--config.optimizer.learning_rate=2e-4",
             "--image_size=64,96",
             "--batch_size=16",
             f"--epochs={FLAGS.epochs}",
             f"--config.model.normalize_features={FORMS[form]}",
         )
-        rows += history_rows(run, 50, model=FLAGS.model, features=form)
+        rows += history_rows(run, 50, model=f"detr_{FLAGS.backbone}", features=form)
     write_rows(rows, pathlib.Path(FLAGS.output))
 
 

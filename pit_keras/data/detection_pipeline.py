@@ -11,6 +11,8 @@ augmentation 45% of the pixels of a step of 4 images are padding, and 53% with 8
 square).
 """
 
+import functools
+
 import tensorflow as tf
 
 from pit_keras.data.coco_annotations import MAX_OBJECTS
@@ -69,6 +71,7 @@ def detection_train_batches(
         B = batch_size / replicas and M = `MAX_OBJECTS`:
             "image": float32 (B, H, W, 3), normalised, zeros where it is padded;
             "padding_mask": bool (B, H, W), true there;
+            "content": int32 (B, 2), height and width of the image inside the padding;
             "boxes": float32 (B, M, 4), centre x, centre y, width and height as shares of the image
                 without its padding, zeros where there is none;
             "labels": int32 (B, M), -1 where there is no box;
@@ -84,47 +87,17 @@ def detection_train_batches(
     examples = source.train_stream(seed, start, epoch_length, shard=shard)
     limit = epoch_length // workers if data.skip_unreadable else None
     examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
-    sides = tf.constant(padded_sides(data.image_size))
-
-    @_as_written
-    def prepare(example):
-        image, boxes, labels = augment(
-            example["image"],
-            example["boxes"],
-            example["labels"],
-            example_seed(seed, example["epoch"], example["id"]),
-            data.image_size,
-            flip=data.flip,
-            multi_scale=detection.multi_scale,
-            random_crop=detection.random_crop,
-        )
-        return {
-            "image": image,
-            "content": tf.shape(image)[:2],
-            **_filled_up(boxes, labels),
-            "id": example["id"],
-            "position": example["position"] + 1,
-        }
-
-    @_as_written
-    def pad(step):
-        largest = tf.shape(step["image"])[1:3]
-        height, width = (
-            tf.reduce_min(tf.boolean_mask(sides, sides >= largest[axis])) for axis in range(2)
-        )
-        return {**step, "image": _padded(step["image"], height, width)}
-
-    @_as_written
-    def finish(batch):
-        inputs = masked_inputs(batch.pop("image"), batch.pop("content"), data)
-        return {"image": inputs["images"], "padding_mask": inputs["padding_mask"], **batch}
-
+    prepare = functools.partial(_augmented, seed=seed, data=data, detection=detection)
     steps = (
         examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         .padded_batch(shard.block, drop_remainder=True)
-        .map(pad, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(
+            functools.partial(_padded_to_sides, sides=padded_sides(data.image_size)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
     )
     batches = _of_replicas(steps, replicas // workers, batch_size // replicas)
+    finish = functools.partial(_finished, data=data)
     return in_order(batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
@@ -154,9 +127,8 @@ def detection_evaluation_batches(
         A `tf.data.Dataset` of dicts, with B = batch_size / replicas, and (H, W) the image size,
         short and long, or for a step of upright images long and short. Every worker gets as many,
         one for each of its replicas in turn:
-            "image", "padding_mask": as in training;
+            "image", "padding_mask", "content": as in training;
             "size": int32 (B, 2), height and width of the stored image;
-            "content": int32 (B, 2), height and width of the image inside the padding;
             "id": int64 (B,), -1 for filler;
             "weight": float32 (B,), 1, or 0 for filler.
 
@@ -173,47 +145,22 @@ def detection_evaluation_batches(
     examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
     @_as_written
-    def prepare(example):
-        image, size = example["image"], tf.shape(example["image"])[:2]
-        image = resize(image, resized_size(size[0], size[1], *data.image_size))
-        content = tf.shape(image)[:2]
-        return {
-            "image": _padded(image[tf.newaxis], *_evaluation_size(_is_upright(size), data))[0],
-            "size": size,
-            "content": content,
-            "id": example["id"],
-            "weight": tf.constant(1.0),
-        }
-
-    def fillers(upright):
-        filler = {
-            "image": tf.zeros(tf.stack([*_evaluation_size(upright, data), 3]), tf.uint8),
-            "size": tf.ones(2, tf.int32),
-            "content": tf.ones(2, tf.int32),
-            "id": tf.constant(-1, tf.int64),
-            "weight": tf.constant(0.0),
-        }
-        return tf.data.Dataset.from_tensors(filler).repeat()
-
-    @_as_written
     def filled_up(upright, window):
-        return window.concatenate(fillers(upright)).batch(shard.block).take(1)
+        return window.concatenate(_fillers(upright, data)).batch(shard.block).take(1)
 
-    @_as_written
-    def finish(batch):
-        inputs = masked_inputs(batch.pop("image"), batch["content"], data)
-        return {"image": inputs["images"], "padding_mask": inputs["padding_mask"], **batch}
-
-    steps = examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE).group_by_window(
+    steps = examples.map(
+        functools.partial(_resized, data=data), num_parallel_calls=tf.data.AUTOTUNE
+    ).group_by_window(
         key_func=lambda example: tf.cast(_is_upright(example["size"]), tf.int64),
         reduce_func=filled_up,
         window_size=shard.block,
     )
     if workers > 1:
         # Two kinds of batches, each with its rest: no worker has more than one beyond the others'.
-        steps = steps.concatenate(fillers(False).batch(shard.block))
+        steps = steps.concatenate(_fillers(False, data).batch(shard.block))
         steps = steps.take(-(-source.sizes[split] // batch_size) + 1)
     batches = _of_replicas(steps, replicas // workers, batch_size // replicas)
+    finish = functools.partial(_finished, data=data)
     return in_order(batches.map(finish, num_parallel_calls=tf.data.AUTOTUNE))
 
 
@@ -224,6 +171,71 @@ def _check_image_size(image_size):
             "A detector's --image_size is the short and the long side of its images, 400,600 for "
             f"example, got {short},{long}."
         )
+
+
+@_as_written
+def _augmented(example, seed, data, detection):
+    """One training example: its image of any size, boxes and labels filled up to `MAX_OBJECTS`."""
+    image, boxes, labels = augment(
+        example["image"],
+        example["boxes"],
+        example["labels"],
+        example_seed(seed, example["epoch"], example["id"]),
+        data.image_size,
+        flip=data.flip,
+        multi_scale=detection.multi_scale,
+        random_crop=detection.random_crop,
+    )
+    return {
+        "image": image,
+        "content": tf.shape(image)[:2],
+        **_filled_up(boxes, labels),
+        "id": example["id"],
+        "position": example["position"] + 1,
+    }
+
+
+@_as_written
+def _padded_to_sides(step, sides):
+    """A step whose images are filled up to the next of these heights and widths."""
+    largest = tf.shape(step["image"])[1:3]
+    height, width = (
+        tf.reduce_min(tf.boolean_mask(sides, sides >= largest[axis])) for axis in range(2)
+    )
+    return {**step, "image": _padded(step["image"], height, width)}
+
+
+@_as_written
+def _resized(example, data):
+    """One evaluation example, its image filled up to the size of all upright or all other ones."""
+    image, size = example["image"], tf.shape(example["image"])[:2]
+    image = resize(image, resized_size(size[0], size[1], *data.image_size))
+    return {
+        "image": _padded(image[tf.newaxis], *_evaluation_size(_is_upright(size), data))[0],
+        "size": size,
+        "content": tf.shape(image)[:2],
+        "id": example["id"],
+        "weight": tf.constant(1.0),
+    }
+
+
+def _fillers(upright, data):
+    """Endless evaluation examples that do not count."""
+    filler = {
+        "image": tf.zeros(tf.stack([*_evaluation_size(upright, data), 3]), tf.uint8),
+        "size": tf.ones(2, tf.int32),
+        "content": tf.ones(2, tf.int32),
+        "id": tf.constant(-1, tf.int64),
+        "weight": tf.constant(0.0),
+    }
+    return tf.data.Dataset.from_tensors(filler).repeat()
+
+
+@_as_written
+def _finished(batch, data):
+    """A replica's batch as the model takes it."""
+    inputs = masked_inputs(batch["image"], batch["content"], data)
+    return {**batch, "image": inputs["images"], "padding_mask": inputs["padding_mask"]}
 
 
 def _filled_up(boxes, labels):

@@ -190,20 +190,26 @@ def create_model(
         # Keras loads them itself, into a network that it builds slightly differently for them.
         build, weights = functools.partial(build, weights=weights), None
     if isinstance(variant, detr.Detr):
-        of_backbone = _backbone_overrides(name, variant, overrides)
-        overrides = {k: value for k, value in overrides.items() if k not in of_backbone}
-    variant = _overridden(name, variant, overrides)
-    if isinstance(variant, detr.Detr):
-        of_whole = weights is not None and _is_of_detector(weights)
-        backbone = _backbone(variant, settings, None if of_whole else weights, of_backbone)
-        build, weights = functools.partial(build, backbone=backbone), weights if of_whole else None
-    model = build(variant, settings)
+        model, weights = _detector(name, variant, settings, weights, overrides)
+    else:
+        model = build(_overridden(name, variant, overrides), settings)
     if weights is not None:
         # Imported here: the models do not depend on the formats of files.
         from pit_keras.weights import load_weights
 
         load_weights(model, weights, across_distillation=weights_across_distillation)
     return model
+
+
+def _detector(name, variant, settings, weights, overrides):
+    """A detector, its backbone with its weights; and the weights that are still to be loaded."""
+    of_backbone = _backbone_overrides(name, variant, overrides)
+    variant = _overridden(
+        name, variant, {k: value for k, value in overrides.items() if k not in of_backbone}
+    )
+    of_whole = weights is not None and _is_of_detector(weights)
+    backbone = _backbone(variant, settings, None if of_whole else weights, of_backbone)
+    return detr.build(variant, settings, backbone=backbone), weights if of_whole else None
 
 
 def _check_weights(name, weights, across_distillation):

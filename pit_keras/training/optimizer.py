@@ -101,16 +101,17 @@ class AdamP(keras.optimizers.Optimizer):
         nesterov=False,
         **kwargs,
     ):
+        kind = type(self).__name__
         for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
             if not 0 <= value < 1:
-                raise ValueError(f"AdamP: {name} must be in [0, 1), got {value!r}.")
+                raise ValueError(f"{kind}: {name} must be in [0, 1), got {value!r}.")
         if not epsilon > 0:
-            raise ValueError(f"AdamP: epsilon must be positive, got {epsilon!r}.")
+            raise ValueError(f"{kind}: epsilon must be positive, got {epsilon!r}.")
         for name, value in (("weight_decay", weight_decay), ("delta", delta)):
             if value is None or not value >= 0:
-                raise ValueError(f"AdamP: {name} must be zero or more, got {value!r}.")
+                raise ValueError(f"{kind}: {name} must be zero or more, got {value!r}.")
         if not 0 <= wd_ratio <= 1:
-            raise ValueError(f"AdamP: wd_ratio must be in [0, 1], got {wd_ratio!r}.")
+            raise ValueError(f"{kind}: wd_ratio must be in [0, 1], got {wd_ratio!r}.")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -134,10 +135,10 @@ class AdamP(keras.optimizers.Optimizer):
             ValueError: the optimizer is built already, or a factor is negative.
         """
         if self.built:
-            raise ValueError("AdamP: learning rates can only be scaled before it is built.")
+            raise ValueError("Learning rates can only be scaled before the optimizer is built.")
         scales = {self._var_key(variable): float(factor) for variable, factor in scales}
         if not all(factor >= 0 for factor in scales.values()):
-            raise ValueError("AdamP: factors of the learning rate must not be negative.")
+            raise ValueError("Factors of the learning rate must not be negative.")
         self._scale_of = scales
 
     def build(self, variables):

@@ -12,7 +12,8 @@ from keras import ops
 from pit_keras.models.resampling import resampled
 from pit_keras.weights.checkpoint import Misfit
 
-HEADS = ("head", "head_dist")
+HEADS = ("head", "head_dist", "class_head")  # a classifier's two, a detector's
+DETECTOR_HEAD = "class_head/bias"
 TOKENS = "class_tokens/class_tokens"  # (1, T, C)
 POSITIONS = "position_embedding/position_embedding"  # PiT's (1, h, w, C), ViT's (1, T + h * w, C)
 RGB = 3
@@ -194,13 +195,14 @@ def _copy_distillation(values):
 
 
 def _adapt_heads(values, checkpoint, target):
-    have, want = values.get("head/bias"), target.shapes.get("head/bias")
+    bias = main_head(target.shapes) or main_head(values)
+    have, want = values.get(bias), target.shapes.get(bias)
     if want is not None and have is None:
         rest = {path for path in target.shapes if path.split("/")[0] not in HEADS}
         if not rest <= set(values):
             return {}  # it is of another model: what is missing is told in full
         raise Misfit(
-            f"{checkpoint.source} has no classifier (no tensor {checkpoint.name('head/bias')}), "
+            f"{checkpoint.source} has no classifier (no tensor {checkpoint.name(bias)}), "
             f"and {target.name} has one: it fits a model with include_top=False."
         )
     if have is None or (want is not None and have.shape == want):
@@ -209,10 +211,19 @@ def _adapt_heads(values, checkpoint, target):
         del values[path]
     if want is None:
         return {"heads": "heads left out, since the model has none"}
+    classes = [shape[0] - (bias == DETECTOR_HEAD) for shape in (have.shape, want)]
     return {
-        "heads": f"heads not carried over, since they are for {have.shape[0]} classes and the "
-        f"model has {want[0]}: train them"
+        "heads": f"heads not carried over, since they are for {classes[0]} classes and the "
+        f"model has {classes[1]}: train them"
     }
+
+
+def main_head(paths):
+    """The path of the bias that tells the number of classes, or None.
+
+    A detector's has a class more, which stands for no object.
+    """
+    return next((path for path in ("head/bias", DETECTOR_HEAD) if path in paths), None)
 
 
 def _adapt_channels(values, checkpoint, target):

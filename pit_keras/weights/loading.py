@@ -5,7 +5,7 @@ import pathlib
 import warnings
 
 from pit_keras.weights import cache, released
-from pit_keras.weights.adaptation import HEADS, Report, Target, adapted
+from pit_keras.weights.adaptation import HEADS, Report, Target, adapted, main_head
 from pit_keras.weights.checkpoint import Misfit, listed
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint
@@ -122,7 +122,7 @@ def _new_heads(checkpoint, values, target):
     return {
         path
         for path in target.shapes
-        if path.split("/")[0] in HEADS and path not in values and "head/bias" in checkpoint.values
+        if path.split("/")[0] in HEADS and path not in values and main_head(checkpoint.values)
     }
 
 

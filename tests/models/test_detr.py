@@ -8,6 +8,7 @@ import pytest
 import pit_keras
 from pit_keras.models import backbone_layers, is_detector, masked_detector
 from pit_keras.models.detr import decoded, heads
+from pit_keras.weights.loading import NewHeadsWarning
 
 BACKBONES = {  # overrides that make a small one of each
     "detr_pit_s": {
@@ -196,8 +197,22 @@ def test_weights_of_a_detector_are_the_whole(tmp_path):
     second = small("detr_pit_s", weights=str(tmp_path / "detector.keras"))
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-    with pytest.raises(ValueError, match="class_head"):
-        small("detr_pit_s", classes=4, weights=str(tmp_path / "detector.keras"))
+    with pytest.raises(ValueError, match="would be left over"):
+        pit_keras.create_model("pit_s", weights=str(tmp_path / "detector.keras"))
+
+
+def test_weights_of_a_detector_of_other_classes_go_without_its_class_head(tmp_path):
+    first = small("detr_pit_s")
+    first.save(tmp_path / "detector.keras")
+    classes = first.output["logits"].shape[-1] - 1
+    expected = f"they are for {classes} classes and the model has {classes + 4}: train them"
+    with pytest.warns(NewHeadsWarning, match=expected):
+        second = small("detr_pit_s", classes=classes + 4, weights=tmp_path / "detector.keras")
+    theirs = {variable.path: variable.numpy() for variable in first.weights}
+    for variable in second.weights:
+        if not variable.path.startswith("class_head/"):
+            np.testing.assert_array_equal(variable.numpy(), theirs[variable.path])
+    assert second.get_layer("class_head").bias.shape == (classes + 5,)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIGURES = ("loss", "class_loss", "l1_loss", "giou_loss", "val_AP", "val_AP50", "val_AP75")
-# Encoder, decoder and training: DETR's, but smaller, and with nothing of the backbone learned
-# before, so that it learns as fast as the rest.
+# Encoder, decoder and training: DETR's, but smaller, and the backbone learns as fast as the rest.
 SMALL = (
-    "--weights=none",
     "--config.model.queries=15",
     "--config.model.encoder_layers=2",
     "--config.model.decoder_layers=3",
@@ -22,35 +20,52 @@ SMALL = (
     "--config.detection.multi_scale=false",
     "--config.detection.random_crop=false",
     "--config.data.flip=false",
-    "--config.optimizer.learning_rate=2e-4",
 )
-# Backbones of 50 to 57 million multiply-accumulates at 64 x 64; their last maps have stride 8.
+# Backbones of 50 to 57 million multiply-accumulates at 64 x 64, as classifiers have them ...
 BACKBONES = {
-    "detr_pit_s": (
+    "pit_s": (
         "--config.model.patch_size=8",
         "--config.model.stride=4",
         "--config.model.head_dim=8",
-        "--config.model.output_stride=8",
     ),
-    "detr_vit_s": (
+    "vit_s": (
         "--config.model.patch_size=8",
         "--config.model.stride=8",
         "--config.model.head_dim=12",
     ),
-    "detr_resnet50": (
+    "resnet50": (
         "--config.model.base_width=10",
         "--config.model.stem_stride=2",
-        "--config.model.output_stride=8",
-        "--config.model.frozen_stages=0",
     ),
+}
+# ... and what makes the stride of their last maps 8.
+DILATION = {
+    "pit_s": ("--config.model.output_stride=8",),
+    "vit_s": (),
+    "resnet50": ("--config.model.output_stride=8", "--config.model.frozen_stages=0"),
 }
 
 
-def train(model, dataset, output_dir, *flags):
+def train_classifier(backbone, dataset, output_dir, *flags):
+    """Trains a small classifier; a finished run stays as it is, one cut short is carried on."""
+    command = ["train/train.py", f"--model={backbone}", *BACKBONES[backbone], *flags]
+    run_script(*command, f"--dataset=folder:{dataset}", f"--output_dir={output_dir}")
+
+
+def train_detector(backbone, dataset, output_dir, *flags):
     """Trains a small detector; a finished run stays as it is, one cut short is carried on."""
-    command = [sys.executable, str(ROOT / "train/detect.py"), f"--model={model}"]
-    command += [*SMALL, *BACKBONES[model], *flags]
-    command += [f"--dataset=coco:{dataset}", f"--output_dir={output_dir}"]
+    command = ["train/detect.py", f"--model=detr_{backbone}", *SMALL]
+    command += [*BACKBONES[backbone], *DILATION[backbone], *flags]
+    run_script(*command, f"--dataset=coco:{dataset}", f"--output_dir={output_dir}")
+
+
+def run_script(script, *arguments):
+    """Runs a script of this project, such as "train/detect.py".
+
+    Raises:
+        subprocess.CalledProcessError: If it fails.
+    """
+    command = [sys.executable, str(ROOT / script), *arguments]
     print(*command, flush=True)
     subprocess.run(command, check=True)
 
