@@ -286,7 +286,7 @@ def _floats(values, path, part, key, least):
     if wrong.any():
         number = int(np.argmax(wrong))
         raise ValueError(
-            f'{path}: {part}[{number}] must have a "{key}" of {least} or more; it has '
+            f'{path}: {part}[{number}] must have "{key}" of {least} or more; it has '
             f"{values[number]!r}."
         )
     return numbers
@@ -301,7 +301,7 @@ def _as_floats(values):
 
 def _refuse(entry, path, part, number, key, wanted):
     found = f"it has {entry[key]!r}" if key in entry else "it has none"
-    raise ValueError(f"{path}: {_name(entry, part, number)} must have a {wanted}; {found}.")
+    raise ValueError(f"{path}: {_name(entry, part, number)} must have {wanted}; {found}.")
 
 
 def _name(entry, part, number):

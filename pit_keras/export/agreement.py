@@ -131,7 +131,7 @@ class DetectionAgreement:
         return (
             f"{self.score_difference:.1e}",
             f"{self.box_difference:.1e}",
-            f"{self.same_objects:.1%}",
+            f"{self.same_objects:.1%} of {self.objects}" if self.objects else "no objects",
             f"{self.images:,}",
         )
 
@@ -147,10 +147,12 @@ class DetectionAgreement:
         return self.score_difference <= tolerance and self.box_difference <= tolerance
 
     def __str__(self):
+        objects = f"{self.same_objects:.1%} of {self.objects} objects are the same"
+        if not self.objects:
+            objects = f"neither is sure of any object (none has a score of {THRESHOLD} or more)"
         return (
             f"the scores of {self.images} images differ by at most {self.score_difference:.1e}, "
-            f"the boxes by {self.box_difference:.1e} of the image's sides, and "
-            f"{self.same_objects:.1%} of {self.objects} objects are the same"
+            f"the boxes by {self.box_difference:.1e} of the image's sides, and {objects}"
         )
 
 

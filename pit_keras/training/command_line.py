@@ -95,6 +95,9 @@ def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
         rest = values(argv)
     except flags.IllegalFlagValueError as error:
         raise flags.Error(_in_own_words(str(error))) from None
+    for name in script.withheld:
+        if values[name].value is not None:
+            raise flags.Error(f"--{name} is a flag of train/train.py; a detector has no {name}.")
     if values.preview is not None and not 1 <= values.preview <= _MOST_PREVIEWED:
         raise flags.Error(_preview_error(values.preview))
     profiled_steps(values)

@@ -342,8 +342,8 @@ def _data_rules(data):
     return [
         (
             "data.dataset",
-            data.dataset.strip() not in ("", "folder:"),
-            "digits, folder:PATH or the name of a TFDS data set",
+            data.dataset.strip() not in ("", "folder:", "coco:"),
+            "digits, folder:PATH, for a detector coco:PATH, or the name of a TFDS data set",
         ),
         ("data.image_size", all(side > 0 for side in data.image_size), "two positive integers"),
         (

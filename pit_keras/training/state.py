@@ -25,6 +25,7 @@ class Progress:
         best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
         history: The rows of `history.csv`.
         replicas: On how many the run was last trained; None before it was.
+        train_images: How many images the training split has.
     """
 
     epoch: int = 0
@@ -38,6 +39,7 @@ class Progress:
     best_is_averaged: bool = False
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     replicas: int | None = None
+    train_images: int | None = None
 
     def for_workers(self, workers):
         """The same for the `Workers` there are now, of which there may be more or fewer.
@@ -68,13 +70,14 @@ class TrainingState:
         model: The model, built.
         optimizer: Its optimizer, built.
         average: The `WeightAverage` of the model; None if there is none.
+        train_images: How many images the training split has.
 
     Attributes:
         progress: A `Progress`.
     """
 
-    def __init__(self, config, model, optimizer, average=None):
-        self.progress = Progress()
+    def __init__(self, config, model, optimizer, average=None, train_images=None):
+        self.progress = Progress(train_images=train_images)
         self._config = config.to_json()
         self._variables = {
             "model": model.weights,
@@ -106,8 +109,14 @@ class TrainingState:
             progress = Progress(**json.loads(str(arrays["progress"])))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the progress cannot be read ({error}).") from error
+        images = self.progress.train_images
+        if progress.train_images not in (None, images):
+            raise ValueError(
+                f"it was begun on {progress.train_images} training images, and the data has "
+                f"{images} now; choose another --output_dir."
+            )
         self.assign(arrays)
-        self.progress = progress
+        self.progress = dataclasses.replace(progress, train_images=images)
 
     def assign(self, arrays):
         """Takes variables from what `arrays` gave; parts that are missing stay as they are.

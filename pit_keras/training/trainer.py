@@ -123,7 +123,8 @@ class Trainer:
             self.average = WeightAverage(self.model, decay) if decay else None
             loss = self.task.loss(self.model)
         self.jit = self.task.uses_xla(self.model)
-        self.state = TrainingState(config, self.model, self.optimizer, self.average)
+        images = self.source.sizes["train"]
+        self.state = TrainingState(config, self.model, self.optimizer, self.average, images)
         self._step = compiled_step(
             config,
             self.model,

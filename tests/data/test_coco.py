@@ -223,7 +223,7 @@ def remove(*names):
     return lambda root: [(root / name).unlink() for name in names]
 
 
-BOX = r'must have a "bbox", four finite numbers: left, top, width and height, the last two not nega'
+BOX = r'must have "bbox", four finite numbers: left, top, width and height, the last two not nega'
 TRAIN = r"scenes/train\.json"
 BAD = {
     "no JSON": (whole_file("{"), f"{TRAIN} is not a JSON file: Expecting"),
@@ -266,11 +266,11 @@ BAD = {
     ),
     "an image id that is a string": (
         json_change(change_annotation(0, image_id="1000")),
-        rf'{TRAIN}: annotations\[0\] must have a "image_id", a whole number; it has \'1000\'',
+        rf'{TRAIN}: annotations\[0\] must have "image_id", a whole number; it has \'1000\'',
     ),
     "no category id": (
         json_change(lambda c: c["annotations"][4].pop("category_id")),
-        rf'{TRAIN}: annotations\[4\] must have a "category_id", a whole number; it has none',
+        rf'{TRAIN}: annotations\[4\] must have "category_id", a whole number; it has none',
     ),
     "no box": (
         json_change(lambda c: c["annotations"][1].pop("bbox")),
@@ -310,11 +310,11 @@ BAD = {
     ),
     "an area that is none": (
         json_change(change_annotation(2, area=-1)),
-        rf'{TRAIN}: annotations\[2\] must have a "area" of 0 or more; it has -1',
+        rf'{TRAIN}: annotations\[2\] must have "area" of 0 or more; it has -1',
     ),
     "iscrowd of two": (
         json_change(change_annotation(2, iscrowd=2)),
-        rf'{TRAIN}: annotations\[2\] must have a "iscrowd", 0 or 1; it has 2',
+        rf'{TRAIN}: annotations\[2\] must have "iscrowd", 0 or 1; it has 2',
     ),
     "equal image ids": (
         json_change(change_image(1, id=1000)),
@@ -337,15 +337,15 @@ BAD = {
     },
     "no width": (
         json_change(lambda c: c["images"][2].pop("width")),
-        rf'{TRAIN}: images\[2\] \(id 986\) must have a "width", a whole number; it has none',
+        rf'{TRAIN}: images\[2\] \(id 986\) must have "width", a whole number; it has none',
     ),
     "no height to speak of": (
         json_change(change_image(2, height=0)),
-        rf'{TRAIN}: images\[2\] must have a "height" of 1 or more; it has 0',
+        rf'{TRAIN}: images\[2\] must have "height" of 1 or more; it has 0',
     ),
     "no file name": (
         json_change(change_image(2, file_name=None)),
-        rf'{TRAIN}: images\[2\] \(id 986\) must have a "file_name", a string; it has None',
+        rf'{TRAIN}: images\[2\] \(id 986\) must have "file_name", a string; it has None',
     ),
     "files missing": (
         remove("train/004.jpg", "train/002.jpg"),

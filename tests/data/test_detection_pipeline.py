@@ -64,6 +64,7 @@ def test_train_batches_have_the_shapes_of_the_contract(source, data):
     assert batches.element_spec == {
         "image": tf.TensorSpec((2, None, None, 3), tf.float32),
         "padding_mask": tf.TensorSpec((2, None, None), tf.bool),
+        "content": tf.TensorSpec((2, 2), tf.int32),
         "boxes": tf.TensorSpec((2, 100, 4), tf.float32),
         "labels": tf.TensorSpec((2, 100), tf.int32),
         "id": tf.TensorSpec((2,), tf.int64),

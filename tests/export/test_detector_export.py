@@ -244,6 +244,9 @@ def test_agreement_counts_the_objects_that_stay_the_same():
     assert (more.objects, more.same_objects) == (5, 1)
     lost = changed("scores", (0, 2), THRESHOLD + 0.2 - 0.69)
     assert (lost.objects, lost.same_objects) == (5, 0.8)
+    unsure = {**expected, "scores": expected["scores"] / 2}
+    assert "neither is sure of any object" in str(compare_detections(unsure, unsure))
+    assert compare_detections(unsure, unsure).cells[2] == "no objects"
     assert not changed("boxes", (0, 3, 0), 2e-4).within()
     assert changed("boxes", (0, 3, 0), 5e-5).within()
 

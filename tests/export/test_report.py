@@ -124,7 +124,7 @@ def test_a_detectors_report_has_its_own_columns(tmp_path):
     there = entry(agreement=agreement, share=0.9)
     written = report(there)
     assert written.columns[5:] == ("score error", "box error", "same objects", "images")
-    assert written.rows()[0][5:] == ("2.0e-03", "1.0e-03", "95.0%", "32")
+    assert written.rows()[0][5:] == ("2.0e-03", "1.0e-03", "95.0% of 40", "32")
     (tmp_path / REPORT_FILE).write_text(written.to_json())
     assert read_report(tmp_path) == written
     assert there.accepted

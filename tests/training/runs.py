@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import time
 import zipfile
 
@@ -49,6 +50,17 @@ def finish(process, log):
         process.kill()
         raise AssertionError(f"It did not end:\n{log.read_text()}")
     return process.exitcode
+
+
+def addresses(count=2):
+    """Free ports of this machine."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    found = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return found
 
 
 def saved_steps(folder):

@@ -145,7 +145,7 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--batch_size=0"], "^--batch_size must be positive; got 0"),
         (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
         (["--seed=4294967296"], "^--seed must be at least 0"),
-        (["--dataset=folder:"], "^--dataset must be digits, folder:PATH or"),
+        (["--dataset=folder:"], "^--dataset must be digits, folder:PATH, for a detector coco:PATH, or"),
         (
             ["--config.data.mixup_alpha=-0.1"],
             r"^--config.data.mixup_alpha must be not negative \(0 for no MixUp\); got -0.1\.$",
@@ -194,6 +194,10 @@ def test_detection_has_its_own_recipe_and_model():
     assert "--teacher" not in help_text("", script=DETECT)
     with pytest.raises(flags.Error, match="value should be one of <detr>"):
         detect_config_of("--recipe=cutmix")
+    with pytest.raises(flags.Error, match=r"^--teacher is a flag of train/train\.py; a detector"):
+        detect_config_of("--teacher=regnety_160")
+    with pytest.raises(ValueError, match=r"^--dataset must be digits, .*for a detector coco:PATH"):
+        detect_config_of("--dataset=coco:")
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,6 @@ def test_detection_has_its_own_recipe_and_model():
     [
         (detect_config_of, "--model=pit_s", "pit_s is a classifier, which .* train/train.py"),
         (config_of, "--model=detr_pit_s", "detr_pit_s is a detector, which .* train/detect.py"),
-        (detect_config_of, "--teacher=resnet50", "--teacher must be .*None"),
         (detect_config_of, "--jit=on", "--jit must be off or auto"),
         (detect_config_of, "--image_size=600,400", "--image_size must be the short side"),
     ],

@@ -277,6 +277,31 @@ def test_a_killed_run_of_the_script_is_carried_on(finished, tmp_path):
     assert RunFolder(folder).curves.exists()
 
 
+def test_two_workers_do_what_one_process_does(data, tmp_path):
+    config = detection_runs.make_config(data)
+    without_chance = "--config.model.dropout=0.0"
+    alone, together, unused = (tmp_path / name for name in ("alone", "together", "unused"))
+    known = ",".join(runs.addresses())
+    started = []
+    for index, folder in enumerate((together, unused)):
+        workers = ("--distribute=multi_worker", f"--workers={known}", f"--worker={index}")
+        log = tmp_path / f"log{index}.txt"
+        arguments = flags(config, folder, without_chance, *workers)
+        started.append((forked.start_script(DETECT, arguments, log), log))
+    for process, log in started:
+        assert runs.finish(process, log) == 0, log.read_text()
+    log = tmp_path / "log.txt"
+    process = forked.start_script(DETECT, flags(config, alone, without_chance), log)
+    assert runs.finish(process, log) == 0, log.read_text()
+    assert not unused.exists()
+    for ours, theirs in zip(rows(together), rows(alone), strict=True):
+        for name in ("loss", "class_loss", "l1_loss", "giou_loss", "gradient_norm"):
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+    results = [json.loads((run / "results.json").read_text()) for run in (together, alone)]
+    assert results[0]["images"] == results[1]["images"] == 6
+    assert results[0]["AR100"] == pytest.approx(results[1]["AR100"], abs=1e-3)
+
+
 def test_a_run_in_half_precision_from_a_classifiers_weights(data, tmp_path):
     config = detection_runs.make_config(data, training__precision="mixed_bfloat16")
     config.training.epochs = 1

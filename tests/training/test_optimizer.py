@@ -382,7 +382,7 @@ def test_scales_that_cannot_be():
     with pytest.raises(ValueError, match="must not be negative"):
         optimizer.scale_learning_rates([(variable, -0.5)])
     optimizer.build([variable])
-    with pytest.raises(ValueError, match="before it is built"):
+    with pytest.raises(ValueError, match="before the optimizer is built"):
         optimizer.scale_learning_rates([(variable, 0.5)])
 
 

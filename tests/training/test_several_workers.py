@@ -12,18 +12,6 @@ import runs
 
 from pit_keras.models import create_model
 
-
-def addresses(count=2):
-    """Free ports of this machine."""
-    sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    found = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return found
-
-
 TALK = """
 import sys
 import tensorflow as tf
@@ -44,7 +32,7 @@ def test_a_port_that_is_taken_is_told():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        known = [f"127.0.0.1:{taken.getsockname()[1]}", *addresses(1)]
+        known = [f"127.0.0.1:{taken.getsockname()[1]}", *runs.addresses(1)]
         process = subprocess.run(
             [sys.executable, "-c", TALK, "0", ",".join(known)], capture_output=True, text=True
         )
@@ -54,7 +42,7 @@ def test_a_port_that_is_taken_is_told():
 
 
 def test_workers_talk_to_each_other():
-    known = ",".join(addresses())
+    known = ",".join(runs.addresses())
     processes = [
         subprocess.Popen([sys.executable, "-c", TALK, str(index), known]) for index in (0, 1)
     ]
@@ -71,7 +59,7 @@ def teacher(tmp_path_factory):
 
 def start_workers(folders, logs, *flags):
     """A distilling run on two workers, each with a folder of its own: only the chief's is used."""
-    known = ",".join(addresses())
+    known = ",".join(runs.addresses())
     return [
         runs.start(
             runs.flags(

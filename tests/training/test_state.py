@@ -28,12 +28,13 @@ def test_other_workers_go_on_where_the_farthest_was(capsys):
     assert "was on 4 replicas and goes on with 6" in capsys.readouterr().out
 
 
-def state(config=None, width=3):
+def state(config=None, width=3, train_images=None):
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(width)])
     optimizer = AdamP(1e-3)
     optimizer.build(model.trainable_variables)
-    return model, TrainingState(config or Config(), model, optimizer, WeightAverage(model, 0.9))
+    average = WeightAverage(model, 0.9)
+    return model, TrainingState(config or Config(), model, optimizer, average, train_images)
 
 
 def test_arrays_hold_everything_and_parts_of_it():
@@ -76,3 +77,13 @@ def test_a_checkpoint_knows_the_run_it_is_of():
     config.optimizer.learning_rate = 1.0
     with pytest.raises(ValueError, match=r"optimizer.learning_rate is 0\.0005 there and 1\.0 here"):
         state(config)[1].restore(arrays)
+
+
+def test_a_checkpoint_knows_how_many_images_it_was_begun_on():
+    of_nine, of_unknown = state(train_images=9)[1].arrays(), state()[1].arrays()
+    _, restored = state(train_images=9)
+    restored.restore(of_nine)
+    restored.restore(of_unknown)
+    assert restored.progress.train_images == 9
+    with pytest.raises(ValueError, match="begun on 9 training images, and the data has 8 now"):
+        state(train_images=8)[1].restore(of_nine)
