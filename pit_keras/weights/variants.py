@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+from pit_keras.models.detr import VARIANTS as DETECTORS
 from pit_keras.models.pit import VARIANTS as PITS
 from pit_keras.models.vit import VARIANTS as VITS
 
@@ -19,6 +20,7 @@ _PATCHES = (  # PyTorch's (C, channels, h, w), then Keras' (h, w, channels, C)
     ("patch_embedding/kernel", 2),
 )
 _HEADS = ("head.bias", "head/bias", "fc.bias", "head.fc.bias")
+_DETECTOR_HEADS = ("class_head/bias", "class_embed.bias")
 # A tensor that only this network has, and its first axis in PyTorch.
 _CONVOLUTIONAL = {
     "resnet50": ("layer3.5.conv3.weight", 1024),
@@ -72,6 +74,8 @@ def describe(shapes):
 
 def hint(shapes, name):
     """A sentence to end a message with: what a checkpoint looks like, if not like `name`."""
+    if name not in DETECTORS and any(head in shapes for head in _DETECTOR_HEADS):
+        return " It is a detector's checkpoint."
     looks_like = describe(shapes).name
     return f" It looks like a checkpoint of {looks_like}." if looks_like not in (None, name) else ""
 

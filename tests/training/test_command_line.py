@@ -145,7 +145,10 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--batch_size=0"], "^--batch_size must be positive; got 0"),
         (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
         (["--seed=4294967296"], "^--seed must be at least 0"),
-        (["--dataset=folder:"], "^--dataset must be digits, folder:PATH, for a detector coco:PATH, or"),
+        (
+            ["--dataset=folder:"],
+            "^--dataset must be digits, folder:PATH, for a detector coco:PATH, or",
+        ),
         (
             ["--config.data.mixup_alpha=-0.1"],
             r"^--config.data.mixup_alpha must be not negative \(0 for no MixUp\); got -0.1\.$",
