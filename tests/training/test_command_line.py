@@ -147,7 +147,7 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--seed=4294967296"], "^--seed must be at least 0"),
         (
             ["--dataset=folder:"],
-            "^--dataset must be digits, folder:PATH, for a detector coco:PATH, or",
+            "^--dataset must be digits, folder:PATH, for a",
         ),
         (
             ["--config.data.mixup_alpha=-0.1"],
