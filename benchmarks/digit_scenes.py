@@ -38,6 +38,7 @@ flags.DEFINE_integer("single_epochs", 10, "Epochs of each classifier.", 1)
 flags.DEFINE_integer("train_images", 4000, "Training scenes.", 1)
 flags.DEFINE_integer("val_images", 400, "Validation scenes, and images of one digit.", 100)
 flags.DEFINE_integer("epochs", 20, "Epochs of each detector.", 1)
+flags.DEFINE_string("learning_rate", "5e-4", "Of the detectors.")
 
 # 64 x 64 pixels, 1 or 2 white digits of 19 to 32: the easiest that can be made.
 LOOK = ("--image_size=64", "--most_digits=2", "--sides=0.3,0.5", "--white")
@@ -53,7 +54,7 @@ CLASSIFIER = (
     "--config.optimizer.learning_rate=8e-3",  # for 512 images, so 1e-3 for 64
     "--config.optimizer.warmup_epochs=1",
 )
-DETECTOR = ("--image_size=64,64", "--batch_size=8", "--config.optimizer.learning_rate=5e-4")
+DETECTOR = ("--image_size=64,64", "--batch_size=8")
 
 
 def main(_):
@@ -63,14 +64,16 @@ def main(_):
     make_images(scenes, FLAGS.train_images)
     rows, summary = [], []
     for name in FLAGS.backbones:
-        classifier, detector = work_dir / name, work_dir / f"detr_{name}"
+        classifier, detector = work_dir / name, work_dir / f"detr_{name}_{FLAGS.learning_rate}"
         train_classifier(name, single, classifier, *CLASSIFIER, f"--epochs={FLAGS.single_epochs}")
-        begin = f"--weights={classifier / 'model.keras'}"
-        train_detector(name, scenes, detector, *DETECTOR, begin, f"--epochs={FLAGS.epochs}")
-        rows += history_rows(detector, 1, model=f"detr_{name}")
+        chosen = (f"--epochs={FLAGS.epochs}", f"--weights={classifier / 'model.keras'}")
+        chosen += (f"--config.optimizer.learning_rate={FLAGS.learning_rate}",)
+        train_detector(name, scenes, detector, *DETECTOR, *chosen)
+        which = {"model": f"detr_{name}", "learning_rate": FLAGS.learning_rate}
+        rows += history_rows(detector, 1, **which)
         top1 = json.loads((classifier / "results.json").read_text())["top1"]
-        summary.append({"model": f"detr_{name}", "backbone_top1": top1})
-        summary[-1] |= {"train_images": FLAGS.train_images, **figures_of(detector, scenes)}
+        given = {**which, "backbone_top1": top1, "train_images": FLAGS.train_images}
+        summary.append({**given, **figures_of(detector, scenes)})
         write_rows(rows, pathlib.Path(FLAGS.output))
         write_rows(summary, pathlib.Path(FLAGS.summary))
 
