@@ -38,7 +38,7 @@ flags.DEFINE_integer("single_epochs", 10, "Epochs of each classifier.", 1)
 flags.DEFINE_integer("train_images", 4000, "Training scenes.", 1)
 flags.DEFINE_integer("val_images", 400, "Validation scenes, and images of one digit.", 100)
 flags.DEFINE_integer("epochs", 20, "Epochs of each detector.", 1)
-flags.DEFINE_string("learning_rate", "5e-4", "Of the detectors.")
+flags.DEFINE_string("learning_rate", "2e-4", "Of the detectors.")
 
 # 64 x 64 pixels, 1 or 2 white digits of 19 to 32: the easiest that can be made.
 LOOK = ("--image_size=64", "--most_digits=2", "--sides=0.3,0.5", "--white")
