@@ -228,6 +228,23 @@ def test_a_finished_run_is_not_touched(finished):
     assert contents(path) == before
 
 
+def test_a_run_is_not_carried_on_with_fewer_training_images(finished, data, tmp_path):
+    config, path, *_ = finished
+    shutil.copytree(path, tmp_path / "run")
+    (tmp_path / "run/results.json").unlink()
+    annotations = data / "train.json"
+    before = annotations.read_text()
+    content = json.loads(before)
+    lost = content["images"].pop()["id"]
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != lost]
+    annotations.write_text(json.dumps(content))
+    try:
+        with pytest.raises(OSError, match="begun on 24 training images, and the data has 23 now"):
+            train(config, tmp_path / "run")
+    finally:
+        annotations.write_text(before)
+
+
 def flags(config, folder, *more):
     """The command line of a configuration of `make_config`."""
     usual = {"name": "detr_pit_s"}
