@@ -46,7 +46,7 @@ def measured(name):
     import tensorflow as tf
 
     from pit_keras import create_model
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
     from pit_keras.evaluation.trained_model import TrainedModel
     from pit_keras.training.config import DataConfig
 

@@ -53,7 +53,7 @@ def make_files(folder):
 def measured(folder):
     import tensorflow as tf
 
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
 
     tf.constant(["ready"])
     before, turns = resident_bytes(), []

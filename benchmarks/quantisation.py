@@ -32,8 +32,8 @@ from ai_edge_quantizer.utils import qsv_utils
 from csv_rows import write_rows
 
 import pit_keras
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import normalise, resize_and_crop
-from pit_keras.data.sources import open_source
 from pit_keras.evaluation.trained_model import TrainedModel, load_trained_model
 from pit_keras.export.litert import run_tflite
 from pit_keras.export.saved_model import save_function

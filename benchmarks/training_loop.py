@@ -88,7 +88,7 @@ def loop(folder):
 
     import tensorflow as tf
 
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
     from pit_keras.training.recipes import recipe
 
     config = recipe("cutmix", FLAGS.model)
@@ -115,7 +115,7 @@ def loop(folder):
 
 
 def memory(folder):
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
     from pit_keras.training.recipes import recipe
     from pit_keras.training.trainer import Trainer
 

@@ -84,7 +84,7 @@ def prepare():
 
     from pit_keras.analysis.interaction import Definition, check_measurable, check_tokens_used
     from pit_keras.analysis.networks import open_networks
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
 
     thresholds = command_line.numbers_of("thresholds", FLAGS.thresholds)
     definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)

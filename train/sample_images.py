@@ -24,7 +24,7 @@ flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 
 def main(_):
     with exit_with_one_sentence():
-        from pit_keras.data.sources import open_source
+        from pit_keras.data.labelled_images import open_source
         from pit_keras.data.unreadable import UnreadableImages, load_images
 
         source = open_source(FLAGS.dataset, data_dir=FLAGS.data_dir, holdout=FLAGS.holdout)

@@ -38,7 +38,7 @@ def main(arguments):
         options = sweep_flags.options(FLAGS)
         check_output_dir(pathlib.Path(FLAGS.output_dir))
     # Imported here, since a wrong flag should not wait for it.
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
     from pit_keras.training.sweep import plan_sweep
     from pit_keras.training.workers import join_workers
 

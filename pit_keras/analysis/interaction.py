@@ -267,7 +267,7 @@ def interaction_of_source(
 
     Args:
         network: A `pit_keras.analysis.networks.Network`.
-        source: What `pit_keras.data.sources.open_source` returns; its classes do not matter.
+        source: What `open_source` returns; its classes do not matter.
         split: "train" or "val".
         images: How many images, from all over the split; all if it has fewer.
         batch_size: Images at a time: with the size of the largest map, what bounds the memory.

@@ -144,7 +144,7 @@ def given_class_names(options):
 
 def open_data_set(trained, dataset=None, data_dir=None, whole=False):
     """The data set that is asked for, or else the one that the model was trained on."""
-    from pit_keras.data.sources import open_source
+    from pit_keras.data.labelled_images import open_source
 
     data = trained.data
     return open_source(

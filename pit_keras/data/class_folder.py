@@ -11,7 +11,7 @@ def write_class_folder(source, split, folder, per_class):
     """Writes the first images of every class as `FOLDER/CLASS/ID.png`.
 
     Args:
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.data.labelled_images.open_source` returns.
         split: "train" or "val".
         folder: Made if need be; files of the same names are replaced.
         per_class: At most so many images of each class.

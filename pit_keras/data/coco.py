@@ -6,7 +6,6 @@ PATH/{train,val}2017/. Whatever is wrong with it is found when it is opened, exc
 cannot be decoded or are not of the size that the annotations say.
 """
 
-import abc
 import dataclasses
 import logging
 import os
@@ -21,7 +20,8 @@ from pit_keras.data.coco_annotations import (
     training_boxes,
 )
 from pit_keras.data.folders import encoded
-from pit_keras.data.sources import IndexedSource, Source
+from pit_keras.data.labelled_images import IndexedSource
+from pit_keras.data.source import DetectionSource
 
 logger = logging.getLogger(__name__)
 
@@ -31,32 +31,6 @@ LAYOUTS = (
     ("{split}.json", "{split}"),
     (os.path.join("annotations", "instances_{split}2017.json"), "{split}2017"),
 )
-
-
-class DetectionSource(Source):
-    """A data set for detection: a `Source` whose elements have boxes in place of a label.
-
-    These are "boxes", float32 (n, 4) of left, top, right and bottom in pixels of the stored image
-    and clipped to it, and "labels", int64 (n,): the objects that are trained on, at most 100. No
-    crowd and no box without area is among them.
-
-    Attributes:
-        category_ids: of each label the id that COCO's form calls it by; there may be gaps.
-    """
-
-    category_ids: tuple[int, ...]
-
-    @abc.abstractmethod
-    def image_id(self, split, example_id):
-        """The id that COCO's form calls an example by."""
-
-    def most_objects(self):
-        """The most objects that one training image has; None where that is not known."""
-        return None
-
-    @abc.abstractmethod
-    def ground_truth(self, split):
-        """All annotations of a split as a dict in COCO's form, complete enough for pycocotools."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +84,7 @@ def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
     Args:
         dataset: "coco:PATH" (see the module), or the name of a TFDS data set that has boxes, such
             as "coco/2017" (see `detection_records`).
-        data_dir, manual_dir: as for `sources.open_source`.
+        data_dir, manual_dir: as for `labelled_images.open_source`.
 
     Raises:
         FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the

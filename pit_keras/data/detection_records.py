@@ -10,7 +10,6 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pit_keras.data.coco import DetectionSource
 from pit_keras.data.coco_annotations import MAX_OBJECTS, categories
 from pit_keras.data.records import (
     RecordSource,
@@ -19,6 +18,7 @@ from pit_keras.data.records import (
     prepared_info,
     whole_split,
 )
+from pit_keras.data.source import DetectionSource
 
 SPLITS = {"train": "train", "val": "validation"}  # as TFDS calls them
 OPTIONAL = ("is_crowd", "area")  # of an object

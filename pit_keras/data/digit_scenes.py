@@ -2,7 +2,7 @@
 
 Nothing is downloaded: the scans are scikit-learn's 1,797 handwritten digits of 8 x 8, the
 photographs its two of 427 x 640. The splits share neither: "val" has the digits that
-`sources.open_source` holds out, mostly by other writers, and the right quarter of each photograph.
+`open_source` holds out, mostly by other writers, and the right quarter of each photograph.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 
 MAX_OVERLAP = 0.1  # of two boxes: their intersection over the smaller one
 MIN_CONTRAST = 80  # of a digit to what is below it, in levels of luminance of 255

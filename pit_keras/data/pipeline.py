@@ -83,7 +83,7 @@ def train_batches(
     nothing but CutMix follows, normalising comes last, so that only the finished batch is float.
 
     Args:
-        source: a `sources.Source`.
+        source: a `source.Source`.
         config: a `DataConfig`, or anything with its fields.
         batch_size: images in a global batch, that is one step of all replicas.
         seed: integer, decides order and augmentation.

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pit_keras.data.preprocessing import decode, decode_box
-from pit_keras.data.sources import EVERYTHING, Source
+from pit_keras.data.source import EVERYTHING, Source
 from pit_keras.data.tfds_builders import prepared_builder
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
@@ -281,7 +281,7 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None
 
     Args:
         name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
-        holdout: see `sources.open_source`.
+        holdout: see `labelled_images.open_source`.
         only: the one stored split to open, as "val", of a data set that is made for testing alone;
             "train" is then empty.
 

@@ -1,6 +1,6 @@
 """A part of a data set that stands for the whole, where one pass over all of it takes too long."""
 
-from pit_keras.data.sources import EVERYTHING, Source
+from pit_keras.data.source import EVERYTHING, Source
 
 
 class EvenSample(Source):

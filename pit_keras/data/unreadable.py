@@ -92,7 +92,7 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
     An image whose element has a "stated_size" (height, width) that is not its own counts as broken.
 
     Args:
-        dataset: elements of `source` (see `sources.Source`).
+        dataset: elements of `source` (see `source.Source`).
         source: loads and names them.
         split: the split that the elements belong to.
         report: the `UnreadableImages` that learns of broken ones.

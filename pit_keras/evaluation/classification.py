@@ -151,7 +151,7 @@ def evaluate_source(
 
     Args:
         trained: A `TrainedModel`.
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.data.labelled_images.open_source` returns.
         split: "train", "val", or "all" for every image of both.
         batch_size: Images at a time.
         crop: The centre crop's share of the short side; None for the model's own.

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras import imagenet
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.classification import measure_source
 
 CLASSES = 200

@@ -20,7 +20,7 @@ class ClassificationTask:
 
     Args:
         config: A `Config` of a classifier.
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.data.labelled_images.open_source` returns.
     """
 
     figures = CLASSIFICATION

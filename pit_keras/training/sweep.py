@@ -96,7 +96,7 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
         seeds: How many runs of each network, with seeds 0, 1, ...
         patch_size: One of `PATCH_SIZES`: 16 at 224 x 224, less for smaller images.
         config_of: From a model's name to the `Config` that all its runs share.
-        source: What `pit_keras.data.sources.open_source` returns.
+        source: What `pit_keras.data.labelled_images.open_source` returns.
         output_dir: The folder of the run folders.
 
     Returns:

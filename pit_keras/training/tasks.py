@@ -25,7 +25,7 @@ asks three things, for each replica:
 """
 
 from pit_keras.data.coco import open_detection_source
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.training.classification_task import ClassificationTask
 from pit_keras.training.detection_task import DetectionTask
 

@@ -17,7 +17,7 @@ from pit_keras.analysis.evaluation_report import (
     worst_mistakes,
     write_report,
 )
-from pit_keras.data.sources import ArraySource, open_source
+from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.predictions import evaluate_each
 from pit_keras.evaluation.trained_model import TrainedModel

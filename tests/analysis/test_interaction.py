@@ -22,8 +22,8 @@ from pit_keras.analysis.interaction import (
     write_interaction,
 )
 from pit_keras.analysis.networks import Network
+from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.data.preprocessing import preprocess_evaluation
-from pit_keras.data.sources import ArraySource, open_source
 from pit_keras.models.layers import TransformerBlock
 from pit_keras.training.config import DataConfig
 

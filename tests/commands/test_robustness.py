@@ -7,7 +7,7 @@ import pytest
 from robustness_data import imagenet_a_synsets, write_imagenet_a
 
 from pit_keras.cli import main
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.robustness_table import read_rows
 from pit_keras.models.registry import create_model
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from pit_keras.data.class_folder import write_class_folder
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 
 
 def test_the_first_images_of_each_class_are_written_and_read_again(tmp_path):

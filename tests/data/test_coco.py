@@ -10,7 +10,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pit_keras.data.coco import open_detection_source
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from pit_keras.data.digit_scenes import (
     write_digit_classes,
     write_digit_scenes,
 )
-from pit_keras.data.sources import DIGITS_HELD_OUT, open_source
+from pit_keras.data.labelled_images import DIGITS_HELD_OUT, open_source
 
 SIZE = (96, 128)
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/digit_scenes.py"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import evaluation_batches, train_batches
 from pit_keras.data.preprocessing import load_image, preprocess_evaluation
-from pit_keras.data.sources import open_source
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
 from pit_keras.evaluation.trained_model import TrainedModel, predict
 
@@ -181,7 +181,7 @@ import pathlib, re, sys
 import numpy as np
 import tensorflow as tf
 from pit_keras.data.pipeline import evaluation_batches, train_batches
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.training.config import DataConfig
 
 source, config = open_source(f"folder:{sys.argv[1]}"), DataConfig()

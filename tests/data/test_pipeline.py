@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from pit_keras.data.augmentation import crop_box
 from pit_keras.data.color_jitter import color_jitter
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation, resize
 from pit_keras.data.seeds import example_seed
-from pit_keras.data.sources import open_source
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
 
 

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.records import RecordSplit, open_records
-from pit_keras.data.sources import open_source
 
 
 def test_images_come_encoded_and_load_as_rgb(squares):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
 from pit_keras.data.sharding import Shard
-from pit_keras.data.sources import open_source
 from pit_keras.data.unreadable import UnreadableImages
 
 KEYS = ("id", "label", "epoch", "position", "view")

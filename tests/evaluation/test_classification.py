@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pit_keras import imagenet
-from pit_keras.data.sources import ArraySource, open_source
+from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
     check_classes,

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pit_keras import create_model
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.fgsm import fgsm_gradient, fgsm_images
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 

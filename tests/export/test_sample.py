@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import resize_and_crop
-from pit_keras.data.sources import open_source
 from pit_keras.export.sample import (
     MOST_PHOTOGRAPHS,
     take_sample,

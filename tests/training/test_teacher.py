@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.export.saved_model import export_saved_model
 from pit_keras.models import create_model

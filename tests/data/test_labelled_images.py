@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from pit_keras.data.sources import open_source
+from pit_keras.data.labelled_images import open_source
 
 
 def collect(dataset, count=None):
