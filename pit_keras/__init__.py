@@ -1,37 +1,34 @@
 """Pooling-based Vision Transformer (PiT, ICCV 2021) for Keras 3 and TensorFlow."""
 
-import os
+import importlib
 import sys
 
-if os.path.basename(sys.argv[0] if sys.argv else "") == "pit-keras":
-    # TensorFlow reads this when it is imported, which the next lines do. In the command's output,
-    # its remarks on every conversion would hide what the command has to say.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        import keras  # noqa: F401 - to see whether its backend is there
-    except (ValueError, ImportError) as error:
-        sys.exit(
-            f"error: Keras cannot use its backend ({error}); set KERAS_BACKEND to tensorflow, jax "
-            "or torch, which has to be installed."
-        )
-
-from pit_keras.models import (
-    attention_maps,
-    create_model,
-    list_models,
-    pre_logits,
-    stage_features,
-)
-from pit_keras.weights import load_pytorch_weights
+from pit_keras import registration
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "__version__",
-    "attention_maps",
-    "create_model",
-    "list_models",
-    "load_pytorch_weights",
-    "pre_logits",
-    "stage_features",
-]
+_PUBLIC = {
+    "attention_maps": "pit_keras.models.features",
+    "create_model": "pit_keras.create",
+    "list_models": "pit_keras.models.registry",
+    "load_pytorch_weights": "pit_keras.weights.pytorch",
+    "pre_logits": "pit_keras.models.features",
+    "stage_features": "pit_keras.models.features",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+registration.with_keras()
+
+
+def __getattr__(name):
+    """Imports what is public where it is first used: Keras and its backend take seconds."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    setattr(sys.modules[__name__], name, value)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *_PUBLIC})

@@ -2,26 +2,24 @@
 
 import argparse
 import contextlib
+import os
 import sys
 import warnings
 
-from pit_keras.commands import (
-    benchmark,
-    convert,
-    evaluate,
-    export,
-    models,
-    predict,
-    runs,
-    serve,
-)
 from pit_keras.errors import end_quietly, exit_with_one_sentence
-
-COMMANDS = (models, benchmark, runs, predict, evaluate, convert, export, serve)
 
 
 def main(arguments=None):
     """Runs one command; `arguments` are those of the process by default."""
+    # TensorFlow reads this when it is imported: its remarks would hide what the command has to say.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras  # noqa: F401 - to see whether its backend is there
+    except (ValueError, ImportError) as error:
+        sys.exit(
+            f"error: Keras cannot use its backend ({error}); set KERAS_BACKEND to tensorflow, jax "
+            "or torch, which has to be installed."
+        )
     # Names of files and classes may hold what the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")
     with end_quietly(), exit_with_one_sentence(), _warnings_in_one_sentence():
@@ -41,8 +39,19 @@ def _warnings_in_one_sentence():
 
 
 def _parser():
+    from pit_keras.commands import (
+        benchmark,
+        convert,
+        evaluate,
+        export,
+        models,
+        predict,
+        runs,
+        serve,
+    )
+
     parser = argparse.ArgumentParser(prog="pit-keras", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in (models, benchmark, runs, predict, evaluate, convert, export, serve):
         command.add(commands)
     return parser

@@ -2,7 +2,7 @@
 
 import keras
 
-from pit_keras.models.registry import create_model
+from pit_keras.create import create_model
 
 IMAGE_SIZE = (32, 48)  # short and long side
 

@@ -9,7 +9,7 @@ import pytest
 
 import pit_keras
 from pit_keras.analysis.benchmark import SETTINGS, published_size, read_rows
-from pit_keras.analysis.cost import count_macs, count_parameters
+from pit_keras.models.cost import count_macs, count_parameters
 
 ROOT = pathlib.Path(__file__).parents[1]
 CLASSIFIERS = [name for name in pit_keras.list_models() if not name.startswith("detr_")]

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure  # not pyplot: no display, and nobody's bac
 from matplotlib.patches import Rectangle
 
 from pit_keras.analysis.plots import DPI
-from pit_keras.boxes import centres_to_corners
+from pit_keras.models.boxes import centres_to_corners
 
 MOST_QUERIES = 12  # columns of costs that can be read
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure  # not pyplot: no display, and nobody's bac
 from pit_keras.analysis.plots import DPI
 from pit_keras.analysis.rollout import Rollout, token_centres
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
-from pit_keras.models.layers import has_transformer_blocks
+from pit_keras.models.attention import has_transformer_blocks
 
 
 def check_explainable(model, name=None):

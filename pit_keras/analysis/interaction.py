@@ -17,8 +17,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from pit_keras.models.attention import TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
-from pit_keras.models.layers import PrependTokens, TransformerBlock, has_transformer_blocks
+from pit_keras.models.tokens import PrependTokens
 
 TOKENS = ("spatial", "class", "all")
 MEASURED, APPROXIMATION = "measured", "approximation"

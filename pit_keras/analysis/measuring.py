@@ -52,7 +52,7 @@ class Task:
 
 def cost(task):
     """Trained parameters, and multiply-accumulates of one image."""
-    from pit_keras.analysis.cost import count_macs, count_parameters
+    from pit_keras.models.cost import count_macs, count_parameters
 
     model = _model(task.model, task.image_size)
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
@@ -113,7 +113,7 @@ def _compared(task, batch_size, call_of):
 
 
 def _model(name, image_size):
-    from pit_keras.models import create_model
+    from pit_keras.create import create_model
 
     return create_model(name, input_shape=(*image_size, 3))
 

@@ -7,7 +7,8 @@ import numpy as np
 from keras import ops
 
 from pit_keras.models.classifier import check_functional
-from pit_keras.models.layers import TokenPooling, pooled_grid
+from pit_keras.models.pooling import TokenPooling
+from pit_keras.models.tokens import pooled_grid
 
 
 @dataclasses.dataclass(frozen=True)

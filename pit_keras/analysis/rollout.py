@@ -17,8 +17,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.features import attention_maps, stage_features
-from pit_keras.models.layers import TokenPooling, TransformerBlock, pooled_grid
+from pit_keras.models.pooling import TokenPooling
+from pit_keras.models.tokens import pooled_grid
 
 
 class Rollout:

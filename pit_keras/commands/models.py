@@ -16,9 +16,10 @@ def run(options):
 
     Classifiers are counted with ImageNet's classes, detectors with COCO's.
     """
-    from pit_keras.analysis.cost import count_macs, count_parameters
+    from pit_keras.create import create_model
     from pit_keras.imagenet import CLASSES as IMAGENET_CLASSES
-    from pit_keras.models import create_model, list_models, variant_of
+    from pit_keras.models import list_models, variant_of
+    from pit_keras.models.cost import count_macs, count_parameters
     from pit_keras.models.detr import COCO_CLASSES, Detr
 
     names = list_models(options.pattern)

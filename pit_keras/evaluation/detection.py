@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from pit_keras.boxes import centres_to_corners
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.evaluation.classification import check_classes
+from pit_keras.models.boxes import centres_to_corners
 from pit_keras.models.detr import masked_detector
 
 # In the order of pycocotools' `COCOeval.stats`.

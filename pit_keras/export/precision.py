@@ -5,7 +5,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from pit_keras.models.precision import with_dtype_policy
+from pit_keras.models.dtype_policy import with_dtype_policy
 
 
 def in_float32(trained):

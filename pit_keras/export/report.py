@@ -6,9 +6,9 @@ import importlib.metadata
 import json
 import pathlib
 
-from pit_keras.analysis.cost import count_parameters
 from pit_keras.export.agreement import Agreement, DetectionAgreement
 from pit_keras.export.formats import FORMATS, TOLERANCE
+from pit_keras.models.cost import count_parameters
 
 REPORT_FILE = "report.json"
 PACKAGES = ("pit_keras", "keras", "tensorflow", "ai-edge-litert", "ai-edge-quantizer", "tf2onnx")

@@ -9,9 +9,9 @@ from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluatio
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
 from pit_keras.export.warm_up import write_warm_up
+from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.features import pre_logits
 from pit_keras.models.inference import logits_only
-from pit_keras.models.precision import with_dtype_policy
 from pit_keras.versioned_folder import version_folder
 
 SIGNATURE = "serving_default"

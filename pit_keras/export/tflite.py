@@ -12,8 +12,8 @@ from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessin
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import check_calibration, int8_products, samples
+from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.inference import logits_only
-from pit_keras.models.layers import has_transformer_blocks
 
 # What is in the file, by kind. The values are sentences for the file's description.
 TFLITE_KINDS = {

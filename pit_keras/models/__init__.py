@@ -1,17 +1,17 @@
 """PiT and the networks it is compared with, as functional Keras models on any backend."""
 
+from pit_keras.models.attention import check_can_recompute
 from pit_keras.models.classifier import two_headed
 from pit_keras.models.detr import backbone_layers, is_detector, masked_detector
+from pit_keras.models.execution import recomputing_blocks, tracing_for_xla
 from pit_keras.models.features import attention_maps, pre_logits, stage_features
-from pit_keras.models.layers import check_can_recompute
-from pit_keras.models.registry import create_model, list_models, variant_of
-from pit_keras.models.tracing import recomputing_blocks, tracing_for_xla
+from pit_keras.models.registry import build_model, list_models, variant_of
 
 __all__ = [
     "attention_maps",
     "backbone_layers",
+    "build_model",
     "check_can_recompute",
-    "create_model",
     "is_detector",
     "list_models",
     "masked_detector",

@@ -10,7 +10,7 @@ import keras
 from keras import layers, ops
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from pit_keras.models.convolutions import halved_grids
+from pit_keras.models.convolution_layers import halved_grids
 
 CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, of values in 0..255
 

@@ -10,8 +10,9 @@ import math
 import keras
 from keras import initializers, layers, ops
 
+from pit_keras.models.attention import attention_weights
 from pit_keras.models.initializers import linear_initializers
-from pit_keras.models.layers import attention_weights, grid_of, length
+from pit_keras.models.tokens import grid_of, length
 
 LAYER_NORM_EPSILON = 1e-5
 TEMPERATURE = 10000  # ratio of the longest to the shortest wave of the position encoding

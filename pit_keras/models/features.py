@@ -9,8 +9,8 @@ import numbers
 import keras
 from keras import layers, ops
 
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.classifier import check_functional
-from pit_keras.models.layers import TransformerBlock
 
 HEADS = ("head", "head_dist")
 APPLICATION_HEADS = ("predictions", "logits")  # in keras.applications' networks

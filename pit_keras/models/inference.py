@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.classifier import check_functional
-from pit_keras.models.layers import TransformerBlock
 
 
 def logits_only(model):

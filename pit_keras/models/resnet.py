@@ -7,7 +7,7 @@ import dataclasses
 import keras
 from keras import layers
 
-from pit_keras.models.convolutions import (
+from pit_keras.models.convolution_layers import (
     block_names,
     convolution,
     halved_grids,

@@ -7,15 +7,10 @@ import dataclasses
 import keras
 from keras import layers
 
+from pit_keras.models.attention import LAYER_NORM_EPSILON, TransformerBlock
 from pit_keras.models.classifier import class_token_classifier
-from pit_keras.models.layers import (
-    LAYER_NORM_EPSILON,
-    PositionEmbedding,
-    PrependTokens,
-    SplitTokens,
-    TransformerBlock,
-)
 from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
+from pit_keras.models.tokens import PositionEmbedding, PrependTokens, SplitTokens
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from pit_keras.data.preprocessing import preprocess_evaluation, resize_and_crop
 from pit_keras.export.saved_model import SIGNATURE
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.features import attention_maps, stage_features
 from pit_keras.models.inference import logits_only
-from pit_keras.models.layers import TransformerBlock
 
 
 @dataclasses.dataclass(frozen=True)

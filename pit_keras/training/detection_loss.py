@@ -7,7 +7,7 @@ loss    = classes + boxes, summed over the decoder layers ("auxiliary losses")
 
 from keras import ops
 
-from pit_keras.boxes import centres_to_corners, giou
+from pit_keras.models.boxes import centres_to_corners, giou
 from pit_keras.training.matching import check_shapes
 
 

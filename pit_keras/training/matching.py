@@ -10,7 +10,7 @@ takes longer: `benchmarks/matching.py` has both side by side.
 import numpy as np
 from keras import ops
 
-from pit_keras.boxes import centres_to_corners, pairwise_giou
+from pit_keras.models.boxes import centres_to_corners, pairwise_giou
 
 CLASS_COST, L1_COST, GIOU_COST = 1.0, 5.0, 2.0
 # In place of costs that are not finite, above all that boxes in 0..1 can have (22), so that such a

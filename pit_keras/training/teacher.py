@@ -11,10 +11,11 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from pit_keras.create import create_model
 from pit_keras.evaluation.classification import check_classes
 from pit_keras.evaluation.trained_model import load_trained_model
-from pit_keras.models import create_model, list_models
-from pit_keras.models.precision import with_dtype_policy
+from pit_keras.models import list_models
+from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
 from pit_keras.training.run_folder import RunFolder
 from pit_keras.versioned_folder import find_saved_model

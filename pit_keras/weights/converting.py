@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from pit_keras.models.detr import Detr
-from pit_keras.models.registry import create_model, variant_of
+from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights.keras_files import read_keras
 from pit_keras.weights.loading import PYTORCH_SUFFIXES, load_weights
 from pit_keras.weights.pytorch import read_state_dict, shapes_of
@@ -57,7 +57,7 @@ def convert(
     if output.exists() and not overwrite:
         raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
     size = image_size or _image_size(name, description.grid)
-    model = create_model(
+    model = build_model(
         name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
     )
     report = load_weights(model, checkpoint, across_distillation=across_distillation)

@@ -24,7 +24,7 @@ from pit_keras.analysis.interaction import (
 from pit_keras.analysis.networks import Network
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.data.preprocessing import preprocess_evaluation
-from pit_keras.models.layers import TransformerBlock
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.training.config import DataConfig
 
 NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]

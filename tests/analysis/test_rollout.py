@@ -6,7 +6,8 @@ import pytest
 import pit_keras
 from pit_keras import attention_maps, stage_features
 from pit_keras.analysis.rollout import Rollout, pooling_shares, token_centres
-from pit_keras.models.layers import TokenPooling, TransformerBlock
+from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.pooling import TokenPooling
 
 MODELS = {
     "pit_ti": {"depths": (1, 2, 1)},

@@ -7,9 +7,9 @@ import pytest
 from robustness_data import imagenet_a_synsets, write_imagenet_a
 
 from pit_keras.cli import main
+from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.robustness_table import read_rows
-from pit_keras.models.registry import create_model
 
 TINY = {"patch_size": 4, "stride": 4, "head_dim": 8, "depths": (1, 1, 1)}
 

@@ -12,7 +12,7 @@ import numpy as np
 import pit_keras
 from pit_keras.analysis.interaction import interaction_model
 from pit_keras.models import masked_detector
-from pit_keras.models.layers import TransformerBlock
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.training.detection_loss import detection_losses
 from pit_keras.training.optimizer import AdamP
 

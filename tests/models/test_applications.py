@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs, count_parameters
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pit_keras.models import variant_of
 from pit_keras.models.applications import VARIANTS, PixelEncoding
+from pit_keras.models.cost import count_macs, count_parameters
 
 SMALLEST = "mobilenet_v3_small"
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import pit_keras
-from pit_keras.models import layers, stage_features, tracing_for_xla
+from pit_keras.models import stage_features, tracing_for_xla
+from pit_keras.models.pooling import TokenPooling
 
 
 def small(**arguments):
@@ -62,7 +63,7 @@ def test_dilated_pooling_is_its_definition(grid, compiled):
     rng = np.random.default_rng(0)
     tokens = rng.normal(size=(1, 2, 3)).astype("float32")
     feature_map = rng.normal(size=(1, *grid, 3)).astype("float32")
-    pooling = layers.TokenPooling(multiplier=2, stride=1, dilation=2)
+    pooling = TokenPooling(multiplier=2, stride=1, dilation=2)
     pooling.build([tokens.shape, feature_map.shape])
 
     with tracing_for_xla(compiled):

@@ -10,7 +10,9 @@ import tensorflow as tf
 from keras import ops
 
 import pit_keras
-from pit_keras.models import layers, stage_features, tracing_for_xla, two_headed
+from pit_keras.models import stage_features, tracing_for_xla, two_headed
+from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.pooling import TokenPooling
 
 PACKAGE = pathlib.Path(pit_keras.__file__).parent
 
@@ -86,14 +88,12 @@ def test_config_round_trip_keeps_every_layer():
 
 def test_drop_path_grows_as_the_authors_have_it():
     model = pit_keras.create_model("pit_ti", drop_path_rate=0.12)
-    rates = [
-        layer.drop_path_rate for layer in model.layers if isinstance(layer, layers.TransformerBlock)
-    ]
+    rates = [layer.drop_path_rate for layer in model.layers if isinstance(layer, TransformerBlock)]
     assert rates == pytest.approx([0.12 * i / 12 for i in range(12)])
 
 
 def test_drop_path_drops_whole_branches_of_an_image_and_keeps_the_mean():
-    block = layers.TransformerBlock(2, drop_path_rate=0.5)
+    block = TransformerBlock(2, drop_path_rate=0.5)
     tokens = ops.tile(keras.random.normal((1, 5, 8), seed=0), (400, 1, 1))
     block.build(tokens.shape)
     # Without the MLP's branch there are two outcomes: the branch left out, or twice as strong.
@@ -203,7 +203,7 @@ def test_stage_features_of_a_loaded_model(tmp_path):
 
 def test_pooling_is_a_convolution_padded_on_both_sides():
     """On an even grid too, where Keras' "same" would pad on one side only."""
-    pooling = layers.TokenPooling(multiplier=2)
+    pooling = TokenPooling(multiplier=2)
     feature_map, tokens = np.zeros((1, 4, 4, 1), "float32"), np.zeros((1, 1, 1), "float32")
     feature_map[0, 0, 0, 0] = 1  # only the centre tap of the first output sees the corner
     pooling.build([tokens.shape, feature_map.shape])

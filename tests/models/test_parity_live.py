@@ -11,7 +11,7 @@ from timm.models.pit import Pooling, PoolingVisionTransformer
 
 import pit_keras
 from pit_keras.models import stage_features
-from pit_keras.models.layers import TokenPooling
+from pit_keras.models.pooling import TokenPooling
 
 TOLERANCE = 1e-4  # of the largest value
 

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs, count_parameters
 from pit_keras.models import variant_of
-from pit_keras.models.convolutions import SymmetricConv2D
+from pit_keras.models.convolution_layers import SymmetricConv2D
+from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.training.optimizer import weight_decay_exclusions
 
 SMALL = {"stage_widths": (8, 16, 24, 32), "depths": (1, 2, 1, 1), "group_width": 8}

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs, count_parameters
 from pit_keras.models import variant_of
-from pit_keras.models.convolutions import residual
+from pit_keras.models.convolution_layers import residual
+from pit_keras.models.cost import count_macs, count_parameters
 
 NAMES = ("resnet50", "resnet50_no_pooling")
 

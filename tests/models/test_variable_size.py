@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs
 from pit_keras.models import stage_features, tracing_for_xla
+from pit_keras.models.cost import count_macs
 from pit_keras.models.resampling import resampled
 
 ANY = (None, None, 3)

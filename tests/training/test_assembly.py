@@ -1,6 +1,6 @@
 import pytest
 
-from pit_keras.models import create_model
+from pit_keras.create import create_model
 from pit_keras.training.assembly import uses_xla
 
 

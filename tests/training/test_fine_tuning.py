@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from pit_keras.models import create_model
+from pit_keras.create import create_model
 from pit_keras.training.fine_tuning import (
     all_trainable,
     freeze,

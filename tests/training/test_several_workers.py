@@ -10,7 +10,7 @@ import time
 import pytest
 import runs
 
-from pit_keras.models import create_model
+from pit_keras.create import create_model
 
 TALK = """
 import sys

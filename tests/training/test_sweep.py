@@ -8,9 +8,9 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from pit_keras.analysis.cost import count_macs, count_parameters
 from pit_keras.data.labelled_images import open_source
 from pit_keras.models import variant_of
+from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.training import sweep, sweep_flags
 from pit_keras.training.assembly import model_of
 from pit_keras.training.command_line import parse_training_flags

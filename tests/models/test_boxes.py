@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from single_boxes import overlap
 
-from pit_keras.boxes import (
+from pit_keras.models.boxes import (
     centres_to_corners,
     corners_to_centres,
     giou,

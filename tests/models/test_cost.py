@@ -2,7 +2,7 @@ import keras
 import pytest
 
 import pit_keras
-from pit_keras.analysis.cost import count_macs, count_parameters
+from pit_keras.models.cost import count_macs, count_parameters
 
 
 @pytest.mark.parametrize(

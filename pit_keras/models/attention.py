@@ -1,222 +1,15 @@
-"""The layers that PiT and ViT are made of. Everything is `channels_last` and `keras.ops` alone.
-
-Shapes: B images, T class (and distillation) tokens, N = H * W spatial tokens, C channels. H and W
-may be None while a model is built (`input_shape=(None, None, 3)`); a layer then reads them from its
-inputs, and where these do not tell, from a map of the same grid that is given beside them.
-"""
+"""The transformer block of PiT and ViT: attention and MLP. Shapes as in `tokens`."""
 
 import keras
 from keras import layers, ops
 
-from pit_keras.models.initializers import EMBEDDING_STDDEV, linear_initializers
-from pit_keras.models.resampling import resampled
-from pit_keras.models.tracing import compiled_by_xla, recomputed, recomputes_blocks
+from pit_keras.models.execution import recomputed, recomputes_blocks
+from pit_keras.models.initializers import linear_initializers
+from pit_keras.models.tokens import length
 
 LAYER_NORM_EPSILON = 1e-6
 
 _register = keras.saving.register_keras_serializable(package="pit_keras")
-
-
-@_register
-class PositionEmbedding(layers.Layer):
-    """Adds a learned embedding of every position.
-
-    For inputs of one size the embedding has their shape without the batch. For inputs of any size
-    it has a grid of its own and is resampled to theirs, as timm resamples it for another size. The
-    inputs are then a map (B, H, W, C), or a sequence with class tokens and a map of its grid:
-    (B, T + H * W, C), (B, H, W, any).
-
-    Args:
-        grid: Height and width of the embedding, for inputs of any size; else None.
-        num_tokens: T, for a sequence of any size: their embeddings are not resampled.
-    """
-
-    def __init__(self, grid=None, num_tokens=0, **kwargs):
-        super().__init__(**kwargs)
-        self.grid = None if grid is None else tuple(grid)
-        self.num_tokens = num_tokens
-
-    def build(self, input_shape):
-        if self.grid is None:
-            shape = input_shape[1:]
-        elif self.num_tokens:
-            shape = self.num_tokens + self.grid[0] * self.grid[1], input_shape[0][-1]
-        else:
-            shape = *self.grid, input_shape[-1]
-        self.position_embedding = self.add_weight(
-            name="position_embedding",
-            shape=(1, *shape),
-            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
-        )
-
-    def call(self, inputs):
-        if self.grid is None:
-            return inputs + self.position_embedding
-        if not self.num_tokens:
-            return inputs + resampled(self.position_embedding, grid_of(inputs))
-        sequence, feature_map = inputs
-        tokens = self.position_embedding[:, : self.num_tokens]
-        spatial = self.position_embedding[:, self.num_tokens :]
-        spatial = ops.reshape(spatial, (1, *self.grid, sequence.shape[-1]))  # -> (1, h, w, C)
-        return sequence + join_tokens(tokens, resampled(spatial, grid_of(feature_map)))
-
-    def compute_output_shape(self, input_shape):
-        return input_shape[0] if self.num_tokens else input_shape
-
-    def get_config(self):
-        return {**super().get_config(), "grid": self.grid, "num_tokens": self.num_tokens}
-
-
-@_register
-class PrependTokens(layers.Layer):
-    """Flattens a map and puts learned class tokens in front: (B, H, W, C) -> (B, T + H * W, C)."""
-
-    def __init__(self, num_tokens=1, **kwargs):
-        super().__init__(**kwargs)
-        self.num_tokens = num_tokens
-
-    def build(self, input_shape):
-        self.class_tokens = self.add_weight(
-            name="class_tokens",
-            shape=(1, self.num_tokens, input_shape[-1]),
-            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
-        )
-
-    def call(self, inputs):
-        return join_tokens(ops.tile(self.class_tokens, (ops.shape(inputs)[0], 1, 1)), inputs)
-
-    def compute_output_shape(self, input_shape):
-        return joined_shape(self.num_tokens, input_shape)
-
-    def get_config(self):
-        return {**super().get_config(), "num_tokens": self.num_tokens}
-
-
-@_register
-class SplitTokens(layers.Layer):
-    """Takes class tokens and spatial tokens apart: (B, T + H * W, C) -> (B, T, C), (B, H, W, C).
-
-    It ends each stage, so that `model.get_layer("stage2").output[1]` is a stage's feature map.
-
-    Args:
-        num_tokens: T.
-        grid: H and W. If one of them is None, a second input tells them: the map from which this
-            stage's tokens were made.
-        stride: By how much this stage's grid is coarser than that map's.
-    """
-
-    def __init__(self, num_tokens, grid, stride=1, **kwargs):
-        super().__init__(**kwargs)
-        self.num_tokens = num_tokens
-        self.grid = tuple(grid)
-        self.stride = stride
-
-    def call(self, inputs):
-        grid = self.grid
-        if None in grid:
-            inputs, source_map = inputs
-            grid = pooled_grid(grid_of(source_map), self.stride)
-        tokens, spatial = inputs[:, : self.num_tokens], inputs[:, self.num_tokens :]
-        return tokens, ops.reshape(spatial, (-1, *grid, inputs.shape[-1]))
-
-    def compute_output_shape(self, input_shape):
-        batch, _, channels = input_shape[0] if None in self.grid else input_shape
-        return (batch, self.num_tokens, channels), (batch, *self.grid, channels)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_tokens": self.num_tokens,
-            "grid": self.grid,
-            "stride": self.stride,
-        }
-
-
-@_register
-class TokenPooling(layers.Layer):
-    """Token pooling (section 3.2, figure 4): half the height and width, more channels.
-
-    The map goes through a strided 3 x 3 depth-wise convolution, the class tokens through one Dense
-    layer that they share, and both are joined again:
-    (B, T, C), (B, H, W, C) -> (B, T + ceil(H / 2) * ceil(W / 2), C * multiplier).
-
-    With stride 1 the grid stays as it is: (B, T + H * W, C * multiplier). For dense prediction that
-    goes with dilation 2, so that the kernel's taps are as far apart on the image as if the next
-    stage were coarser. The weights are the same.
-
-    Args:
-        multiplier: Output channels for each input channel; 2 in every PiT.
-        stride: Of the convolution.
-        dilation: Of the convolution, and with it the zeros around the map; 1 unless stride is 1.
-    """
-
-    KERNEL, STRIDE = 3, 2
-
-    def __init__(self, multiplier=2, stride=STRIDE, dilation=1, **kwargs):
-        super().__init__(**kwargs)
-        self.multiplier = multiplier
-        self.stride = stride
-        self.dilation = dilation
-
-    def build(self, input_shape):
-        channels = input_shape[0][-1]
-        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both; hence
-        # explicit zeros and a convolution without padding.
-        self.padding = layers.ZeroPadding2D(self.dilation, dtype=self.dtype_policy)
-        linear = linear_initializers("torch_default", fan_in=self.KERNEL**2)
-        self.depthwise_conv = layers.DepthwiseConv2D(
-            self.KERNEL,
-            strides=self.stride,
-            dilation_rate=self.dilation,
-            depth_multiplier=self.multiplier,
-            depthwise_initializer=linear["kernel_initializer"],
-            bias_initializer=linear["bias_initializer"],
-            dtype=self.dtype_policy,
-            name="depthwise_conv",
-        )
-        self.class_dense = layers.Dense(
-            channels * self.multiplier,
-            **linear_initializers("torch_default", channels),
-            dtype=self.dtype_policy,
-            name="class_dense",
-        )
-        self.depthwise_conv.build((None, None, None, channels))
-        self.class_dense.build((None, None, channels))
-
-    def call(self, inputs):
-        tokens, feature_map = inputs
-        padded = self.padding(feature_map)
-        pooled = self._pool_by_taps(padded) if compiled_by_xla() else self.depthwise_conv(padded)
-        return join_tokens(self.class_dense(tokens), pooled)
-
-    def _pool_by_taps(self, padded):
-        """The same convolution as a sum over the kernel's nine taps."""
-        kernel = ops.cast(self.depthwise_conv.kernel, padded.dtype)  # (3, 3, C, multiplier)
-        bias = ops.cast(self.depthwise_conv.bias, padded.dtype)
-        reach, stride = self.dilation * (self.KERNEL - 1), self.stride
-        height, width = pooled_grid((side - reach for side in grid_of(padded)), stride)
-        rows, columns = (height - 1) * stride + 1, (width - 1) * stride + 1
-        starts = range(0, reach + 1, self.dilation)
-        pooled = sum(
-            padded[:, top : top + rows : stride, left : left + columns : stride, :, None]
-            * kernel[i, j]
-            for i, top in enumerate(starts)
-            for j, left in enumerate(starts)
-        )  # (B, H, W, C, multiplier)
-        return ops.reshape(pooled, (-1, height, width, bias.shape[0])) + bias
-
-    def compute_output_shape(self, input_shape):
-        (_, num_tokens, channels), (batch, *grid, _) = input_shape
-        pooled = (batch, *pooled_grid(grid, self.stride), channels * self.multiplier)
-        return joined_shape(num_tokens, pooled)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "multiplier": self.multiplier,
-            "stride": self.stride,
-            "dilation": self.dilation,
-        }
 
 
 @_register
@@ -498,24 +291,6 @@ class TransformerBlock(layers.Layer):
         }
 
 
-def check_can_recompute(model):
-    """Checks that `recomputing_blocks` has something to do in a model.
-
-    Raises:
-        ValueError: If the model has no `TransformerBlock`.
-    """
-    if not has_transformer_blocks(model):
-        raise ValueError(
-            f"The model {model.name!r} has no transformer blocks to be recomputed; "
-            "PiT and ViT have them."
-        )
-
-
-def has_transformer_blocks(model):
-    """Whether a model is made of `TransformerBlock`, as PiT and ViT are."""
-    return any(isinstance(layer, TransformerBlock) for layer in model.layers)
-
-
 def attention_weights(query, key, padding=None):
     """Softmax of the scaled products: (B, heads, M, size), (B, heads, N, size) -> (B, heads, M, N).
 
@@ -533,30 +308,19 @@ def attention_weights(query, key, padding=None):
     return ops.cast(ops.softmax(logits, axis=-1), query.dtype)
 
 
-def join_tokens(tokens, feature_map):
-    """Class tokens in front of a flattened map: (B, T, C), (B, H, W, C) -> (B, T + H * W, C)."""
-    height, width = grid_of(feature_map)
-    flat = ops.reshape(feature_map, (-1, height * width, feature_map.shape[-1]))
-    return ops.concatenate([tokens, flat], axis=1)
+def check_can_recompute(model):
+    """Checks that `recomputing_blocks` has something to do in a model.
+
+    Raises:
+        ValueError: If the model has no `TransformerBlock`.
+    """
+    if not has_transformer_blocks(model):
+        raise ValueError(
+            f"The model {model.name!r} has no transformer blocks to be recomputed; "
+            "PiT and ViT have them."
+        )
 
 
-def joined_shape(num_tokens, map_shape):
-    """Shape of what `join_tokens` returns."""
-    batch, height, width, channels = map_shape
-    positions = None if None in (height, width) else num_tokens + height * width
-    return batch, positions, channels
-
-
-def pooled_grid(grid, stride=TokenPooling.STRIDE):
-    """Grid after one `TokenPooling`; None stays None."""
-    return tuple(None if side is None else (side - 1) // stride + 1 for side in grid)
-
-
-def length(x, axis):
-    """Length of an axis: an integer where it is known, else a scalar tensor of the graph."""
-    return ops.shape(x)[axis] if x.shape[axis] is None else x.shape[axis]
-
-
-def grid_of(feature_map):
-    """Height and width of a map (B, H, W, C), like `length`."""
-    return length(feature_map, 1), length(feature_map, 2)
+def has_transformer_blocks(model):
+    """Whether a model is made of `TransformerBlock`, as PiT and ViT are."""
+    return any(isinstance(layer, TransformerBlock) for layer in model.layers)

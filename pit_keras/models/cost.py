@@ -7,8 +7,9 @@ import math
 
 import keras
 
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.detr_layers import BoxHead, DetrDecoderLayer, DetrEncoderLayer
-from pit_keras.models.layers import TokenPooling, TransformerBlock
+from pit_keras.models.pooling import TokenPooling
 
 
 def count_parameters(model):

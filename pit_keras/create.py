@@ -1,0 +1,136 @@
+"""Models by name, with or without weights: `create_model("pit_s", weights="imagenet")`."""
+
+import os
+
+from pit_keras.models import detr
+from pit_keras.models.applications import Application
+from pit_keras.models.registry import (
+    DISTILLED,
+    build_model,
+    check_bool,
+    check_known,
+    list_models,
+    overridable_fields,
+    variant_of,
+)
+from pit_keras.weights.keras_files import layer_names
+from pit_keras.weights.loading import load_weights
+
+
+def create_model(
+    name,
+    *,
+    classes=1000,
+    input_shape=(224, 224, 3),
+    weights=None,
+    weights_across_distillation=False,
+    include_top=True,
+    classifier_activation=None,
+    drop_rate=0.0,
+    attention_drop_rate=0.0,
+    drop_path_rate=0.0,
+    **overrides,
+):
+    """Creates a model by name, as a functional `keras.Model` from images to logits.
+
+    The detectors `detr_*` give {"logits": (B, queries, classes + 1), "boxes": (B, queries, 4)}, see
+    `pit_keras.models.detr`.
+
+    Args:
+        name: One of `list_models()`. A name that ends in `_distilled` has a distillation token; its
+            output is the mean of its two heads (`two_headed` gives both).
+        classes: Number of classes.
+        input_shape: Height, width and channels; rectangles too. A height or width of None leaves
+            it open until the model is called; the position embedding then has the grid of 224 x 224
+            images (`base_size=(height, width)` for others) and is resampled to each image's grid.
+            Images are float RGB, normalised with ImageNet's mean and standard deviation.
+        weights: None; "imagenet" for the released weights of this model; or the path of a file:
+            `.keras`, `.weights.h5`, or a PyTorch checkpoint as `.safetensors` or `.pth`. They may
+            be of another size, number of classes or of channels: the position embedding is
+            resampled, the RGB kernel adapted, and heads of other classes are left out with a
+            warning (see `pit_keras.weights.load_weights`). Those of `keras.applications`
+            (`pit_keras/models/applications.py`) are downloaded by Keras. A detector takes a
+            classifier's for its backbone, or a detector's `.keras` file for the whole.
+        weights_across_distillation: Whether weights of a distilled model may go into a plain one,
+            without those of distillation, or the reverse, with copies in their place.
+        include_top: Whether the classifier is there. Without it the output is the normalised class
+            token (B, C), for distilled models the mean of both tokens, and for convolutional
+            networks the mean of the last map.
+        classifier_activation: Activation of the output, such as "softmax"; None for logits.
+        drop_rate: Dropout after the position embedding, the attention's projection and in the MLP;
+            for ResNet and RegNetY before the classifier.
+        attention_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`). All
+            three are the backbone's in a detector, which has `dropout` for the rest.
+        **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
+            or `output_stride=16` for a PiT whose last two stages share one grid.
+
+    Returns:
+        A `keras.Model` of the global dtype policy (`keras.config.set_dtype_policy`).
+
+    Raises:
+        ValueError: For an unknown name or argument (with the valid ones), an image too small for
+            the patch or the poolings, an option that has no meaning for the model, or weights that
+            are damaged or do not fit.
+        FileNotFoundError: If the weights' file is not there, or the released weights are neither on
+            this machine nor within reach.
+    """
+    variant = variant_of(name)
+    _check_weights(name, weights, weights_across_distillation)
+    settings = {
+        "classes": classes,
+        "input_shape": input_shape,
+        "include_top": include_top,
+        "classifier_activation": classifier_activation,
+        "drop_rate": drop_rate,
+        "attention_drop_rate": attention_drop_rate,
+        "drop_path_rate": drop_path_rate,
+    }
+    if isinstance(variant, detr.Detr):
+        model, weights = _detector(name, variant, settings, weights, overrides)
+    elif weights == "imagenet" and isinstance(variant, Application):
+        # Keras loads them itself, into a network that it builds slightly differently for them.
+        model = build_model(name, **settings, overrides=overrides, weights=weights)
+        weights = None
+    else:
+        model = build_model(name, **settings, overrides=overrides)
+    if weights is not None:
+        load_weights(model, weights, across_distillation=weights_across_distillation)
+    return model
+
+
+def _detector(name, variant, settings, weights, overrides):
+    """A detector, its backbone with its weights; and the weights that are still to be loaded."""
+    own = overridable_fields(variant)
+    check_known(name, overrides, {**own, **overridable_fields(variant_of(variant.backbone))})
+    of_backbone = {field: value for field, value in overrides.items() if field not in own}
+    overrides = {field: value for field, value in overrides.items() if field in own}
+    of_whole = weights is not None and _is_of_detector(weights)
+    backbone = create_model(
+        variant.backbone,
+        weights=None if of_whole else weights,
+        **{**settings, "classes": 1000, "include_top": False, "classifier_activation": None},
+        **{**variant.backbone_fields, **of_backbone},
+    )
+    model = build_model(name, **settings, overrides=overrides, backbone=backbone)
+    return model, weights if of_whole else None
+
+
+def _is_of_detector(weights):
+    """Whether weights for a detector are a detector's own, not those of its backbone."""
+    return detr.INPUT_PROJECTION in layer_names(weights)
+
+
+def _check_weights(name, weights, across_distillation):
+    if weights is not None and not isinstance(weights, (str, os.PathLike)):
+        raise ValueError(
+            "weights must be None, 'imagenet', or the path of a file as a string or os.PathLike; "
+            f"got {weights!r}."
+        )
+    check_bool("weights_across_distillation", across_distillation)
+    if across_distillation and weights is None:
+        raise ValueError("weights_across_distillation=True needs weights.")
+    if across_distillation and name.removesuffix(DISTILLED) + DISTILLED not in list_models():
+        raise ValueError(
+            f"weights_across_distillation must be False for {name}, which has no distilled form."
+        )

@@ -1,0 +1,43 @@
+"""Tells Keras of the layers here, so that `keras.models.load_model` knows them.
+
+`import pit_keras` promises that, and does not import Keras, which takes seconds and chooses a
+backend. So the layers are registered at once where Keras is there already, else as soon as it is.
+"""
+
+import importlib
+import importlib.abc
+import importlib.util
+import sys
+
+
+def with_keras():
+    """Registers the layers with Keras, now or when Keras is imported."""
+    if "keras" in sys.modules:
+        _register()
+    else:
+        sys.meta_path.insert(0, _AfterKeras())
+
+
+def _register():
+    importlib.import_module("pit_keras.models")
+
+
+class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports Keras as it would be without it, then the layers."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "keras":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            self._loader, spec.loader = spec.loader, self
+        return spec
+
+    def create_module(self, spec):
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self._loader
+        self._loader.exec_module(module)
+        _register()
