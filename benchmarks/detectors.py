@@ -85,11 +85,11 @@ def calls_of(name):
     """Functions without arguments, by kind; each waits for its result."""
     import tensorflow as tf
 
+    from pit_keras.config.recipes import recipe
     from pit_keras.create import create_model
     from pit_keras.training.assembly import optimizer_of
     from pit_keras.training.detection_task import DetectionLoss
     from pit_keras.training.matching import match
-    from pit_keras.training.recipes import recipe
     from pit_keras.training.step import compiled_step
 
     config = recipe("detr", name)

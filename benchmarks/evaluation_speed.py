@@ -46,9 +46,9 @@ def measured(name):
     import tensorflow as tf
 
     from pit_keras import create_model
+    from pit_keras.config.fields import DataConfig
     from pit_keras.data.labelled_images import open_source
     from pit_keras.evaluation.trained_model import TrainedModel
-    from pit_keras.training.config import DataConfig
 
     size = (FLAGS.image_size, FLAGS.image_size)
     source = open_source("digits")

@@ -158,9 +158,9 @@ def until_accepted(transform, image):
 
 
 def our_batches(folder, settings):
+    from pit_keras.config.fields import DataConfig
     from pit_keras.data.labelled_images import open_source
     from pit_keras.data.pipeline import train_batches
-    from pit_keras.training.config import DataConfig
 
     source = open_source(f"folder:{folder}", holdout=0.01)
     return train_batches(source, DataConfig(**settings), batch_size=FLAGS.batch_size, seed=0)

@@ -32,6 +32,7 @@ from ai_edge_quantizer.utils import qsv_utils
 from csv_rows import write_rows
 
 import pit_keras
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import normalise, resize_and_crop
 from pit_keras.evaluation.trained_model import TrainedModel, load_trained_model
@@ -39,7 +40,6 @@ from pit_keras.export.litert import run_tflite
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite import TFLITE_KINDS, export_tflite
 from pit_keras.models.inference import logits_only
-from pit_keras.training.config import DataConfig
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder.", required=True)

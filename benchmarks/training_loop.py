@@ -88,8 +88,8 @@ def loop(folder):
 
     import tensorflow as tf
 
+    from pit_keras.config.recipes import recipe
     from pit_keras.data.labelled_images import open_source
-    from pit_keras.training.recipes import recipe
 
     config = recipe("cutmix", FLAGS.model)
     config.data.dataset = "digits"
@@ -115,8 +115,8 @@ def loop(folder):
 
 
 def memory(folder):
+    from pit_keras.config.recipes import recipe
     from pit_keras.data.labelled_images import open_source
-    from pit_keras.training.recipes import recipe
     from pit_keras.training.trainer import Trainer
 
     config = recipe("cutmix", "pit_ti")

@@ -108,10 +108,10 @@ def training_step(name, precision, jit, recompute, accumulate):
     """A function without arguments that takes a step and waits for it."""
     import tensorflow as tf
 
+    from pit_keras.config.recipes import recipe
     from pit_keras.create import create_model
     from pit_keras.training.assembly import optimizer_of
     from pit_keras.training.classification_task import ClassificationLoss
-    from pit_keras.training.recipes import recipe
     from pit_keras.training.step import compiled_step
 
     config = recipe("vanilla", name)

@@ -24,9 +24,9 @@ from pit_keras.analysis import benchmark
 from pit_keras.analysis.markdown import markdown_table
 from pit_keras.analysis.measuring import MEASURES, REFERENCE
 from pit_keras.analysis.sweep_plots import mean_and_deviation, networks_of
+from pit_keras.config.recipes import recipe
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.models import list_models, variant_of
-from pit_keras.training.recipes import recipe
 
 RESULTS = pathlib.Path(__file__).parent
 README = RESULTS.parent / "README.md"

@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from pit_keras import imagenet
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource
 from pit_keras.evaluation import imagenet_a
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.training.config import DataConfig
 
 SIDE = 8
 DATA = DataConfig(

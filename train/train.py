@@ -3,7 +3,7 @@
     python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH --output_dir=runs/x
 
 Every value of a recipe is a flag too, --config.optimizer.learning_rate=1e-3; a run's config.json
-lists them all. pit_keras/training/recipes.py says what accuracy to expect. --preview=2 draws two
+lists them all. pit_keras/config/recipes.py says what accuracy to expect. --preview=2 draws two
 batches of training images and stops.
 """
 

@@ -16,8 +16,8 @@ import warnings
 
 import filelock
 
-from pit_keras.training.config import DETECTOR_PREFIX, Config, field_paths, get_field
-from pit_keras.training.recipes import RECIPES, recipe
+from pit_keras.config.fields import DETECTOR_PREFIX, Config, field_paths, get_field
+from pit_keras.config.recipes import RECIPES, recipe
 from pit_keras.training.run_folder import RunFolder
 
 # A run's columns of these names, in the order of the table; `Run` has an attribute for each.

@@ -9,7 +9,7 @@ from pit_keras.errors import check_can_write, check_different_files, sigterm_as_
 
 
 def add(commands):
-    from pit_keras.training.config import PRECISION
+    from pit_keras.config.fields import PRECISION
 
     command = add_command(commands, "benchmark", run, "measure what models cost on this machine")
     command.add_argument(

@@ -63,7 +63,7 @@ def run(options):
 def _print_runs(runs, console):
     """A table with as many of the settings that differ as there is room for, and what is wrong."""
     from pit_keras.analysis.runs import COLUMNS, differing_settings, follows_from_recipe
-    from pit_keras.training.config import WITHOUT_EFFECT_ON_THE_RESULT
+    from pit_keras.config.fields import WITHOUT_EFFECT_ON_THE_RESULT
 
     settings = [
         path

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.evaluation.detection import detected, last_outputs
 from pit_keras.evaluation.found_objects import THRESHOLD, found_objects
@@ -19,7 +20,6 @@ from pit_keras.evaluation.trained_model import (
     read_model_file,
 )
 from pit_keras.models.detr import is_detector, masked_detector
-from pit_keras.training.config import DataConfig
 
 # The short and the long side that the PiT paper's detectors see, half of DETR's.
 IMAGE_SIZE = (400, 600)

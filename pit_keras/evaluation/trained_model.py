@@ -12,9 +12,9 @@ from keras import ops
 
 import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras import imagenet
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
-from pit_keras.training.config import DataConfig
 from pit_keras.training.run_folder import RunFolder
 
 # Keras has no error of its own for a damaged file: what it ran into comes through.

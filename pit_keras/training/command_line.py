@@ -12,7 +12,7 @@ import textwrap
 from absl import flags
 from ml_collections import config_flags
 
-from pit_keras.training.config import (
+from pit_keras.config.fields import (
     DISTRIBUTE,
     JIT,
     PRECISION,
@@ -24,7 +24,7 @@ from pit_keras.training.config import (
     set_field,
     validate,
 )
-from pit_keras.training.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, recipe
+from pit_keras.config.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, recipe
 
 
 @dataclasses.dataclass(frozen=True)

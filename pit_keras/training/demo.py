@@ -1,6 +1,6 @@
 """Runs that end in seconds, to show things with: a tiny PiT on digits, and a tiny detector."""
 
-from pit_keras.training.recipes import recipe
+from pit_keras.config.recipes import recipe
 
 
 def digits_config(epochs=8):

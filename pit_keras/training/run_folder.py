@@ -8,7 +8,7 @@ import pathlib
 
 import filelock
 
-from pit_keras.training.config import Config, conflicts
+from pit_keras.config.fields import Config, conflicts
 
 
 class RunFolder:

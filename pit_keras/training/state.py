@@ -6,7 +6,7 @@ import json
 import numpy as np
 from keras import ops
 
-from pit_keras.training.config import Config, conflicts
+from pit_keras.config.fields import Config, conflicts
 
 
 @dataclasses.dataclass

@@ -14,9 +14,9 @@ from collections.abc import Callable
 
 import keras
 
+from pit_keras.config.fields import Config, validate
 from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.training.assembly import model_of
-from pit_keras.training.config import Config, validate
 from pit_keras.training.run_folder import RunFolder, write_atomically
 
 PATCH_SIZES = (16, 8, 4)

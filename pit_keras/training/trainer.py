@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import pit_keras
+from pit_keras.config.fields import validate
 from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
@@ -23,7 +24,6 @@ from pit_keras.models import check_can_recompute
 from pit_keras.training.assembly import optimizer_of
 from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.checkpoints import DamagedCheckpointError, packed, unpacked
-from pit_keras.training.config import validate
 from pit_keras.training.history import write_history
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
 from pit_keras.training.keeping import RunKeeper

@@ -17,11 +17,11 @@ from pit_keras.analysis.evaluation_report import (
     worst_mistakes,
     write_report,
 )
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.predictions import evaluate_each
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.training.config import DataConfig
 
 SIDE = 8
 VOID = {"meta", "link", "img", "br"}

@@ -13,8 +13,8 @@ from pit_keras.analysis.explanation import (
     without_lattice,
 )
 from pit_keras.analysis.plots import DPI
+from pit_keras.config.fields import DataConfig
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.training.config import DataConfig
 
 SIZE = (24, 36)
 

@@ -22,10 +22,10 @@ from pit_keras.analysis.interaction import (
     write_interaction,
 )
 from pit_keras.analysis.networks import Network
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.data.preprocessing import preprocess_evaluation
 from pit_keras.models.attention import TransformerBlock
-from pit_keras.training.config import DataConfig
 
 NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]
 THRESHOLDS = (0.02, 0.1)

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 
 from pit_keras.analysis.preview import draw_preview, first_batches
+from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import train_batches
 from pit_keras.data.unreadable import UnreadableImageError
-from pit_keras.training.recipes import recipe
 from pit_keras.training.run_folder import RunFolder
 
 

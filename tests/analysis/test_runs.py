@@ -20,8 +20,8 @@ from pit_keras.analysis.runs import (
     sorted_runs,
     write_table,
 )
-from pit_keras.training.config import set_field
-from pit_keras.training.recipes import recipe
+from pit_keras.config.fields import set_field
+from pit_keras.config.recipes import recipe
 from pit_keras.training.run_folder import RunFolder
 
 NOW = "2026-01-31T12:00:00+00:00"

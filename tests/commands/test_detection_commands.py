@@ -10,11 +10,11 @@ from detectors import IMAGE_SIZE, small_detector
 from PIL import Image
 
 from pit_keras.cli import main
+from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.data.coco import open_detection_source
 from pit_keras.evaluation.detection import COCO_METRICS, coco_metrics
 from pit_keras.evaluation.trained_detector import load_trained_detector
-from pit_keras.training.config import Config, DataConfig
 from pit_keras.training.run_folder import RunFolder
 
 NAMES = ("red", "green", "blue")

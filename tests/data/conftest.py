@@ -6,7 +6,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from pit_keras.training.config import DataConfig
+from pit_keras.config.fields import DataConfig
 
 FILE_KINDS = ((".jpg", "RGB"), (".JPEG", "L"), (".png", "RGBA"), (".jpg", "CMYK"), (".PNG", "P"))
 

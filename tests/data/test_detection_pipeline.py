@@ -8,6 +8,7 @@ import tensorflow as tf
 from coco_form import change_json, write_coco_form
 from PIL import Image
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
 from pit_keras.data.detection_pipeline import (
     check_detection_train_batches,
@@ -17,7 +18,6 @@ from pit_keras.data.detection_pipeline import (
 )
 from pit_keras.data.preprocessing import normalise
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
-from pit_keras.training.config import DataConfig
 
 ALL = types.SimpleNamespace(multi_scale=True, random_crop=True)
 NONE = types.SimpleNamespace(multi_scale=False, random_crop=False)

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 from coco_form import write_coco_form
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.detection_preprocessing import preprocess_detection
-from pit_keras.training.config import DataConfig
 
 DATA = DataConfig(image_size=(24, 36), mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 

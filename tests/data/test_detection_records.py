@@ -7,13 +7,13 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from coco_form import NAMES, draw, random_objects
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
 from pit_keras.data.detection_pipeline import (
     detection_evaluation_batches,
     detection_train_batches,
 )
 from pit_keras.data.detection_records import _category_ids
-from pit_keras.training.config import DataConfig
 
 LABELS = {category: label for label, category in enumerate(NAMES)}
 COUNTS = {"train": 12, "validation": 7}

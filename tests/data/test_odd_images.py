@@ -182,7 +182,7 @@ import numpy as np
 import tensorflow as tf
 from pit_keras.data.pipeline import evaluation_batches, train_batches
 from pit_keras.data.labelled_images import open_source
-from pit_keras.training.config import DataConfig
+from pit_keras.config.fields import DataConfig
 
 source, config = open_source(f"folder:{sys.argv[1]}"), DataConfig()
 options = tf.data.Options()

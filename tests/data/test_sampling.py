@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.sampling import EvenSample
 from pit_keras.data.sharding import Shard
-from pit_keras.training.config import DataConfig
 
 
 def source_of(size):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from pit_keras import imagenet
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
@@ -19,7 +20,6 @@ from pit_keras.evaluation.classification import (
     recorded_counts,
 )
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.training.config import DataConfig
 
 SIDE = 4
 

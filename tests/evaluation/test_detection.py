@@ -13,6 +13,7 @@ from detectors import IMAGE_SIZE, small_detector
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.evaluation.detection import (
@@ -23,7 +24,6 @@ from pit_keras.evaluation.detection import (
     detected,
 )
 from pit_keras.evaluation.trained_detector import TrainedDetector
-from pit_keras.training.config import DataConfig
 
 CATEGORY_IDS = (2, 3, 7)  # with gaps, as COCO's
 

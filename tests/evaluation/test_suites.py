@@ -8,9 +8,9 @@ import pytest
 from robustness_data import imagenet_a_synsets, linear_model, write_challenge, write_imagenet_a
 
 from pit_keras import imagenet
+from pit_keras.config.fields import DataConfig
 from pit_keras.evaluation.suites import SUITES, SuiteSettings, checked_suites, run_suites
 from pit_keras.evaluation.trained_model import TrainedModel
-from pit_keras.training.config import DataConfig
 
 DIGITS = tuple(map(str, range(10)))
 

@@ -8,6 +8,7 @@ import pytest
 from detectors import IMAGE_SIZE, small_detector
 from PIL import Image
 
+from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.evaluation.found_objects import FoundObject, found_objects
 from pit_keras.evaluation.trained_detector import (
@@ -17,7 +18,6 @@ from pit_keras.evaluation.trained_detector import (
     load_trained_detector,
 )
 from pit_keras.evaluation.trained_model import TrainedModel, load_trained_model
-from pit_keras.training.config import Config, DataConfig
 from pit_keras.training.run_folder import RunFolder
 
 NAMES = ("red", "grün", "deep blue")

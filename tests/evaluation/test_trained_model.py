@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.evaluation.trained_model import load_trained_model, predict, read_class_names
 from pit_keras.imagenet import class_names
-from pit_keras.training.config import Config, DataConfig
 from pit_keras.training.run_folder import RunFolder
 
 NAMES = ("red", "grün", "deep blue", "dark")  # beyond ASCII and with spaces

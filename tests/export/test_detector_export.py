@@ -13,6 +13,7 @@ from detectors import IMAGE_SIZE, small_detector
 from PIL import Image
 
 from pit_keras.cli import main
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import fit
 from pit_keras.evaluation.found_objects import THRESHOLD
 from pit_keras.evaluation.trained_detector import TrainedDetector
@@ -27,7 +28,6 @@ from pit_keras.export.formats import DETECTOR_FORMATS
 from pit_keras.export.litert import signature
 from pit_keras.export.report import read_report
 from pit_keras.export.sample import take_sample
-from pit_keras.training.config import DataConfig
 
 NAMES = ("cat", "Größe", "two words")
 DATA = DataConfig(image_size=IMAGE_SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))

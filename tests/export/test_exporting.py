@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
@@ -20,7 +21,6 @@ from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, TOLERANCE
 from pit_keras.export.precision import in_float32
 from pit_keras.export.report import read_report
 from pit_keras.export.sample import take_sample
-from pit_keras.training.config import DataConfig
 
 TEXTS = {"report.json", "README.md", "classes.txt"}
 

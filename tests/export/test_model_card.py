@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pit_keras.config.recipes import recipe
 from pit_keras.export.exporting import export
 from pit_keras.export.model_card import is_model_card, model_card
 from pit_keras.export.report import read_report
 from pit_keras.export.sample import take_sample
-from pit_keras.training.recipes import recipe
 from pit_keras.training.run_folder import RunFolder
 
 RESULTS = {

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.export.sample import (
@@ -9,7 +10,6 @@ from pit_keras.export.sample import (
     training_images,
     validation_images,
 )
-from pit_keras.training.config import DataConfig
 
 DATA = DataConfig(image_size=(24, 32), eval_crop=0.8)
 

@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 
 import pit_keras
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import preprocess_evaluation
 from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import export_saved_model
 from pit_keras.export.saved_model_running import run_saved_model
-from pit_keras.training.config import DataConfig
 from pit_keras.versioned_folder import version_folder
 
 MODELS = ("pit_ti", "pit_ti_distilled", "vit_ti")

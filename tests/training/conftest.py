@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from pit_keras.training.recipes import recipe
+from pit_keras.config.recipes import recipe
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 from coco_form import write_coco_form
 
-from pit_keras.training.recipes import recipe
+from pit_keras.config.recipes import recipe
 
 SIZE = (32, 48)  # height and width of all images
 

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import test_step
 
+from pit_keras.config.fields import Config
 from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.config import Config
 from pit_keras.training.optimizer import AdamP
 from pit_keras.training.schedule import scaled_learning_rate
 

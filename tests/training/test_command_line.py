@@ -8,6 +8,7 @@ import forked
 import pytest
 from absl import flags
 
+from pit_keras.config.fields import Config, field_paths
 from pit_keras.training.command_line import (
     DETECT,
     config_from_flags,
@@ -15,7 +16,6 @@ from pit_keras.training.command_line import (
     parse_training_flags,
     profiled_steps,
 )
-from pit_keras.training.config import Config, field_paths
 from pit_keras.training.run_folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"

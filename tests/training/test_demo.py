@@ -1,8 +1,8 @@
 """The tiny runs of the notebooks."""
 
 import pit_keras
+from pit_keras.config.fields import validate
 from pit_keras.training.assembly import VARIANT_FIELDS
-from pit_keras.training.config import validate
 from pit_keras.training.demo import digits_config, scenes_config
 
 

@@ -8,7 +8,7 @@ import sys
 import keras
 import pytest
 
-from pit_keras.training.config import Config
+from pit_keras.config.fields import Config
 from pit_keras.training.run_folder import RunFolder, save_model_atomically, write_atomically
 
 

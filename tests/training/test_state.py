@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from pit_keras.config.fields import Config
 from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.config import Config
 from pit_keras.training.optimizer import AdamP
 from pit_keras.training.state import Progress, TrainingState
 

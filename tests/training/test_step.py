@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.config.fields import Config
 from pit_keras.create import create_model
 from pit_keras.models import two_headed
 from pit_keras.training.classification_task import ClassificationLoss
-from pit_keras.training.config import Config
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.training.step import compiled_step
 

@@ -8,13 +8,13 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
 from pit_keras.models import variant_of
 from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.training import sweep, sweep_flags
 from pit_keras.training.assembly import model_of
 from pit_keras.training.command_line import parse_training_flags
-from pit_keras.training.recipes import recipe
 from pit_keras.training.run_folder import RunFolder
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/sweep.py"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from pit_keras.config.fields import Config, set_field
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import train_batches
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.trained_model import load_trained_model
-from pit_keras.training.config import Config, set_field
 from pit_keras.training.history import write_history
 from pit_keras.training.interruption import TrainingInterrupted
 from pit_keras.training.run_folder import RunFolder

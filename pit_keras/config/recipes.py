@@ -11,7 +11,7 @@ setting, the README for the PiTs. None was trained to the end here.
 `finetune` is this project's own; its docstring says where its values come from.
 """
 
-from pit_keras.training.config import Config
+from pit_keras.config.fields import Config
 
 # Larger models warm up longer (section 4.1).
 _LONG_WARMUP = {"pit_b": 10.0, "pit_b_distilled": 10.0}

@@ -1,6 +1,6 @@
 """The configuration of a run: plain dataclasses, one for each part of the house.
 
-A recipe (`pit_keras.training.recipes`) is a function that returns a `Config`. Every field can be
+A recipe (`pit_keras.config.recipes`) is a function that returns a `Config`. Every field can be
 overridden from the command line (`--config.optimizer.learning_rate=1e-3`); the configuration that
 was really used is stored in the run folder as `config.json`.
 """

@@ -1,7 +1,7 @@
 import pytest
 
-from pit_keras.training.config import differences, get_field, validate
-from pit_keras.training.recipes import (
+from pit_keras.config.fields import differences, get_field, validate
+from pit_keras.config.recipes import (
     CLASSIFICATION_RECIPES,
     DETECTION_RECIPES,
     RECIPES,

@@ -1,7 +1,7 @@
 import pytest
 
-from pit_keras.training.config import Config, differences, field_paths, set_field, validate
-from pit_keras.training.recipes import recipe
+from pit_keras.config.fields import Config, differences, field_paths, set_field, validate
+from pit_keras.config.recipes import recipe
 
 
 def test_json_round_trip_is_exact():
