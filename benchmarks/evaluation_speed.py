@@ -48,7 +48,7 @@ def measured(name):
     from pit_keras import create_model
     from pit_keras.config.fields import DataConfig
     from pit_keras.data.labelled_images import open_source
-    from pit_keras.evaluation.trained_model import TrainedModel
+    from pit_keras.runs.trained_model import TrainedModel
 
     size = (FLAGS.image_size, FLAGS.image_size)
     source = open_source("digits")

@@ -13,7 +13,7 @@ from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource
 from pit_keras.evaluation import imagenet_a
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 SIDE = 8
 DATA = DataConfig(

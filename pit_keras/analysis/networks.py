@@ -7,11 +7,11 @@ import keras
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.create import create_model
-from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.models import list_models, variant_of
 from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.pit import PiT
 from pit_keras.models.vit import ViT
+from pit_keras.runs.trained_model import load_trained_model
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 from matplotlib.patches import Rectangle
 
-from pit_keras.analysis.runs import read_history, validation
 from pit_keras.data.preprocessing import load_image
+from pit_keras.runs.comparison import read_history, validation
 
 COLUMNS = 6
 DPI = 150
@@ -80,7 +80,7 @@ def draw_detections(paths, detections, output):
 
     Args:
         paths: Image files.
-        detections: For each a list of `pit_keras.evaluation.found_objects.FoundObject`.
+        detections: For each a list of `pit_keras.runs.found_objects.FoundObject`.
         output: The picture to write; its ending decides the format.
 
     Raises:
@@ -167,7 +167,7 @@ def draw_object_batches(batches, output, *, batch_size, mean, std):
 
     Args:
         batches: Pairs: images as for `draw_batches`; and for each of them a list of
-            `pit_keras.evaluation.found_objects.FoundObject`, with boxes in its pixels.
+            `pit_keras.runs.found_objects.FoundObject`, with boxes in its pixels.
         output, batch_size, mean, std: As for `draw_batches`.
 
     Raises:
@@ -294,7 +294,7 @@ def draw_runs(runs, output):
     Of averaged and raw weights the better top-1 of each epoch is drawn; of detectors AP.
 
     Args:
-        runs: A list of `pit_keras.analysis.runs.Run`; the first `MOST_RUNS` that have finished an
+        runs: A list of `pit_keras.runs.comparison.Run`; the first `MOST_RUNS` that have finished an
             epoch are drawn.
         output: The picture to write; its ending decides the format.
 

@@ -96,14 +96,14 @@ def load_tflite(options):
 def load_trained(options):
     """A Keras classifier or detector."""
     _check_keras(options.model)
-    from pit_keras.evaluation.trained_detector import load_any
+    from pit_keras.runs.trained_detector import load_any
 
     return load_any(options.model, given_class_names(options))
 
 
 def load_trained_classifier(options):
     _check_keras(options.model)
-    from pit_keras.evaluation.trained_model import load_trained_model
+    from pit_keras.runs.trained_model import load_trained_model
 
     return load_trained_model(options.model, given_class_names(options))
 
@@ -137,7 +137,7 @@ def is_tflite(model):
 
 
 def given_class_names(options):
-    from pit_keras.evaluation.trained_model import read_class_names
+    from pit_keras.runs.trained_model import read_class_names
 
     return None if options.classes is None else read_class_names(options.classes)
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pit_keras.commands.arguments import open_detection_data_set, progress, refuse
-from pit_keras.evaluation.found_objects import THRESHOLD
+from pit_keras.runs.found_objects import THRESHOLD
 
 BATCH_SIZE = 8
 
@@ -26,7 +26,7 @@ def predict(options, detector, paths):
         from pit_keras.analysis.plots import MOST_DETECTED, check_picture
 
         check_picture(options.output, len(paths), MOST_DETECTED)
-    from pit_keras.evaluation.trained_detector import detect
+    from pit_keras.runs.trained_detector import detect
 
     threshold = THRESHOLD if options.threshold is None else options.threshold
     found = detect(detector, progress(paths, "Reading"), threshold)

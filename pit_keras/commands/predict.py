@@ -17,7 +17,7 @@ from pit_keras.commands.arguments import (
     share,
 )
 from pit_keras.errors import check_can_write, check_different_files
-from pit_keras.evaluation.found_objects import THRESHOLD
+from pit_keras.runs.found_objects import THRESHOLD
 
 TOP = 5
 
@@ -65,7 +65,7 @@ def _classify(options, classifier, paths):
         from pit_keras.analysis.explanation import check_explainable, draw_explanations
 
         check_explainable(classifier.model, options.model)
-    from pit_keras.evaluation.trained_model import predict as predict_files
+    from pit_keras.runs.trained_model import predict as predict_files
 
     predictions = predict_files(classifier, progress(paths, "Reading"), options.top or TOP)
     for path, best in zip(paths, predictions, strict=True):

@@ -40,7 +40,7 @@ def run(options):
         from pit_keras.analysis.plots import check_picture, draw_runs
 
         check_picture(options.output, 0)
-    from pit_keras.analysis.runs import read_runs, sorted_runs, write_table
+    from pit_keras.runs.comparison import read_runs, sorted_runs, write_table
 
     found = read_runs(options.folders)
     if not found:
@@ -62,8 +62,8 @@ def run(options):
 
 def _print_runs(runs, console):
     """A table with as many of the settings that differ as there is room for, and what is wrong."""
-    from pit_keras.analysis.runs import COLUMNS, differing_settings, follows_from_recipe
     from pit_keras.config.fields import WITHOUT_EFFECT_ON_THE_RESULT
+    from pit_keras.runs.comparison import COLUMNS, differing_settings, follows_from_recipe
 
     settings = [
         path

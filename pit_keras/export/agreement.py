@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from pit_keras.evaluation.found_objects import THRESHOLD
 from pit_keras.export.formats import TOLERANCE
+from pit_keras.runs.found_objects import THRESHOLD
 
 # What still counts as the same object: sides moved by a share of the image, and a change of score.
 SAME_BOX = 0.02

@@ -1,10 +1,10 @@
 """What a model card says of detectors; `classifier_card` says the same of classifiers."""
 
-from pit_keras.evaluation.found_objects import THRESHOLD
 from pit_keras.export.agreement import SAME_BOX, SAME_SCORE
 from pit_keras.export.classifier_card import numbers
 from pit_keras.export.detector_tflite import tflite_size
 from pit_keras.export.formats import FORMATS
+from pit_keras.runs.found_objects import THRESHOLD
 
 KIND = "An object detector (DETR)"
 ERRORS = "differences from the Keras model's scores and boxes (of these as shares of the image)"

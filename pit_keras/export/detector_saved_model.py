@@ -4,12 +4,12 @@ import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.data.preprocessing import decode
-from pit_keras.evaluation.detection import detected
-from pit_keras.evaluation.found_objects import THRESHOLD
 from pit_keras.export.preprocessing_text import detection_preprocessing_text
 from pit_keras.export.saved_model import SIGNATURE, write_saved_model
 from pit_keras.export.warm_up import write_warm_up
-from pit_keras.versioned_folder import version_folder
+from pit_keras.models.detr_outputs import detected
+from pit_keras.runs.found_objects import THRESHOLD
+from pit_keras.runs.versioned_folder import version_folder
 
 
 def export_detector_saved_model(trained, path):

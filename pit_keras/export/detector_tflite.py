@@ -11,8 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import fit, masked_inputs
-from pit_keras.evaluation.detection import detected
-from pit_keras.evaluation.found_objects import THRESHOLD, found_objects
 from pit_keras.export.class_names import CLASSES_FILE, class_names_text
 from pit_keras.export.litert import signature
 from pit_keras.export.preprocessing_text import (
@@ -22,6 +20,8 @@ from pit_keras.export.preprocessing_text import (
 )
 from pit_keras.export.saved_model import save_function
 from pit_keras.export.tflite import write_with_texts
+from pit_keras.models.detr_outputs import detected
+from pit_keras.runs.found_objects import THRESHOLD, found_objects
 
 DETECTOR_KINDS = ("float32", "float16", "dynamic")
 

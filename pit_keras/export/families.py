@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from pit_keras.data.detection_preprocessing import fit
-from pit_keras.evaluation.trained_detector import TrainedDetector
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare, compare_detections
 from pit_keras.export.detector_saved_model import export_detector_saved_model
 from pit_keras.export.detector_tflite import (
@@ -32,6 +30,8 @@ from pit_keras.export.saved_model_running import (
     saved_model_latency,
 )
 from pit_keras.export.tflite import export_tflite
+from pit_keras.runs.trained_detector import TrainedDetector
+from pit_keras.runs.trained_model import TrainedModel
 
 THREADS = (1, 2)
 

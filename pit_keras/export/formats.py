@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from pit_keras.versioned_folder import VERSION
+from pit_keras.runs.versioned_folder import VERSION
 
 # Largest difference between logits that counts as none, as a share of the largest logit.
 TOLERANCE = 1e-4

@@ -2,11 +2,11 @@
 
 import json
 
-from pit_keras.evaluation.trained_detector import TrainedDetector
 from pit_keras.export import classifier_card, detector_card
 from pit_keras.export.formats import FORMATS, TOLERANCE
 from pit_keras.export.report import REPORT_FILE
-from pit_keras.training.run_folder import RunFolder
+from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.trained_detector import TrainedDetector
 
 CARD_FILE = "README.md"
 MARK = "<!-- Written by pit-keras export; made anew by each. -->"

@@ -12,7 +12,7 @@ from pit_keras.export.warm_up import write_warm_up
 from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.features import pre_logits
 from pit_keras.models.inference import logits_only
-from pit_keras.versioned_folder import version_folder
+from pit_keras.runs.versioned_folder import version_folder
 
 SIGNATURE = "serving_default"
 TOP = 5  # classes that are named for each image, or all if there are fewer

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from pit_keras.export.latency import CALLS, median_milliseconds
 from pit_keras.export.saved_model import SIGNATURE
-from pit_keras.versioned_folder import find_saved_model
+from pit_keras.runs.versioned_folder import find_saved_model
 
 
 def run_saved_model(path, images):

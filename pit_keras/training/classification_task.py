@@ -8,8 +8,8 @@ from keras import ops
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
 from pit_keras.evaluation.classification import Evaluator
 from pit_keras.models import two_headed
+from pit_keras.runs.metric_names import CLASSIFICATION
 from pit_keras.training.assembly import model_of, uses_xla
-from pit_keras.training.figures import CLASSIFICATION
 from pit_keras.training.fine_tuning import freeze, learning_rate_scales
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.training.teacher import load_teacher

@@ -14,9 +14,9 @@ from pit_keras.data.detection_pipeline import (
 from pit_keras.evaluation.detection import DetectionEvaluator
 from pit_keras.models import variant_of
 from pit_keras.models.detr import backbone_layers, masked_detector
+from pit_keras.runs.metric_names import DETECTION
 from pit_keras.training.assembly import model_of
 from pit_keras.training.detection_loss import box_total, class_weight_total, detection_losses
-from pit_keras.training.figures import DETECTION
 from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.matching import match
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from pit_keras.training.figures import in_words, number
+from pit_keras.runs.metric_names import in_words, number
 
 EXAMPLE_IMAGES = 8
 

@@ -6,8 +6,8 @@ import sys
 from absl import flags, logging
 
 from pit_keras.errors import exit_with_one_sentence
+from pit_keras.runs.metric_names import in_words
 from pit_keras.training import command_line
-from pit_keras.training.figures import in_words
 
 FLAGS = flags.FLAGS
 

@@ -16,8 +16,8 @@ import keras
 
 from pit_keras.config.fields import Config, validate
 from pit_keras.models.cost import count_macs, count_parameters
+from pit_keras.runs.folder import RunFolder, write_atomically
 from pit_keras.training.assembly import model_of
-from pit_keras.training.run_folder import RunFolder, write_atomically
 
 PATCH_SIZES = (16, 8, 4)
 FIRST_WIDTH = 8  # any: of two widths the costs of all others follow

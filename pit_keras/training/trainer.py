@@ -21,14 +21,14 @@ from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.models import check_can_recompute
+from pit_keras.runs.checkpoints import DamagedCheckpointError, packed, unpacked
+from pit_keras.runs.folder import RunFolder, write_atomically
+from pit_keras.runs.history import write_history
+from pit_keras.runs.keeping import RunKeeper
 from pit_keras.training.assembly import optimizer_of
 from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.checkpoints import DamagedCheckpointError, packed, unpacked
-from pit_keras.training.history import write_history
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
-from pit_keras.training.keeping import RunKeeper
 from pit_keras.training.monitoring import Monitor
-from pit_keras.training.run_folder import RunFolder, write_atomically
 from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
 from pit_keras.training.tasks import task_of

@@ -21,7 +21,7 @@ from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.predictions import evaluate_each
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 SIDE = 8
 VOID = {"meta", "link", "img", "br"}

@@ -14,7 +14,7 @@ from pit_keras.analysis.explanation import (
 )
 from pit_keras.analysis.plots import DPI
 from pit_keras.config.fields import DataConfig
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 SIZE = (24, 36)
 

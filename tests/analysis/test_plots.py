@@ -24,8 +24,8 @@ from pit_keras.analysis.plots import (
     label_in_words,
 )
 from pit_keras.analysis.pooling import PoolingStep
-from pit_keras.evaluation.found_objects import FoundObject
 from pit_keras.evaluation.predictions import Calibration
+from pit_keras.runs.found_objects import FoundObject
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 

@@ -14,7 +14,7 @@ from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import evaluation_batches, train_batches
 from pit_keras.data.preprocessing import load_image, preprocess_evaluation
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
-from pit_keras.evaluation.trained_model import TrainedModel, predict
+from pit_keras.runs.trained_model import TrainedModel, predict
 
 SIDEWAYS = 6  # EXIF's orientation "rotate by 90 degrees to the right"
 

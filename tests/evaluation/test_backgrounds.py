@@ -26,7 +26,7 @@ from pit_keras.evaluation.backgrounds import (
     evaluate_backgrounds,
     open_challenge,
 )
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 ALL_PARTS = ("fg_mask", "only_bg_t", *VARIATIONS)
 

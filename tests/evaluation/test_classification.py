@@ -19,7 +19,7 @@ from pit_keras.evaluation.classification import (
     evaluate_source,
     recorded_counts,
 )
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 SIDE = 4
 

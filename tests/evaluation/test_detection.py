@@ -21,9 +21,9 @@ from pit_keras.evaluation.detection import (
     DetectionEvaluator,
     coco_detections,
     coco_metrics,
-    detected,
 )
-from pit_keras.evaluation.trained_detector import TrainedDetector
+from pit_keras.models.detr_outputs import detected
+from pit_keras.runs.trained_detector import TrainedDetector
 
 CATEGORY_IDS = (2, 3, 7)  # with gaps, as COCO's
 

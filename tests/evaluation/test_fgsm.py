@@ -22,8 +22,8 @@ from pit_keras import create_model
 from pit_keras.config.fields import DataConfig
 from pit_keras.evaluation.classification import Evaluator, evaluate_source
 from pit_keras.evaluation.fgsm import fgsm_columns, fgsm_counts, fgsm_gradient, fgsm_images
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from pit_keras.runs.trained_model import TrainedModel
 
 NAMES = tuple("abcdefghij")
 TINY = {"input_shape": (32, 32, 3), "classes": 10}

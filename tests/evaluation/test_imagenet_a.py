@@ -17,8 +17,8 @@ from robustness_data import (
 
 from pit_keras.evaluation import imagenet_a
 from pit_keras.evaluation.imagenet_a import evaluate_imagenet_a, open_imagenet_a
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.imagenet import synsets
+from pit_keras.runs.trained_model import TrainedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:ImageNet-A has 7500 images")
 

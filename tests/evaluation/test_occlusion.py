@@ -16,7 +16,7 @@ from robustness_data import (
 
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.occlusion import centre_box, occlusion_columns, occlusion_counts
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 NAMES = tuple("abcdefghij")
 

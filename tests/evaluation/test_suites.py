@@ -10,7 +10,7 @@ from robustness_data import imagenet_a_synsets, linear_model, write_challenge, w
 from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.evaluation.suites import SUITES, SuiteSettings, checked_suites, run_suites
-from pit_keras.evaluation.trained_model import TrainedModel
+from pit_keras.runs.trained_model import TrainedModel
 
 DIGITS = tuple(map(str, range(10)))
 

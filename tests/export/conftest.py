@@ -4,8 +4,8 @@ import pytest
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import real_images
+from pit_keras.runs.trained_model import TrainedModel
 
 # Beyond ASCII and with spaces, as names of folders may be.
 CLASS_NAMES = ("cat", "Größe", "猫", "two words", *(f"class {index}" for index in range(6)))

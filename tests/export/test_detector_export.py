@@ -15,8 +15,6 @@ from PIL import Image
 from pit_keras.cli import main
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import fit
-from pit_keras.evaluation.found_objects import THRESHOLD
-from pit_keras.evaluation.trained_detector import TrainedDetector
 from pit_keras.export.agreement import compare_detections
 from pit_keras.export.detector_tflite import (
     export_detector_tflite,
@@ -28,6 +26,8 @@ from pit_keras.export.formats import DETECTOR_FORMATS
 from pit_keras.export.litert import signature
 from pit_keras.export.report import read_report
 from pit_keras.export.sample import take_sample
+from pit_keras.runs.found_objects import THRESHOLD
+from pit_keras.runs.trained_detector import TrainedDetector
 
 NAMES = ("cat", "Größe", "two words")
 DATA = DataConfig(image_size=IMAGE_SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))

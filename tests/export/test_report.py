@@ -6,7 +6,6 @@ import keras
 import pytest
 
 from pit_keras.config.fields import DataConfig
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import Agreement, DetectionAgreement
 from pit_keras.export.report import (
     REPORT_FILE,
@@ -16,6 +15,7 @@ from pit_keras.export.report import (
     installed_versions,
     read_report,
 )
+from pit_keras.runs.trained_model import TrainedModel
 
 EXACT = Agreement(1e-6, 1e-7, scale=5.0, top1_agreement=1.0, images=200)
 CLOSE = Agreement(0.1, 0.02, scale=5.0, top1_agreement=0.98, images=200)

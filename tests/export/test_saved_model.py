@@ -11,12 +11,12 @@ import tensorflow as tf
 import pit_keras
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import preprocess_evaluation
-from pit_keras.evaluation.trained_model import TrainedModel
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import export_saved_model
 from pit_keras.export.saved_model_running import run_saved_model
-from pit_keras.versioned_folder import version_folder
+from pit_keras.runs.trained_model import TrainedModel
+from pit_keras.runs.versioned_folder import version_folder
 
 MODELS = ("pit_ti", "pit_ti_distilled", "vit_ti")
 CLASSIFIERS = ("serving_default", "serving_float", "serve_bytes", "serve", "serve of floats")

@@ -7,7 +7,7 @@ from pit_keras.data.preprocessing import decode
 from pit_keras.export.agreement import compare
 from pit_keras.export.saved_model import export_saved_model
 from pit_keras.export.warm_up import PredictionLog, prediction_log
-from pit_keras.versioned_folder import version_folder
+from pit_keras.runs.versioned_folder import version_folder
 
 # What the classes of tensorflow-serving-api 2.21.0 make of the request in the test.
 FROM_SERVING_API = (

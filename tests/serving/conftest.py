@@ -4,8 +4,8 @@ import pytest
 from servers import encoded
 
 import pit_keras
-from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.export.agreement import real_images
+from pit_keras.runs.trained_model import load_trained_model
 
 CLASS_NAMES = ("cat", "Größe", "猫", "<b>two words</b>", *(f"class {index}" for index in range(6)))
 

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from pit_keras.config.fields import Config, field_paths
+from pit_keras.runs.folder import RunFolder
 from pit_keras.training.command_line import (
     DETECT,
     config_from_flags,
@@ -16,7 +17,6 @@ from pit_keras.training.command_line import (
     parse_training_flags,
     profiled_steps,
 )
-from pit_keras.training.run_folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 

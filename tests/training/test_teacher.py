@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
-from pit_keras.evaluation.trained_model import load_trained_model
 from pit_keras.export.saved_model import export_saved_model
 from pit_keras.models.dtype_policy import with_dtype_policy
-from pit_keras.training.run_folder import RunFolder
+from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.training.teacher import load_teacher
 
 SIDE = 24

@@ -1,4 +1,4 @@
-from pit_keras.versioned_folder import find_saved_model, version_folder
+from pit_keras.runs.versioned_folder import find_saved_model, version_folder
 
 
 def save(folder):

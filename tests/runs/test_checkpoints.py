@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from pit_keras.training.checkpoints import (
+from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,
     packed,
@@ -92,7 +92,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_is_an_error(tmp_pat
 FULL_DISK = """
 import pathlib, resource, signal, sys
 import numpy as np
-from pit_keras.training.checkpoints import Checkpoints
+from pit_keras.runs.checkpoints import Checkpoints
 
 checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), keep=2)
 for step in (1, 2, 3):

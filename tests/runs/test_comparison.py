@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pit_keras.analysis.plots import MOST_RUNS, draw_runs
-from pit_keras.analysis.runs import (
+from pit_keras.runs.comparison import (
     differing_settings,
     find_run_folders,
     follows_from_recipe,
@@ -22,7 +22,7 @@ from pit_keras.analysis.runs import (
 )
 from pit_keras.config.fields import set_field
 from pit_keras.config.recipes import recipe
-from pit_keras.training.run_folder import RunFolder
+from pit_keras.runs.folder import RunFolder
 
 NOW = "2026-01-31T12:00:00+00:00"
 

@@ -4,14 +4,14 @@ import json
 
 import keras
 
-from pit_keras.evaluation.trained_model import DAMAGED_FILE_ERRORS
-from pit_keras.training.checkpoints import (
+from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
+from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,
     read_arrays,
     write_arrays,
 )
-from pit_keras.training.run_folder import save_model_atomically
+from pit_keras.runs.folder import save_model_atomically
 
 
 class RunKeeper:
