@@ -37,7 +37,7 @@ MOST_BOXES, MEAN_BOXES = 100, 7
 def main(_):
     import keras
 
-    from pit_keras.analysis.machine import description
+    from pit_keras.measure.machine import description
 
     keras.config.set_dtype_policy(FLAGS.precision)
     calls = {name: calls_of(name) for name in FLAGS.models}

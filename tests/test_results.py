@@ -8,7 +8,7 @@ import keras
 import pytest
 
 import pit_keras
-from pit_keras.analysis.benchmark import SETTINGS, published_size, read_rows
+from pit_keras.measure.cost_table import SETTINGS, published_size, read_rows
 from pit_keras.models.cost import count_macs, count_parameters
 
 ROOT = pathlib.Path(__file__).parents[1]

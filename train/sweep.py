@@ -39,7 +39,7 @@ def main(arguments):
         check_output_dir(pathlib.Path(FLAGS.output_dir))
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.data.labelled_images import open_source
-    from pit_keras.training.sweep import plan_sweep
+    from pit_keras.measure.sweep import plan_sweep
     from pit_keras.training.workers import join_workers
 
     with exit_with_one_sentence():
@@ -117,7 +117,7 @@ def train_one(run, source, workers):
 
 def summarise(planned):
     from pit_keras.analysis.sweep_plots import draw_sweep
-    from pit_keras.training.sweep import sweep_rows, write_sweep
+    from pit_keras.measure.sweep import sweep_rows, write_sweep
 
     rows = sweep_rows(planned)
     if rows:

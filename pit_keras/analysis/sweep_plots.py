@@ -29,7 +29,7 @@ def draw_sweep(rows, output):
     single seed there are none.
 
     Args:
-        rows: What `pit_keras.training.sweep.sweep_rows` returns.
+        rows: What `pit_keras.measure.sweep.sweep_rows` returns.
         output: The picture to write; its ending decides the format.
 
     Raises:

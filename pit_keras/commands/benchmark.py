@@ -53,7 +53,7 @@ def add(commands):
 
 
 def _measures(text):
-    from pit_keras.analysis.measuring import MEASURES
+    from pit_keras.measure.measuring import MEASURES
 
     names = text.split(",")
     unknown = [name for name in names if name not in MEASURES]
@@ -70,7 +70,7 @@ def run(options):
     Raises:
         ValueError: In the end, if something could not be measured; before, if the options are bad.
     """
-    from pit_keras.analysis import benchmark
+    from pit_keras.measure import cost_table as benchmark
 
     outputs = {"--output": options.output, "--markdown": options.markdown}
     for option, path in outputs.items():

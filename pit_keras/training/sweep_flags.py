@@ -24,7 +24,7 @@ WITHHELD_FIELDS = (
 
 @dataclasses.dataclass(frozen=True)
 class SweepOptions:
-    """What the flags say; see `pit_keras.training.sweep.plan_sweep` for the meaning."""
+    """What the flags say; see `pit_keras.measure.sweep.plan_sweep` for the meaning."""
 
     families: tuple[str, ...]
     macs: tuple[float, ...]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from calls_on_any_backend import IMAGES, LABELS, small_model
 
-from pit_keras.analysis.compiled_calls import LEARNING_RATE, inference_call, training_call
+from pit_keras.measure.compiled_calls import LEARNING_RATE, inference_call, training_call
 from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 
 

@@ -1,9 +1,9 @@
 """What one model costs, measured in a process of its own:
 
-    python -m pit_keras.analysis.measuring '{"model": "pit_s", "measures": ["cost"], ...}'
+    python -m pit_keras.measure.measuring '{"model": "pit_s", "measures": ["cost"], ...}'
 
 with the fields of `Task`. It prints a JSON object a line: the machine, then each measure's columns
-as soon as they are known. `pit_keras.analysis.benchmark` starts it and reads them.
+as soon as they are known. `pit_keras.measure.cost_table` starts it and reads them.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ def memory(task):
 
     In inference, and in a training step with the optimizer's moments and the gradients.
     """
-    from pit_keras.analysis.machine import memory_in_use, peak_memory
+    from pit_keras.measure.machine import memory_in_use, peak_memory
 
     model = _model(task.model, task.image_size)
     images, labels = _batch(task.image_size, task.batch_size)
@@ -127,13 +127,13 @@ def _batch(image_size, count):
 
 
 def _inference(model, images):
-    from pit_keras.analysis.compiled_calls import inference_call
+    from pit_keras.measure.compiled_calls import inference_call
 
     return inference_call(model, images)
 
 
 def _training(model, images, labels):
-    from pit_keras.analysis.compiled_calls import training_call
+    from pit_keras.measure.compiled_calls import training_call
 
     return training_call(model, images, labels)
 
@@ -149,7 +149,7 @@ def main(arguments):
     try:
         import keras
 
-        from pit_keras.analysis.machine import description
+        from pit_keras.measure.machine import description
 
         keras.config.set_dtype_policy(task.precision)
         _print(machine=description())

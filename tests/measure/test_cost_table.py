@@ -11,7 +11,8 @@ import time
 import forked
 import pytest
 
-from pit_keras.analysis.benchmark import (
+from pit_keras.cli import main
+from pit_keras.measure.cost_table import (
     COLUMNS,
     problem_of,
     read_rows,
@@ -19,8 +20,7 @@ from pit_keras.analysis.benchmark import (
     task_of,
     write_rows,
 )
-from pit_keras.analysis.machine import description
-from pit_keras.cli import main
+from pit_keras.measure.machine import description
 
 # On 32 x 32 pixels the position embeddings are smaller: 3 x 3 for 27 x 27, 5 for 197 positions.
 PIT_TI = 4_847_272 - (27 * 27 - 3 * 3) * 64

@@ -3,7 +3,7 @@ import os
 import keras
 import numpy as np
 
-from pit_keras.analysis.machine import description, memory_in_use, peak_memory
+from pit_keras.measure.machine import description, memory_in_use, peak_memory
 
 MIB = 2**20
 

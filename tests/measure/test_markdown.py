@@ -1,4 +1,4 @@
-from pit_keras.analysis.markdown import markdown_table
+from pit_keras.measure.markdown import markdown_table
 
 
 def test_a_table_with_an_empty_cell():

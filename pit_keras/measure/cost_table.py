@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 
-from pit_keras.analysis.markdown import markdown_table
-from pit_keras.analysis.measuring import MEASURES, REFERENCE, Task
+from pit_keras.measure.markdown import markdown_table
+from pit_keras.measure.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
 from pit_keras.models.detr import Detr
 
@@ -136,7 +136,7 @@ def _in_fresh_process(task):
         [
             sys.executable,
             "-m",
-            "pit_keras.analysis.measuring",
+            "pit_keras.measure.measuring",
             json.dumps(dataclasses.asdict(task)),
         ],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

@@ -1,6 +1,6 @@
 """Runs the calls that a benchmark times on whatever backend Keras has, and prints their numbers.
 
-KERAS_BACKEND=jax python tests/analysis/calls_on_any_backend.py
+KERAS_BACKEND=jax python tests/measure/calls_on_any_backend.py
 """
 
 import json
@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import pit_keras
-from pit_keras.analysis.compiled_calls import inference_call, training_call
+from pit_keras.measure.compiled_calls import inference_call, training_call
 
 OVERRIDES = {
     "pit_ti": {"patch_size": 4, "stride": 4, "head_dim": 8, "depths": (1, 1, 1)},

@@ -4,7 +4,7 @@ import time
 import keras
 import pytest
 
-from pit_keras.analysis.measuring import main, medians_in_turn
+from pit_keras.measure.measuring import main, medians_in_turn
 
 TASK = {
     "model": "pit_ti",
