@@ -16,13 +16,13 @@ from fixed_weights import fixed_state_dict
 from PIL import Image
 
 import pit_keras
-from pit_keras.analysis.plots import draw_history
 from pit_keras.cli import main
 from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
 from pit_keras.export.formats import DEFAULT_FORMATS
 from pit_keras.export.report import read_report
 from pit_keras.imagenet import class_names
+from pit_keras.plots.pictures import draw_history
 from pit_keras.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[1]

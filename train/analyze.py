@@ -57,8 +57,8 @@ def interaction():
             check_can_write(path)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.analysis.interaction import interaction_of_source, write_interaction
-    from pit_keras.analysis.interaction_plot import draw_interaction
     from pit_keras.data.unreadable import UnreadableImageError
+    from pit_keras.plots.interaction_plot import draw_interaction
 
     rows = []
     with exit_with_one_sentence(UnreadableImageError, OSError):

@@ -106,7 +106,7 @@ def train_one(run, source, workers):
     """Trains one network, and leaves nothing of it in memory."""
     import keras
 
-    from pit_keras.analysis.plots import draw_history
+    from pit_keras.plots.pictures import draw_history
     from pit_keras.training.trainer import Trainer
 
     Trainer(run.config, source, run.folder.path, workers=workers).run()
@@ -116,8 +116,8 @@ def train_one(run, source, workers):
 
 
 def summarise(planned):
-    from pit_keras.analysis.sweep_plots import draw_sweep
     from pit_keras.measure.sweep import sweep_rows, write_sweep
+    from pit_keras.plots.sweep_plots import draw_sweep
 
     rows = sweep_rows(planned)
     if rows:

@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
-from pit_keras.analysis.plots import DPI
 from pit_keras.analysis.rollout import Rollout, token_centres
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.models.attention import has_transformer_blocks
+from pit_keras.plots.pictures import DPI
 
 
 def check_explainable(model, name=None):
@@ -35,7 +35,7 @@ def draw_explanations(trained, paths, predictions, output):
 
     Args:
         trained: A `TrainedModel` of a PiT or ViT.
-        paths: Image files, at most `pit_keras.analysis.plots.MOST_EXPLAINED`.
+        paths: Image files, at most `pit_keras.plots.pictures.MOST_EXPLAINED`.
         predictions: For each a list of (class name, probability), likeliest first.
         output: The picture to write; its ending decides the format.
 

@@ -23,7 +23,7 @@ _ROWS = (
 def predict(options, detector, paths):
     """Prints the objects in image files, and draws them if asked."""
     if options.output is not None:
-        from pit_keras.analysis.plots import MOST_DETECTED, check_picture
+        from pit_keras.plots.pictures import MOST_DETECTED, check_picture
 
         check_picture(options.output, len(paths), MOST_DETECTED)
     from pit_keras.runs.trained_detector import detect
@@ -39,7 +39,7 @@ def predict(options, detector, paths):
                 f"{right:.0f}, bottom {bottom:.0f}"
             )
     if options.output is not None:
-        from pit_keras.analysis.plots import draw_detections
+        from pit_keras.plots.pictures import draw_detections
 
         draw_detections(paths, found, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)

@@ -71,7 +71,7 @@ def _classify(options, classifier, paths):
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output is not None:
-        from pit_keras.analysis.plots import draw_predictions
+        from pit_keras.plots.pictures import draw_predictions
 
         draw_predictions(paths, predictions, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)
@@ -91,7 +91,7 @@ def _check_pictures(options, paths):
     given = {option: pathlib.Path(path) for option, path in given.items() if path is not None}
     if not given:
         return
-    from pit_keras.analysis.plots import MOST_EXPLAINED, MOST_IMAGES, check_picture
+    from pit_keras.plots.pictures import MOST_EXPLAINED, MOST_IMAGES, check_picture
 
     most = {"--output": MOST_IMAGES, "--explain": MOST_EXPLAINED}
     for option, picture in given.items():

@@ -132,13 +132,13 @@ def run(options):
 
 def _keep(row, paper, options):
     """Puts a row into the table and draws both, if asked."""
-    from pit_keras.evaluation.robustness_table import put_row
+    from pit_keras.evaluation.robustness_table import measured_columns, put_row
 
     rows = [row] if options.csv is None else put_row(options.csv, row)
     if options.chart is not None:
-        from pit_keras.analysis.robustness_chart import draw_robustness
+        from pit_keras.plots.robustness_chart import draw_robustness
 
-        draw_robustness(rows, paper, options.chart)
+        draw_robustness(rows, paper, measured_columns(rows), options.chart)
 
 
 def check_files(options):
@@ -153,7 +153,7 @@ def check_files(options):
 
         read_rows(options.csv)
     if options.chart is not None:
-        from pit_keras.analysis.plots import check_picture
+        from pit_keras.plots.pictures import check_picture
 
         check_picture(options.chart, 0)
 
@@ -209,8 +209,8 @@ def row_settings(options, trained, suites):
 
 def _print(row, paper):
     """A table in percent: the model's row, and the paper's if there are any."""
-    from pit_keras.analysis.robustness_chart import paper_name
     from pit_keras.evaluation.robustness_table import SETTINGS
+    from pit_keras.plots.robustness_chart import paper_name
 
     columns = [name for name in row if name not in SETTINGS]
     table = Table(box=None, pad_edge=False)

@@ -37,7 +37,7 @@ def run(options):
         if path is not None:
             check_can_write(path, option)
     if options.output is not None:
-        from pit_keras.analysis.plots import check_picture, draw_runs
+        from pit_keras.plots.pictures import check_picture, draw_runs
 
         check_picture(options.output, 0)
     from pit_keras.runs.comparison import read_runs, sorted_runs, write_table

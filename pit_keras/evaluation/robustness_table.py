@@ -87,6 +87,18 @@ def put_row(path, row):
     return rows
 
 
+def measured_columns(rows):
+    """The accuracies that any row has, the paper's columns each followed by its variations."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    accuracies = [name for name in names if name not in (*SETTINGS, "not_run")]
+
+    def place(name):
+        suite = next(suite for suite in COLUMNS if name.startswith(suite))
+        return COLUMNS.index(suite), name not in COLUMNS
+
+    return sorted(accuracies, key=place)
+
+
 def _combined(old, new):
     """A new row with what an old one holds beside it, if both were measured in the same way.
 

@@ -30,7 +30,7 @@ def main(arguments):
 
 def prepare(config):
     """What is to be trained; None if only a preview was asked for."""
-    from pit_keras.analysis.preview import draw_preview
+    from pit_keras.training.preview import draw_preview
     from pit_keras.training.tasks import open_source_of
     from pit_keras.training.trainer import Trainer
     from pit_keras.training.workers import join_workers
@@ -48,8 +48,8 @@ def prepare(config):
 
 def train(trainer):
     """Trains, draws the curves and tells the results."""
-    from pit_keras.analysis.plots import draw_history
     from pit_keras.data.unreadable import UnreadableImageError
+    from pit_keras.plots.pictures import draw_history
     from pit_keras.training.interruption import TrainingInterrupted
     from pit_keras.training.workers import WorkerLostError
 

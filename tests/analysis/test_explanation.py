@@ -12,8 +12,8 @@ from pit_keras.analysis.explanation import (
     draw_overlay,
     without_lattice,
 )
-from pit_keras.analysis.plots import DPI
 from pit_keras.config.fields import DataConfig
+from pit_keras.plots.pictures import DPI
 from pit_keras.runs.trained_model import TrainedModel
 
 SIZE = (24, 36)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.plots import MOST_RUNS, draw_runs
+from pit_keras.plots.pictures import MOST_RUNS, draw_runs
 from pit_keras.runs.comparison import (
     differing_settings,
     find_run_folders,

@@ -14,13 +14,13 @@ import runs
 import tensorflow as tf
 from test_trainer import checkpoints, contents, events, forget_last_epoch, rows
 
-from pit_keras.analysis.preview import draw_preview
 from pit_keras.config.fields import Config
 from pit_keras.create import create_model
 from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.trained_detector import load_trained_detector
 from pit_keras.training.assembly import model_of, optimizer_of
 from pit_keras.training.detection_task import DetectionLoss, DetectionTask
+from pit_keras.training.preview import draw_preview
 from pit_keras.training.step import compiled_step
 from pit_keras.training.tasks import open_source_of
 from pit_keras.training.trainer import Trainer

@@ -2,7 +2,7 @@ import statistics
 
 import pytest
 
-from pit_keras.analysis.sweep_plots import draw_sweep, mean_and_deviation, networks_of
+from pit_keras.plots.sweep_plots import draw_sweep, mean_and_deviation, networks_of
 
 
 def row(family, width, seed, top1):

@@ -3,8 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from pit_keras.analysis.plots import DPI, shortened
-from pit_keras.evaluation.robustness_table import COLUMNS, SETTINGS
+from pit_keras.plots.pictures import DPI, shortened
 
 TITLES = {
     "standard": "standard",
@@ -16,12 +15,13 @@ TITLES = {
 MOST_LETTERS_OF_MODEL = 40
 
 
-def draw_robustness(measured, paper, output):
+def draw_robustness(measured, paper, columns, output):
     """Draws a group of bars for each accuracy that was measured, with a bar for each row.
 
     Args:
         measured: Rows of `pit_keras.evaluation.robustness_table`; what one lacks is left empty.
         paper: The paper's rows, which are drawn hatched.
+        columns: The accuracies that are drawn, see `measured_columns` there.
         output: The picture to write; its ending decides the format.
 
     Returns:
@@ -29,7 +29,6 @@ def draw_robustness(measured, paper, output):
     """
     bars = [(row["model"], row, "") for row in measured]
     bars += [(f"paper: {paper_name(row)}", row, "///") for row in paper]
-    columns = measured_columns(measured)
     width = 0.84 / len(bars)
     figure = Figure(
         figsize=(max(6, 1 + 0.28 * len(columns) * len(bars)), 4.2), layout="constrained"
@@ -53,24 +52,9 @@ def draw_robustness(measured, paper, output):
     return figure
 
 
-def measured_columns(rows):
-    """The accuracies that any row has, the paper's columns each followed by its variations."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    accuracies = [name for name in names if name not in (*SETTINGS, "not_run")]
-
-    def place(name):
-        return COLUMNS.index(_suite_of(name)), name not in COLUMNS
-
-    return sorted(accuracies, key=place)
-
-
-def _suite_of(column):
-    return next(suite for suite in COLUMNS if column.startswith(suite))
-
-
 def _title(column):
     """`fgsm_4/255` as "FGSM" and, below it, "4/255"."""
-    suite = _suite_of(column)
+    suite = next(suite for suite in TITLES if column.startswith(suite))
     variation = column.removeprefix(suite).strip("_").replace("_", " ")
     return "\n".join(filter(None, (TITLES[suite], variation)))
 

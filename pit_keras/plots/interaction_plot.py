@@ -4,8 +4,7 @@ import math
 
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
-from pit_keras.analysis.interaction import APPROXIMATION
-from pit_keras.analysis.plots import DPI
+from pit_keras.plots.pictures import DPI
 
 MOST_COLUMNS = 3
 
@@ -16,7 +15,7 @@ def draw_interaction(rows, output):
     Approximations are dashed.
 
     Args:
-        rows: Those of `pit_keras.analysis.interaction.interaction_of_source`, of any networks.
+        rows: Those of `pit_keras.explain.interaction.interaction_of_source`, of any networks.
         output: The picture to write; its ending decides the format.
 
     Raises:
@@ -34,12 +33,11 @@ def draw_interaction(rows, output):
     for axis, threshold in zip(axes, thresholds, strict=False):
         for number, name in enumerate(names):
             own = [row for row in rows if (row["model"], row["threshold"]) == (name, threshold)]
-            is_approximation = own[0]["kind"] == APPROXIMATION
             axis.plot(
                 [row["block"] for row in own],
                 [100 * row["share"] for row in own],
                 color=f"C{number}",
-                linestyle="--" if is_approximation else "-",
+                linestyle="-" if own[0]["kind"] == "measured" else "--",
                 marker=".",
                 clip_on=False,
             )
@@ -63,6 +61,6 @@ def _add_legend(figure, rows, names):
 
 def _note(row):
     """What has to be known of a curve, so that nobody takes it for something else."""
-    if row["kind"] == APPROXIMATION:
-        return f" ({APPROXIMATION})"
+    if row["kind"] != "measured":
+        return f" ({row['kind']})"
     return " (random weights)" if row["weights"] == "none" else ""

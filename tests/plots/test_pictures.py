@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.plots import (
+from pit_keras.analysis.pooling import PoolingStep
+from pit_keras.evaluation.predictions import Calibration
+from pit_keras.plots.pictures import (
     CLASS_COLORS,
     DETECTED_WIDTH,
     DPI,
@@ -23,8 +25,6 @@ from pit_keras.analysis.plots import (
     draw_token_pooling,
     label_in_words,
 )
-from pit_keras.analysis.pooling import PoolingStep
-from pit_keras.evaluation.predictions import Calibration
 from pit_keras.runs.found_objects import FoundObject
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
@@ -328,7 +328,7 @@ def test_no_display_is_needed_and_the_backend_is_left_alone(tmp_path):
     """A notebook that draws through pyplot goes on as before."""
     (tmp_path / "history.csv").write_text(HISTORY + "0,2.3,0.1,2.2,0.2\n")
     script = (
-        "import sys, matplotlib; from pit_keras.analysis.plots import draw_history;"
+        "import sys, matplotlib; from pit_keras.plots.pictures import draw_history;"
         "draw_history(*sys.argv[1:]); print(matplotlib.get_backend())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "DISPLAY"}

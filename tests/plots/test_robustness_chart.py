@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.robustness_chart import draw_robustness
-from pit_keras.evaluation.robustness_table import paper_rows
+from pit_keras.evaluation.robustness_table import measured_columns, paper_rows
+from pit_keras.plots.robustness_chart import draw_robustness
 
 
 def test_measured_and_published_rows_stand_side_by_side(tmp_path):
@@ -15,7 +15,8 @@ def test_measured_and_published_rows_stand_side_by_side(tmp_path):
         {"model": "a$b$.keras", "standard": 0.5, "fgsm": 0.25, "fgsm_4/255": 0.9},
         {"model": "x" * 60, "standard": 0.75, "backgrounds": 0.125},
     ]
-    figure = draw_robustness(measured, paper_rows(), tmp_path / "chart.png")
+    columns = measured_columns(measured)
+    figure = draw_robustness(measured, paper_rows(), columns, tmp_path / "chart.png")
 
     (axis,) = figure.axes
     names = [label.get_text() for label in axis.get_xticklabels()]
@@ -46,7 +47,7 @@ def test_measured_and_published_rows_stand_side_by_side(tmp_path):
 
 def test_bars_of_a_group_do_not_overlap(tmp_path):
     measured = [{"model": str(number), "standard": 0.5} for number in range(7)]
-    figure = draw_robustness(measured, [], tmp_path / "chart.svg")
+    figure = draw_robustness(measured, [], ["standard"], tmp_path / "chart.svg")
     bars = [bars[0] for bars in figure.axes[0].containers]
     edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
     assert edges[0][0] > -0.5

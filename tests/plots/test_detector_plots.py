@@ -5,7 +5,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from pit_keras.analysis.detector_plots import MOST_QUERIES, draw_matching, draw_positions
+from pit_keras.plots.detector_plots import MOST_QUERIES, draw_matching, draw_positions
 
 BLUE, ORANGE, GREY = (31, 119, 180), (255, 127, 14), (128, 128, 128)  # C0, C1, "grey"
 BOXES = np.array([[0.2, 0.2, 0.2, 0.2], [0.5, 0.5, 0.3, 0.5], [0.8, 0.7, 0.2, 0.4]])

@@ -5,8 +5,8 @@ from keras import ops
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 from matplotlib.patches import Rectangle
 
-from pit_keras.analysis.plots import DPI
 from pit_keras.models.boxes import centres_to_corners
+from pit_keras.plots.pictures import DPI
 
 MOST_QUERIES = 12  # columns of costs that can be read
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.interaction_plot import draw_interaction
+from pit_keras.plots.interaction_plot import draw_interaction
 
 
 def rows(name, shares, kind="measured", thresholds=(0.01, 0.1), weights="imagenet"):
