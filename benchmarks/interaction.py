@@ -21,7 +21,7 @@ from absl import app, flags
 from csv_rows import write_rows
 
 import pit_keras
-from pit_keras.analysis.interaction import interaction_model
+from pit_keras.explain.interaction import interaction_model
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["pit_s", "vit_s"], "PiTs and ViTs of create_model.")

@@ -3,7 +3,7 @@
     python train/analyze.py interaction --model=vit_s,pit_s,resnet50 --weights=imagenet \\
         --dataset=imagenet2012 --data_dir=DIR --output_dir=runs/interaction
 
-writes interaction.csv and interaction.png; pit_keras/analysis/interaction.py says what is measured.
+writes interaction.csv and interaction.png; pit_keras/explain/interaction.py says what is measured.
 """
 
 import os
@@ -56,8 +56,8 @@ def interaction():
         for path in (table, picture):
             check_can_write(path)
     # Imported here, since a wrong flag should not wait for it.
-    from pit_keras.analysis.interaction import interaction_of_source, write_interaction
     from pit_keras.data.unreadable import UnreadableImageError
+    from pit_keras.explain.interaction import interaction_of_source, write_interaction
     from pit_keras.plots.interaction_plot import draw_interaction
 
     rows = []
@@ -82,9 +82,9 @@ def prepare():
     """What to measure, of which networks and on which data; all that can be wrong is seen here."""
     import keras
 
-    from pit_keras.analysis.interaction import Definition, check_measurable, check_tokens_used
-    from pit_keras.analysis.networks import open_networks
     from pit_keras.data.labelled_images import open_source
+    from pit_keras.explain.interaction import Definition, check_measurable, check_tokens_used
+    from pit_keras.explain.opened_networks import open_networks
 
     thresholds = command_line.numbers_of("thresholds", FLAGS.thresholds)
     definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)

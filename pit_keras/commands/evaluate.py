@@ -85,7 +85,7 @@ def _check_outputs(options):
     if options.detections is not None:
         _check_no_annotations(pathlib.Path(options.detections))
     if options.report is not None:
-        from pit_keras.analysis.evaluation_report import PAGE, check_report_folder
+        from pit_keras.evaluation.html_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
         for written in (options.report, pathlib.Path(options.report) / PAGE):
@@ -121,7 +121,7 @@ def _evaluate_classifier(options, trained):
     if options.output is not None:
         pathlib.Path(options.output).write_text(text + "\n")
     if options.report is not None:
-        from pit_keras.analysis.evaluation_report import write_report
+        from pit_keras.evaluation.html_report import write_report
 
         page = write_report(options.report, trained, source, results, predictions)
         print(f"The report is {page}", file=sys.stderr)

@@ -62,7 +62,7 @@ def run(options):
 
 def _classify(options, classifier, paths):
     if options.explain is not None:
-        from pit_keras.analysis.explanation import check_explainable, draw_explanations
+        from pit_keras.explain.explanation import check_explainable, draw_explanations
 
         check_explainable(classifier.model, options.model)
     from pit_keras.runs.trained_model import predict as predict_files

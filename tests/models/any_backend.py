@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import pit_keras
-from pit_keras.analysis.interaction import interaction_model
+from pit_keras.explain.interaction import interaction_model
 from pit_keras.models import masked_detector
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.training.detection_loss import detection_losses

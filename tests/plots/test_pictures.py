@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.analysis.pooling import PoolingStep
 from pit_keras.evaluation.predictions import Calibration
+from pit_keras.explain.inside_pooling import PoolingStep
 from pit_keras.plots.pictures import (
     CLASS_COLORS,
     DETECTED_WIDTH,

@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import pit_keras
-from pit_keras.analysis.explanation import (
+from pit_keras.config.fields import DataConfig
+from pit_keras.explain.explanation import (
     check_explainable,
     draw_explanations,
     draw_overlay,
     without_lattice,
 )
-from pit_keras.config.fields import DataConfig
 from pit_keras.plots.pictures import DPI
 from pit_keras.runs.trained_model import TrainedModel
 

@@ -267,7 +267,7 @@ def interaction_of_source(
     Of a network without attention it is the approximation, which needs no images.
 
     Args:
-        network: A `pit_keras.analysis.networks.Network`.
+        network: A `pit_keras.explain.opened_networks.Network`.
         source: What `open_source` returns; its classes do not matter.
         split: "train" or "val".
         images: How many images, from all over the split; all if it has fewer.

@@ -91,7 +91,7 @@ def write_report(folder, trained, source, results, predictions):
 
 def report_page(trained, source, results, predictions):
     """The page as HTML text; see `write_report`."""
-    template = importlib.resources.files(__package__).joinpath("evaluation_report.html")
+    template = importlib.resources.files(__package__).joinpath("html_report.html")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )

@@ -5,7 +5,7 @@ import pytest
 from keras import ops
 
 import pit_keras
-from pit_keras.analysis.pooling import (
+from pit_keras.explain.inside_pooling import (
     busiest_channels,
     pooled_with_same_padding,
     pooling_after,

@@ -5,7 +5,7 @@ import pytest
 
 import pit_keras
 from pit_keras import attention_maps, stage_features
-from pit_keras.analysis.rollout import Rollout, pooling_shares, token_centres
+from pit_keras.explain.rollout import Rollout, pooling_shares, token_centres
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.pooling import TokenPooling
 

@@ -3,8 +3,8 @@
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
-from pit_keras.analysis.rollout import Rollout, token_centres
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
+from pit_keras.explain.rollout import Rollout, token_centres
 from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.plots.pictures import DPI
 

@@ -10,7 +10,10 @@ import tensorflow as tf
 
 import pit_keras
 from pit_keras import attention_maps
-from pit_keras.analysis.interaction import (
+from pit_keras.config.fields import DataConfig
+from pit_keras.data.labelled_images import ArraySource, open_source
+from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.explain.interaction import (
     TOKENS,
     Definition,
     check_measurable,
@@ -21,10 +24,7 @@ from pit_keras.analysis.interaction import (
     measure_interaction,
     write_interaction,
 )
-from pit_keras.analysis.networks import Network
-from pit_keras.config.fields import DataConfig
-from pit_keras.data.labelled_images import ArraySource, open_source
-from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.explain.opened_networks import Network
 from pit_keras.models.attention import TransformerBlock
 
 NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import pit_keras
-from pit_keras.analysis.networks import open_networks
+from pit_keras.explain.opened_networks import open_networks
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from pit_keras.analysis.evaluation_report import (
+from pit_keras.config.fields import DataConfig
+from pit_keras.data.labelled_images import ArraySource, open_source
+from pit_keras.evaluation.classification import evaluate_source
+from pit_keras.evaluation.html_report import (
     check_report_folder,
     report_page,
     worst_mistakes,
     write_report,
 )
-from pit_keras.config.fields import DataConfig
-from pit_keras.data.labelled_images import ArraySource, open_source
-from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.evaluation.predictions import evaluate_each
 from pit_keras.runs.trained_model import TrainedModel
 
