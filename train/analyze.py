@@ -14,9 +14,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-from pit_keras.analysis import command_line
+from pit_keras.commands import analyze_flags
+from pit_keras.commands.training_flags import image_size_of
 from pit_keras.errors import check_can_write, exit_with_one_sentence
-from pit_keras.training.command_line import image_size_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list(
@@ -86,7 +86,7 @@ def prepare():
     from pit_keras.explain.interaction import Definition, check_measurable, check_tokens_used
     from pit_keras.explain.opened_networks import open_networks
 
-    thresholds = command_line.numbers_of("thresholds", FLAGS.thresholds)
+    thresholds = analyze_flags.numbers_of("thresholds", FLAGS.thresholds)
     definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)
     source = open_source(FLAGS.dataset, data_dir=FLAGS.data_dir, holdout=FLAGS.holdout)
     size = None if FLAGS.image_size is None else image_size_of(FLAGS.image_size)
@@ -101,4 +101,4 @@ def prepare():
 ANALYSES = {"interaction": interaction}
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.parse_or_exit)
+    app.run(main, flags_parser=analyze_flags.parse_or_exit)

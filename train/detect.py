@@ -19,8 +19,9 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app
 
-from pit_keras.training import command_line, script
+from pit_keras.commands import train as script
+from pit_keras.commands import training_flags
 
 if __name__ == "__main__":
-    parse = functools.partial(command_line.parse_or_exit, script=command_line.DETECT)
+    parse = functools.partial(training_flags.parse_or_exit, script=training_flags.DETECT)
     app.run(script.main, flags_parser=parse)

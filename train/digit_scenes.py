@@ -23,8 +23,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
+from pit_keras.commands.training_flags import image_size_of
 from pit_keras.errors import exit_with_one_sentence
-from pit_keras.training.command_line import image_size_of
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output_dir", None, "Folder to write to, new or empty.", required=True)

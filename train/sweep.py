@@ -23,8 +23,8 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 
+from pit_keras.commands import sweep_flags, training_flags
 from pit_keras.errors import check_can_write, exit_with_one_sentence, sigterm_as_ctrl_c
-from pit_keras.training import command_line, sweep_flags
 
 FLAGS = flags.FLAGS
 sweep_flags.define()
@@ -126,7 +126,9 @@ def summarise(planned):
 
 
 if __name__ == "__main__":
-    own, withheld = sweep_flags.FLAG_NAMES, sweep_flags.WITHHELD_FLAGS
-    app.run(
-        main, flags_parser=functools.partial(command_line.parse_or_exit, own=own, withheld=withheld)
+    parse = functools.partial(
+        training_flags.parse_or_exit,
+        own=sweep_flags.FLAG_NAMES,
+        withheld=sweep_flags.WITHHELD_FLAGS,
     )
+    app.run(main, flags_parser=parse)

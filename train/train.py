@@ -16,7 +16,8 @@ signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app
 
-from pit_keras.training import command_line, script
+from pit_keras.commands import train as script
+from pit_keras.commands import training_flags
 
 if __name__ == "__main__":
-    app.run(script.main, flags_parser=command_line.parse_or_exit)
+    app.run(script.main, flags_parser=training_flags.parse_or_exit)

@@ -1,1 +1,4 @@
-"""The commands of `pit-keras`, a module each: `add` describes it, `run` does it."""
+"""One module for each command, and the flags of the scripts: they parse, call and print.
+
+Arithmetic, files and pictures belong to the packages below.
+"""

@@ -4,7 +4,8 @@ import json
 import pathlib
 import sys
 
-from pit_keras.commands import detection, robustness
+from pit_keras.commands import detectors as detection
+from pit_keras.commands import robustness
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,

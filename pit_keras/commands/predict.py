@@ -3,7 +3,7 @@
 import pathlib
 import sys
 
-from pit_keras.commands import detection
+from pit_keras.commands import detectors as detection
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,

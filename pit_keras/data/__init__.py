@@ -1,1 +1,4 @@
-"""Images: where they come from, what happens to them, and in which order they reach the model."""
+"""Image sources, preprocessing, augmentation, mixing, COCO's form, and the tf.data pipelines.
+
+Nothing here knows a model or a run. What is random is a function of seed, epoch and example.
+"""

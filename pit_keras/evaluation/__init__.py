@@ -1,1 +1,4 @@
-"""How well a model does: exact measurements on whole data sets."""
+"""What a trained network is worth: accuracy, COCO's metrics, the report, the suites of table 5.
+
+Nothing here changes a weight; how fast a network is belongs to `measure`.
+"""

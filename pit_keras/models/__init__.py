@@ -1,4 +1,7 @@
-"""PiT and the networks it is compared with, as functional Keras models on any backend."""
+"""The networks as functional Keras models on any backend: layers, families, features, cost.
+
+Nothing here imports TensorFlow or reads a file; weights are loaded by `create.py` and `weights`.
+"""
 
 from pit_keras.models.attention import check_can_recompute
 from pit_keras.models.classifier import two_headed

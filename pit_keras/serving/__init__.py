@@ -1,1 +1,4 @@
-"""A small HTTP server for trying a model: TensorFlow Serving's REST API and one page."""
+"""The small HTTP server that answers with an exported or trained model, and its page.
+
+Nothing here trains, exports or measures.
+"""

@@ -1,1 +1,4 @@
-"""How a model is trained: configuration, recipes, optimizer, schedule, losses and the trainer."""
+"""The trainer and its step, the optimizer, the schedule, the losses, the tasks, several workers.
+
+Optimizer, schedule and losses import no TensorFlow; flags belong to `commands`, files to `runs`.
+"""

@@ -8,15 +8,15 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from pit_keras.commands import sweep_flags
+from pit_keras.commands.training_flags import parse_training_flags
 from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
 from pit_keras.measure import sweep
 from pit_keras.models import variant_of
 from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.runs.folder import RunFolder
-from pit_keras.training import sweep_flags
 from pit_keras.training.assembly import model_of
-from pit_keras.training.command_line import parse_training_flags
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/sweep.py"
 ALL = tuple(sweep.FAMILIES)

@@ -8,15 +8,15 @@ import forked
 import pytest
 from absl import flags
 
-from pit_keras.config.fields import Config, field_paths
-from pit_keras.runs.folder import RunFolder
-from pit_keras.training.command_line import (
+from pit_keras.commands.training_flags import (
     DETECT,
     config_from_flags,
     help_text,
     parse_training_flags,
     profiled_steps,
 )
+from pit_keras.config.fields import Config, field_paths
+from pit_keras.runs.folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 

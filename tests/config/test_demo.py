@@ -1,9 +1,9 @@
 """The tiny runs of the notebooks."""
 
 import pit_keras
+from pit_keras.config.demo import digits_config, scenes_config
 from pit_keras.config.fields import validate
 from pit_keras.training.assembly import VARIANT_FIELDS
-from pit_keras.training.demo import digits_config, scenes_config
 
 
 def test_it_is_a_valid_configuration_of_the_size_it_says():

@@ -5,9 +5,9 @@ import sys
 
 from absl import flags, logging
 
+from pit_keras.commands import training_flags
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.runs.metric_names import in_words
-from pit_keras.training import command_line
 
 FLAGS = flags.FLAGS
 
@@ -18,7 +18,7 @@ def main(arguments):
     if arguments[1:]:
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
-        config = command_line.config_from_flags(FLAGS)
+        config = training_flags.config_from_flags(FLAGS)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.training.workers import WorkerLostError
 
@@ -42,7 +42,7 @@ def prepare(config):
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)
         print(f"The first training batches are drawn in {picture}; no run was begun.")
         return None
-    profile = command_line.profiled_steps(FLAGS)
+    profile = training_flags.profiled_steps(FLAGS)
     return Trainer(config, source, FLAGS.output_dir, workers=workers, profile=profile)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from pit_keras.training.command_line import config_from_flags
+from pit_keras.commands.training_flags import config_from_flags
 
 # Spelt here and not taken from `sweep`, which imports TensorFlow: a wrong flag should not wait.
 FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")

@@ -1,1 +1,0 @@
-"""What models cost and what training looked like."""
