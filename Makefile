@@ -1,4 +1,4 @@
-# `make demo` and `make test` need only Python 3.10 or newer: they make their own virtual environment
+# `make demo`, `make test` and `make test-all` need only Python 3.10 or newer: they make their own virtual environment
 # and install into it, once.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint tables
+.PHONY: demo test test-all lint tables
 
 $(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; call make with PYTHON=python3.12, say.")'
@@ -45,6 +45,10 @@ demo: $(INSTALLED)
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
 test: $(INSTALLED)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
+
+# More of the same too: all variants, more kills, larger images.
+test-all: $(INSTALLED)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
 
 lint: $(INSTALLED)
