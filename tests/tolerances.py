@@ -3,7 +3,7 @@
 Rounding moves a number by at most half a unit in its last place, `eps / 2` of its size. Two ways to
 compute the same thing, each with `n` roundings one after the other, differ by at most `n * eps` of
 the largest number on the way. `n` is counted, not tuned: a sum or a matrix product of `k` terms
-has `k`, a network the sum of its layers' terms along its longest path, a run the same for every step.
+has `k`, a network the sum of its layers' terms along its longest path, a run as many each step.
 """
 
 import numpy as np
