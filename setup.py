@@ -40,6 +40,7 @@ DEV = [
     *NOTEBOOKS,
     "pytest>=9.0",
     "pytest-xdist>=3.5",
+    "import-linter>=2.9",
     "ruff>=0.6",
     "httpx>=0.27",
     "playwright>=1.45",
