@@ -1,4 +1,4 @@
 """Image sources, preprocessing, augmentation, mixing, COCO's form, and the tf.data pipelines.
 
-Nothing here knows a model or a run. What is random is a function of seed, epoch and example.
+Nothing here knows a model or a run, and chance is a function of seed, epoch and example.
 """

@@ -10,6 +10,7 @@ from PIL import Image
 
 from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
+from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.found_objects import FoundObject, found_objects
 from pit_keras.runs.trained_detector import (
     TrainedDetector,
@@ -18,7 +19,6 @@ from pit_keras.runs.trained_detector import (
     load_trained_detector,
 )
 from pit_keras.runs.trained_model import TrainedModel, load_trained_model
-from pit_keras.runs.folder import RunFolder
 
 NAMES = ("red", "grün", "deep blue")
 DATA = DataConfig(image_size=IMAGE_SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
