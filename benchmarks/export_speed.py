@@ -32,10 +32,9 @@ from csv_rows import write_rows
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
-from pit_keras.export.agreement import real_images
+from pit_keras.export.agreement import real_images, take_sample
 from pit_keras.export.families import FAMILIES, Job
 from pit_keras.export.formats import FORMATS
-from pit_keras.export.sample import take_sample
 from pit_keras.runs.trained_model import TrainedModel
 
 FLAGS = flags.FLAGS

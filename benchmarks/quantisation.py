@@ -35,9 +35,8 @@ import pit_keras
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import normalise, resize_and_crop
-from pit_keras.export.litert import run_tflite
 from pit_keras.export.saved_model import save_function
-from pit_keras.export.tflite import TFLITE_KINDS, export_tflite
+from pit_keras.export.tflite import TFLITE_KINDS, export_tflite, run_tflite
 from pit_keras.models.inference import logits_only
 from pit_keras.runs.trained_model import TrainedModel, load_trained_model
 

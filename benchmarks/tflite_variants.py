@@ -22,10 +22,8 @@ from rich.progress import track
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
-from pit_keras.export.agreement import compare, real_images
-from pit_keras.export.litert import run_tflite
-from pit_keras.export.sample import take_sample
-from pit_keras.export.tflite import TFLITE_KINDS, export_tflite
+from pit_keras.export.agreement import compare, real_images, take_sample
+from pit_keras.export.tflite import TFLITE_KINDS, export_tflite, run_tflite
 from pit_keras.runs.trained_model import TrainedModel
 
 FLAGS = flags.FLAGS

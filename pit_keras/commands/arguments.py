@@ -86,8 +86,7 @@ def load_classifier(options):
 
 
 def load_tflite(options):
-    from pit_keras.export.detector_tflite import is_tflite_detector, load_tflite_detector
-    from pit_keras.export.tflite_model import load_tflite_model
+    from pit_keras.export.tflite import is_tflite_detector, load_tflite_detector, load_tflite_model
 
     load = load_tflite_detector if is_tflite_detector(options.model) else load_tflite_model
     return load(options.model, given_class_names(options))

@@ -205,8 +205,12 @@ def _status():
 def _samples(options, trained, source, paths, calibration_paths):
     """The images to compare and to calibrate on; None if there are none for the latter."""
     from pit_keras.data.preprocessing import load_image
-    from pit_keras.export.agreement import real_images
-    from pit_keras.export.sample import take_sample, training_images, validation_images
+    from pit_keras.export.agreement import (
+        real_images,
+        take_sample,
+        training_images,
+        validation_images,
+    )
 
     def read(files):
         return take_sample(map(load_image, files), trained.data, "images given")

@@ -1,16 +1,100 @@
-"""Whether an exported model computes what the Keras model does, on real images."""
+"""Whether an exported model computes what the Keras model does: on which images, and how fast."""
 
 import dataclasses
+import time
 from typing import ClassVar
 
 import numpy as np
+import tensorflow as tf
 
+from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.runs.found_objects import THRESHOLD
 
+MOST_PHOTOGRAPHS = 32
 # What still counts as the same object: sides moved by a share of the image, and a change of score.
 SAME_BOX = 0.02
 SAME_SCORE = 0.1
+CALLS = 30
+_WARM_UP_CALLS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Images in two forms: as a device hands them to the model, and as they came.
+
+    Attributes:
+        crops: uint8 (N, H, W, 3) of the model's own size, cut out as in evaluation.
+        photographs: The first `MOST_PHOTOGRAPHS` of the images as they came, uint8 (h, w, 3) of any
+            sizes. (All of them, of a good camera, would not fit into memory.)
+        origin: What they are, for the report.
+    """
+
+    crops: np.ndarray
+    photographs: list[np.ndarray]
+    origin: str
+
+    def __len__(self):
+        return len(self.crops)
+
+
+def take_sample(images, data, origin):
+    """A `Sample` of images.
+
+    Args:
+        images: Any number of uint8 images (h, w, 3), each of any size; read once.
+        data: The `DataConfig` with the model's image size and evaluation crop.
+        origin: What they are, for the report.
+
+    Raises:
+        ValueError: If there are none, or one is not such an image.
+    """
+    crops, photographs = [], []
+    for image in images:
+        image = np.asarray(image)
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+            raise ValueError(
+                f"Images must be uint8 (H, W, 3); got {image.dtype} of shape {image.shape}."
+            )
+        crop = resize_and_crop(image, data.image_size, data.eval_crop)
+        crops.append(tf.cast(crop, tf.uint8).numpy())  # whole levels: nothing is lost
+        if len(photographs) < MOST_PHOTOGRAPHS:
+            photographs.append(image)
+    if not crops:
+        raise ValueError("There are no images to compare the exported model with.")
+    return Sample(np.stack(crops), photographs, origin)
+
+
+def validation_images(source, count):
+    """At most `count` images of a source's validation split, from all over it."""
+    every = max(1, source.sizes["val"] // count)
+    return _loaded(source, source.scan("val").shard(every, 0), count)
+
+
+def training_images(source, count):
+    """At most `count` images of a source's training split, drawn at random but always the same."""
+    once = source.train_stream(seed=0).take(source.sizes["train"])
+    return _loaded(source, once, count)
+
+
+def _loaded(source, examples, count):
+    """The pixels, uint8 (H, W, 3), without images that cannot be read."""
+    images = examples.map(lambda example: source.load(example["image"])).ignore_errors()
+    return (image.numpy() for image in images.take(count))
+
+
+def real_images():
+    """Eight pieces of scikit-learn's two photographs: uint8 (H, W, 3), wide, high and small."""
+    from sklearn.datasets import load_sample_images  # takes a second to import
+
+    windows = [
+        (slice(0, 427), slice(0, 640)),
+        (slice(0, 427), slice(107, 534)),
+        (slice(20, 420), slice(250, 487)),
+        (slice(190, 300), slice(280, 443)),
+    ]
+    photographs = load_sample_images().images  # each (427, 640, 3)
+    return [photograph[window] for photograph in photographs for window in windows]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,15 +271,11 @@ def compare_detections(expected, actual):
     )
 
 
-def real_images():
-    """Eight pieces of scikit-learn's two photographs: uint8 (H, W, 3), wide, high and small."""
-    from sklearn.datasets import load_sample_images  # takes a second to import
-
-    windows = [
-        (slice(0, 427), slice(0, 640)),
-        (slice(0, 427), slice(107, 534)),
-        (slice(20, 420), slice(250, 487)),
-        (slice(190, 300), slice(280, 443)),
-    ]
-    photographs = load_sample_images().images  # each (427, 640, 3)
-    return [photograph[window] for photograph in photographs for window in windows]
+def median_milliseconds(call, calls=CALLS):
+    """Median duration of a function's calls, after a few that are not timed."""
+    seconds = []
+    for _ in range(_WARM_UP_CALLS + calls):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds[_WARM_UP_CALLS:]))

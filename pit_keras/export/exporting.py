@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import keras
 
-from pit_keras.export.class_names import class_names_text
 from pit_keras.export.export_folder import (
     TEXTS,
     check_targets,
@@ -17,7 +16,16 @@ from pit_keras.export.export_folder import (
     put_in_place,
     size_of,
 )
-from pit_keras.export.families import Job, families, why_not
+from pit_keras.export.export_report import (
+    REPORT_FILE,
+    Entry,
+    Report,
+    describe_model,
+    explain,
+    installed_versions,
+    read_report,
+)
+from pit_keras.export.families import Job, families, full_float32, in_float32, why_not
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -25,15 +33,7 @@ from pit_keras.export.formats import (
     checked_limits,
 )
 from pit_keras.export.model_card import model_card
-from pit_keras.export.precision import full_float32, in_float32
-from pit_keras.export.report import (
-    REPORT_FILE,
-    Entry,
-    Report,
-    describe_model,
-    installed_versions,
-    read_report,
-)
+from pit_keras.export.sidecars import class_names_text
 
 REMEDY = "--force writes it all the same, --min_agreement changes a limit"
 
@@ -242,20 +242,6 @@ def _measured(name, job, path, min_agreement, compare_on, expected):
         calibrated_on=(f"{len(calibrated_on):,} {calibrated_on.origin}" if calibrated_on else None),
         written=True,
     )
-
-
-def explain(rejected):
-    """What is wrong with entries that do not agree with the Keras model, in one sentence."""
-    reasons = []
-    for entry in rejected:
-        if not entry.agreement.finite:
-            reasons.append(f"{entry.format}: its numbers, or the Keras model's, are not finite")
-            continue
-        reasons.append(
-            f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
-            f"{entry.agreement.allowed(entry.min_agreement)})"
-        )
-    return "; ".join(reasons)
 
 
 def _with_earlier(entries, earlier):

@@ -1,35 +1,38 @@
 """How the forms of `formats` are written, run and timed: one row for each family.
 
 What a form must give is another for classifiers, `FAMILIES`, and for detectors,
-`DETECTOR_FAMILIES`.
+`DETECTOR_FAMILIES`. All compute in float32, whatever the model was trained with.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import fit
-from pit_keras.export.agreement import compare, compare_detections
-from pit_keras.export.detector_saved_model import export_detector_saved_model
-from pit_keras.export.detector_tflite import (
-    export_detector_tflite,
-    load_tflite_detector,
-    tflite_size,
-)
+from pit_keras.export.agreement import Sample, compare, compare_detections
 from pit_keras.export.formats import DETECTOR_FORMATS, FORMATS, LEAST_CALIBRATION_IMAGES
-from pit_keras.export.litert import run_tflite, tflite_latency
 from pit_keras.export.onnx_file import export_onnx, onnx_latency, run_onnx
-from pit_keras.export.sample import Sample
-from pit_keras.export.saved_model import export_saved_model
-from pit_keras.export.saved_model_running import (
+from pit_keras.export.saved_model import (
+    export_detector_saved_model,
+    export_saved_model,
     run_saved_model,
     saved_model_answers,
     saved_model_latency,
 )
-from pit_keras.export.tflite import export_tflite
+from pit_keras.export.tflite import (
+    export_detector_tflite,
+    export_tflite,
+    load_tflite_detector,
+    run_tflite,
+    tflite_latency,
+    tflite_size,
+)
+from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import TrainedModel
 
@@ -188,6 +191,30 @@ DETECTOR_FAMILIES = {
 def families(trained):
     """The families of a `TrainedModel` or a `TrainedDetector`, by name."""
     return DETECTOR_FAMILIES if isinstance(trained, TrainedDetector) else FAMILIES
+
+
+def in_float32(trained):
+    """The same `TrainedModel`, computing in float32.
+
+    Casts to 16 bits are right for the device that a model was trained on and wrong for a file that
+    is to run anywhere.
+    """
+    return dataclasses.replace(trained, model=with_dtype_policy(trained.model, "float32"))
+
+
+@contextlib.contextmanager
+def full_float32():
+    """Within it, GPUs multiply float32 matrices in float32 and not in TensorFloat-32.
+
+    That is TensorFlow's default on recent GPUs and keeps 10 bits of the 23: a model would differ
+    from its own export on a processor by far more than the order of summation explains.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
 def why_not(format_, job):

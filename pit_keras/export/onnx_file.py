@@ -7,9 +7,13 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
-from pit_keras.export.class_names import CLASSES_FILE, class_names_text
-from pit_keras.export.latency import CALLS, median_milliseconds
-from pit_keras.export.preprocessing_text import PREPROCESSING_FILE, preprocessing_text
+from pit_keras.export.agreement import CALLS, median_milliseconds
+from pit_keras.export.sidecars import (
+    CLASSES_FILE,
+    PREPROCESSING_FILE,
+    class_names_text,
+    preprocessing_text,
+)
 from pit_keras.models.inference import logits_only
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
@@ -35,8 +39,8 @@ def export_onnx(trained, path):
         CLASSES_FILE: class_names_text(trained.class_names),
         PREPROCESSING_FILE: preprocessing_text(trained.data),
     }
-    onnx, fusion = _package("onnx"), _package("pit_keras.export.onnx_fusion")
-    model = fusion.fused(_convert(trained))
+    onnx = _package("onnx")
+    model = fused(_convert(trained))
     model.graph.name, model.graph.doc_string = trained.model.name, ""
     _name_by_order(model.graph)
     for value in (*model.graph.input, *model.graph.output):
@@ -72,6 +76,15 @@ def onnx_latency(path, image, threads=1, calls=CALLS):
     return median_milliseconds(lambda: classify(batch), calls)
 
 
+def _classifier(path, threads):
+    """A function of uint8 images (B, H, W, 3) that gives logits (B, classes)."""
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["logits"], {"images": images})[0]
+
+
 def _convert(trained):
     """The network with its normalisation as an `onnx.ModelProto`, as tf2onnx writes it."""
     data, model = trained.data, logits_only(trained.model)
@@ -88,6 +101,16 @@ def _convert(trained):
         custom_op_handlers={"Erfc": (_erfc, [])},
     )
     return converted
+
+
+def _erfc(context, node, *_):
+    """Writes erfc(x), of which ONNX has no operation, as 1 - erf(x)."""
+    node.type = "Erf"
+    (output,) = node.output
+    one = context.make_const(f"{node.name}_one", np.float32(1)).output[0]
+    context.insert_new_node_on_output(
+        "Sub", output, inputs=[one, output], name=f"{node.name}_complement"
+    )
 
 
 def _name_by_order(graph):
@@ -107,23 +130,79 @@ def _name_by_order(graph):
     del graph.value_info[:]  # runtimes infer these shapes themselves
 
 
-def _erfc(context, node, *_):
-    """Writes erfc(x), of which ONNX has no operation, as 1 - erf(x)."""
-    node.type = "Erf"
-    (output,) = node.output
-    one = context.make_const(f"{node.name}_one", np.float32(1)).output[0]
-    context.insert_new_node_on_output(
-        "Sub", output, inputs=[one, output], name=f"{node.name}_complement"
+def fused(model):
+    """The same `onnx.ModelProto` with fewer nodes: what runtimes know as one operation is one.
+
+    These are LayerNormalization and GELU. What is not recognised stays as it was.
+    """
+    rewriter = _package("onnxscript.rewriter")
+    replacements = (
+        (_normalisation, _layer_normalization, _has_constants),
+        (_centred_normalisation, _layer_normalization, _has_constants),
+        (_gelu_by_complement, _gelu, _is_gelu),
+    )
+    rules = [rewriter.pattern.RewriteRule(*replacement) for replacement in replacements]
+    return rewriter.rewrite(model, pattern_rewrite_rules=rules)
+
+
+def _normalisation(op, x, gamma, beta, epsilon, axes):
+    mean, scale = _mean_and_scale(op, x, gamma, epsilon, axes)
+    return op.Add(op.Mul(x, scale), op.Add(op.Mul(op.Neg(mean), scale), beta))
+
+
+def _centred_normalisation(op, x, gamma, epsilon, axes):
+    """With a beta of zeros, which TensorFlow leaves out: that of a network before training."""
+    mean, scale = _mean_and_scale(op, x, gamma, epsilon, axes)
+    return op.Add(op.Mul(x, scale), op.Mul(op.Neg(mean), scale))
+
+
+def _mean_and_scale(op, x, gamma, epsilon, axes):
+    mean = op.ReduceMean(x, axes, keepdims=1, _allow_other_attributes=True)
+    centred = op.Sub(x, mean)
+    square = op.Mul(centred, centred)
+    variance = op.ReduceMean(square, axes, keepdims=1, _allow_other_attributes=True)
+    return mean, op.Mul(op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))), gamma)
+
+
+def _has_constants(context, gamma, epsilon, axes, beta=None, **_):
+    channels = _constant(gamma)
+    return (
+        channels is not None
+        and channels.size == channels.shape[-1]
+        and (beta is None or np.shape(_constant(beta)) == channels.shape)
+        and np.size(_constant(epsilon)) == 1
+        and np.array_equal(_constant(axes), [-1])
     )
 
 
-def _classifier(path, threads):
-    """A function of uint8 images (B, H, W, 3) that gives logits (B, classes)."""
-    runtime = _package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
+def _layer_normalization(op, x, gamma, epsilon, axes, beta=None):
+    gamma = _constant(gamma).reshape(-1)
+    beta = np.zeros_like(gamma) if beta is None else _constant(beta).reshape(-1)
+    tensor = _package("onnx_ir").tensor
+    scale = op.initializer(tensor(gamma), name=f"{x.name}_gamma")
+    bias = op.initializer(tensor(beta), name=f"{x.name}_beta")
+    return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=float(_constant(epsilon).item()))
+
+
+def _gelu_by_complement(op, x, half, one, root):
+    """x / 2 * erfc(-x * sqrt(1 / 2)), as TensorFlow computes it."""
+    return op.Mul(op.Mul(half, x), op.Sub(one, op.Erf(op.Mul(op.Neg(x), root))))
+
+
+def _is_gelu(context, half, one, root, **_):
+    values = [_constant(value) for value in (half, one, root)]
+    return all(np.size(value) == 1 and value is not None for value in values) and np.allclose(
+        [value.item() for value in values], [0.5, 1.0, 0.5**0.5]
+    )
+
+
+def _gelu(op, x, half, one, root):
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Mul(x, root)), one)), half)
+
+
+def _constant(value):
+    """The array that a value of the graph is, or None if it is computed."""
+    return None if value.const_value is None else value.const_value.numpy()
 
 
 def _package(name):

@@ -9,7 +9,7 @@ import flatbuffers
 import numpy as np
 
 from pit_keras import __version__
-from pit_keras.export.class_names import CLASSES_FILE
+from pit_keras.export.sidecars import CLASSES_FILE
 
 METADATA_NAME = "TFLITE_METADATA"
 

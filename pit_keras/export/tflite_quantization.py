@@ -13,7 +13,6 @@ import io
 import numpy as np
 
 from pit_keras.export.formats import LEAST_CALIBRATION_IMAGES
-from pit_keras.export.litert import batches
 from pit_keras.export.saved_model import SIGNATURE
 
 _PRODUCTS = ("FULLY_CONNECTED", "CONV_2D")
@@ -32,7 +31,7 @@ def int8_products(model, samples):
 
     Args:
         model: Bytes of a float32 TFLite file.
-        samples: See `samples`.
+        samples: Calibration images as arguments of the model's signature, by name.
 
     Returns:
         Bytes of another.
@@ -61,11 +60,6 @@ def int8_products(model, samples):
         calibrator.calibrate({SIGNATURE: list(samples)}, recipe)
         result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
     return bytes(result.quantized_model)
-
-
-def samples(calibration, batch):
-    """Calibration images as arguments of the model's signature, `batch` at once."""
-    return ({"images": images} for images, _ in batches(calibration, batch))
 
 
 def check_calibration(calibration, image_size):

@@ -19,8 +19,8 @@ import pit_keras
 from pit_keras.cli import main
 from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
+from pit_keras.export.export_report import read_report
 from pit_keras.export.formats import DEFAULT_FORMATS
-from pit_keras.export.report import read_report
 from pit_keras.imagenet import class_names
 from pit_keras.plots.pictures import draw_history
 from pit_keras.training.trainer import Trainer

@@ -15,17 +15,16 @@ from PIL import Image
 from pit_keras.cli import main
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import fit
-from pit_keras.export.agreement import compare_detections
-from pit_keras.export.detector_tflite import (
+from pit_keras.export.agreement import compare_detections, take_sample
+from pit_keras.export.export_report import read_report
+from pit_keras.export.exporting import export
+from pit_keras.export.formats import DETECTOR_FORMATS
+from pit_keras.export.tflite import (
     export_detector_tflite,
     is_tflite_detector,
     load_tflite_detector,
+    signature,
 )
-from pit_keras.export.exporting import export
-from pit_keras.export.formats import DETECTOR_FORMATS
-from pit_keras.export.litert import signature
-from pit_keras.export.report import read_report
-from pit_keras.export.sample import take_sample
 from pit_keras.runs.found_objects import THRESHOLD
 from pit_keras.runs.trained_detector import TrainedDetector
 

@@ -13,13 +13,12 @@ import tensorflow as tf
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.errors import sigterm_as_ctrl_c
-from pit_keras.export.agreement import compare
+from pit_keras.export.agreement import compare, take_sample
 from pit_keras.export.export_folder import check_targets, exclusive_folder, put_in_place
+from pit_keras.export.export_report import read_report
 from pit_keras.export.exporting import ExportError, export
+from pit_keras.export.families import in_float32
 from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, TOLERANCE
-from pit_keras.export.precision import in_float32
-from pit_keras.export.report import read_report
-from pit_keras.export.sample import take_sample
 from pit_keras.runs.trained_model import TrainedModel
 
 TEXTS = {"report.json", "README.md", "classes.txt"}

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from pit_keras.export.litert import batches, tflite_latency
-from pit_keras.export.tflite import export_tflite
+from pit_keras.export.tflite import batches, export_tflite, tflite_latency
 
 
 def test_the_last_batch_is_filled_up():

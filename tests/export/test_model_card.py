@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from pit_keras.config.recipes import recipe
+from pit_keras.export.agreement import take_sample
+from pit_keras.export.export_report import read_report
 from pit_keras.export.exporting import export
 from pit_keras.export.model_card import is_model_card, model_card
-from pit_keras.export.report import read_report
-from pit_keras.export.sample import take_sample
 from pit_keras.runs.folder import RunFolder
 
 RESULTS = {

@@ -107,7 +107,6 @@ def test_a_line_break_in_a_name_is_an_error(make_trained, tmp_path):
 def test_a_package_that_is_missing_is_named(exported, crops, tmp_path, monkeypatch, module):
     (trained, path), package = exported["vit_ti"], module.partition(".")[0]
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "pit_keras.export.onnx_fusion")
     with pytest.raises(ImportError, match=rf"package {package}: pip install pit_keras\[onnx\]\.$"):
         run_onnx(path, crops) if module == "onnxruntime" else export_onnx(trained, tmp_path / "x")
     assert not (tmp_path / "x").exists()

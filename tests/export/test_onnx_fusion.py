@@ -4,7 +4,7 @@ import onnx.parser
 import onnx.reference
 import pytest
 
-from pit_keras.export.onnx_fusion import fused
+from pit_keras.export.onnx_file import fused
 
 NORMALISATION = """<ir_version: 8, opset_import: ["": 18]>
 network (float[B, 3] x) => (float[B, 3] y)

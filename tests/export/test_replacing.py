@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from pit_keras.export import replacing
-from pit_keras.export.replacing import move_into_place
+from pit_keras.export import export_folder
+from pit_keras.export.export_folder import move_into_place
 
 
 def make(path, kind, text):
@@ -22,7 +22,7 @@ def text_of(path):
 @pytest.fixture(params=["in one step", "by way of another name"])
 def way(request, monkeypatch):
     if request.param == "by way of another name":  # as on other systems than Linux
-        monkeypatch.setattr(replacing.sys, "platform", "other")
+        monkeypatch.setattr(export_folder.sys, "platform", "other")
 
 
 @pytest.mark.parametrize("new", ["file", "folder"])

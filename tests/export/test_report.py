@@ -7,7 +7,7 @@ import pytest
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.export.agreement import Agreement, DetectionAgreement
-from pit_keras.export.report import (
+from pit_keras.export.export_report import (
     REPORT_FILE,
     Entry,
     Report,

@@ -4,7 +4,7 @@ import pytest
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import resize_and_crop
-from pit_keras.export.sample import (
+from pit_keras.export.agreement import (
     MOST_PHOTOGRAPHS,
     take_sample,
     training_images,

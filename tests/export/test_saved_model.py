@@ -13,8 +13,7 @@ from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import preprocess_evaluation
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
-from pit_keras.export.saved_model import export_saved_model
-from pit_keras.export.saved_model_running import run_saved_model
+from pit_keras.export.saved_model import export_saved_model, run_saved_model
 from pit_keras.runs.trained_model import TrainedModel
 from pit_keras.runs.versioned_folder import version_folder
 

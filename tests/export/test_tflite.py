@@ -13,9 +13,7 @@ from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
-from pit_keras.export.litert import run_tflite
-from pit_keras.export.tflite import TFLITE_KINDS, export_tflite
-from pit_keras.export.tflite_model import load_tflite_model
+from pit_keras.export.tflite import TFLITE_KINDS, export_tflite, load_tflite_model, run_tflite
 from pit_keras.runs.trained_model import TrainedModel
 
 

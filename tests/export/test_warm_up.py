@@ -6,7 +6,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from pit_keras.data.preprocessing import decode
 from pit_keras.export.agreement import compare
 from pit_keras.export.saved_model import export_saved_model
-from pit_keras.export.warm_up import PredictionLog, prediction_log
+from pit_keras.export.sidecars import PredictionLog, prediction_log
 from pit_keras.runs.versioned_folder import version_folder
 
 # What the classes of tensorflow-serving-api 2.21.0 make of the request in the test.

@@ -3,8 +3,7 @@ import pytest
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
-from pit_keras.export.tflite import export_tflite
-from pit_keras.export.tflite_model import load_tflite_model
+from pit_keras.export.tflite import export_tflite, load_tflite_model
 from pit_keras.runs.trained_model import TrainedModel
 from pit_keras.serving.networks import KerasNetwork, TFLiteNetwork
 

@@ -163,6 +163,20 @@ def _entry(values):
     return Entry(**{**fields, "agreement": kind(**agreement)})
 
 
+def explain(rejected):
+    """What is wrong with entries that do not agree with the Keras model, in one sentence."""
+    reasons = []
+    for entry in rejected:
+        if not entry.agreement.finite:
+            reasons.append(f"{entry.format}: its numbers, or the Keras model's, are not finite")
+            continue
+        reasons.append(
+            f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
+            f"{entry.agreement.allowed(entry.min_agreement)})"
+        )
+    return "; ".join(reasons)
+
+
 def _row(entry):
     latencies = (entry.latency_ms.get(threads) for threads in ("1", "2", "all"))
     batch = "" if entry.batch_size == 1 else f" (batch {entry.batch_size})"

@@ -1,17 +1,72 @@
-"""Requests that TensorFlow Serving replays when it loads a model, so that no client waits for it.
+"""What travels with an exported model: class names, preprocessing, and requests to warm it up."""
 
-They are `PredictionLog` messages of the package tensorflow-serving-api. The few fields that are
-needed are described here instead, for that package asks for a TensorFlow as new as itself.
-"""
-
+import json
 import pathlib
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+CLASSES_FILE = "classes.txt"
+PREPROCESSING_FILE = "preprocessing.json"
+DETECTION = "detection"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 
+
+def class_names_text(class_names):
+    """One name a line, in the order of the logits.
+
+    Raises:
+        ValueError: If a name holds a line break, which would shift all names after it.
+    """
+    for name in class_names:
+        if name.splitlines() not in ([name], []):
+            raise ValueError(
+                f"The class name {name!r} holds a line break; {CLASSES_FILE} has one name a line."
+            )
+    return "".join(f"{name}\n" for name in class_names)
+
+
+def preprocessing_text(data):
+    """JSON of what `preprocess_evaluation` does as a `DataConfig` asks.
+
+    An RGB image, 0..255, is scaled until it covers `image_size` (height, width) / `eval_crop`, of
+    which the middle is cut out; then (pixel / 255 - `mean`) / `std`.
+    """
+    values = {
+        "image_size": data.image_size,
+        "eval_crop": data.eval_crop,
+        "interpolation": "bicubic",
+        "antialias": True,
+        "channels": "RGB",
+        "mean": data.mean,
+        "std": data.std,
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+def detection_preprocessing_text(data, fixed_size=None):
+    """JSON of what `preprocess_detection` does as a `DataConfig` asks.
+
+    An RGB image, 0..255, is scaled until it fits into `image_size`, height and width, or turned for
+    upright images unless it is `fixed`; (pixel / 255 - `mean`) / `std` is filled up with zeros at
+    the right and below.
+    """
+    values = {
+        "task": DETECTION,
+        "image_size": fixed_size or data.image_size,
+        "fixed": fixed_size is not None,
+        "interpolation": "bilinear",
+        "antialias": True,
+        "channels": "RGB",
+        "mean": data.mean,
+        "std": data.std,
+    }
+    return json.dumps(values, indent=2) + "\n"
+
+
+# The requests are `PredictionLog` messages of the package tensorflow-serving-api, which asks for a
+# TensorFlow as new as itself. So the few fields that are needed are described here instead.
 # Of each message of the package `tensorflow.serving`: its fields' numbers, and the message that a
 # field holds, or "string" or "bytes". The map `inputs` is a repeated message on the wire, and the
 # `TensorProto` in it is bytes.
@@ -25,7 +80,9 @@ _MESSAGES = {
 
 
 def write_warm_up(folder, model_name, image_size):
-    """Adds two requests to a SavedModel: `serving_default` and `serve_bytes`, one image each.
+    """Adds requests that TensorFlow Serving replays when it loads a model: no client waits for it.
+
+    They are `serving_default` and `serve_bytes`, of one image each.
 
     Args:
         folder: The SavedModel's own, of one version.
