@@ -66,6 +66,6 @@ def run(options):
 
 def _network(options):
     """A model of either kind, ready for serving."""
-    from pit_keras.serving.networks import KerasNetwork, TFLiteNetwork
+    from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
 
     return (TFLiteNetwork if is_tflite(options.model) else KerasNetwork)(load_classifier(options))

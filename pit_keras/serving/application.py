@@ -12,13 +12,17 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pit_keras.serving.admission import Places
-from pit_keras.serving.answers import columns, explanation, prediction
+from pit_keras.serving.answers import (
+    VERSION,
+    columns,
+    explanation,
+    metadata,
+    prediction,
+    status,
+)
 from pit_keras.serving.batching import Batcher, Work
-from pit_keras.serving.guard import SameSiteGuard
-from pit_keras.serving.images import decode_safely
-from pit_keras.serving.metadata import metadata, status
-from pit_keras.serving.request_body import parse, read_body
+from pit_keras.serving.limits import Places, SameSiteGuard
+from pit_keras.serving.requests import decode_safely, parse, read_body
 
 PAGE_TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 # The page loads nothing but its own style and script, and a picture that the visitor gave it.
@@ -79,7 +83,7 @@ class Service:
         routes = [Route(f"/{file}", self._file) for file in PAGE_TYPES]
         routes.append(Route("/", self._file))
         model = f"/v1/models/{self.name}"
-        for path in (model, f"{model}/versions/1"):
+        for path in (model, f"{model}/versions/{VERSION}"):
             routes += [
                 Route(path, self._status),
                 Route(f"{path}/metadata", self._metadata),

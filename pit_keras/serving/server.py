@@ -8,7 +8,7 @@ import socket
 import uvicorn
 
 from pit_keras.serving.application import Service
-from pit_keras.serving.connections import BACKLOG, guarded_protocol
+from pit_keras.serving.limits import BACKLOG, guarded_protocol
 
 # Who stops a server often kills it after ten: a client that is slow to send must not hold it.
 SECONDS_TO_FINISH = 8

@@ -1,212 +1,112 @@
-import concurrent.futures
+"""Clients that take for ever, and the server's own end."""
+
 import json
-import socket
+import os
+import signal
+import sys
+import time
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from servers import ADDRESS, NAME, b64, encoded, serving
+from servers import begun, connected, received, serving
 
-import pit_keras
-from pit_keras.data.preprocessing import decode, preprocess_evaluation
-
-MOST_BYTES = 1_000_000
+import pit_keras.cli
+from pit_keras.serving.server import bind, model_name
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def server(model_folder):
-    options = [f"--classes={model_folder / 'classes.txt'}", "--max_request_mb=1"]
-    with serving(model_folder / "model.keras", *options) as server:
+    with serving(model_folder / "model.keras", "--max_queue=1", "--timeout=2") as server:
         yield server
 
 
-@pytest.fixture(scope="module")
-def logits(trained, files):
-    return trained.logits([decode(contents).numpy() for contents in files])
+def test_slow_clients_hold_no_place_for_ever(server, files):
+    with connected(server) as silent, connected(server) as half_a_head:
+        half_a_head.sendall(b"POST / HTTP/1.1")
+        slow, _ = begun(server, files[0])
+        assert server.predict(files[0]).status_code == 503
+        answer = received(slow)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"did not arrive within 2 seconds" in answer
+        assert server.predict(files[0]).status_code == 200
+        assert received(silent) == received(half_a_head) == b""
+        slow.close()
 
 
-def test_predictions_are_those_of_the_model(server, trained, files, logits):
-    response = server.predict(*files)
-    assert response.status_code == 200
-    predictions = response.json()["predictions"]
-    assert len(predictions) == len(files)
-    probabilities = tf.nn.softmax(logits).numpy()
-    for prediction, row, shares in zip(predictions, logits, probabilities, strict=True):
-        assert list(prediction) == ["logits", "probabilities", "top_classes", "top_probabilities"]
-        np.testing.assert_allclose(prediction["logits"], row, atol=1e-5)
-        np.testing.assert_allclose(prediction["probabilities"], shares, atol=1e-6)
-        best = np.argsort(-shares)[:5]
-        assert prediction["top_classes"] == [trained.class_names[index] for index in best]
-        np.testing.assert_allclose(prediction["top_probabilities"], shares[best], atol=1e-6)
+def test_what_is_in_flight_is_finished_at_the_end(server, files):
+    connection, rest = begun(server, files[0])
+    os.kill(server.process.pid, signal.SIGTERM)
+    while accepts(server):
+        time.sleep(0.01)
+    connection.sendall(rest)
+    answer = received(connection)
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert "predictions" in json.loads(answer.partition(b"\r\n\r\n")[2])
+    server.process.join(60)
+    assert server.process.exitcode == 0
 
 
-def test_columns_are_answered_in_columns(server, files, logits):
-    content = {"inputs": {"image_bytes": [b64(contents) for contents in files[:2]]}}
-    response = server.client.post(f"{ADDRESS}/versions/1:predict", json=content)
-    outputs = response.json()["outputs"]
-    assert set(outputs) == {"logits", "probabilities", "top_classes", "top_probabilities"}
-    np.testing.assert_allclose(outputs["logits"], logits[:2], atol=1e-5)
-    assert [len(names) for names in outputs["top_classes"]] == [5, 5]
+def accepts(server):
+    try:
+        connected(server).close()
+    except OSError:
+        return False
+    return True
 
 
-def test_status_and_metadata_are_in_tensorflow_servings_form(server):
-    for path in (ADDRESS, f"{ADDRESS}/versions/1"):
-        assert server.client.get(path).json() == {
-            "model_version_status": [
-                {
-                    "version": "1",
-                    "state": "AVAILABLE",
-                    "status": {"error_code": "OK", "error_message": ""},
-                }
-            ]
-        }
-    told = server.client.get(f"{ADDRESS}/metadata").json()
-    assert told["model_spec"] == {"name": NAME, "signature_name": "", "version": "1"}
-    signatures = told["metadata"]["signature_def"]["signature_def"]
-    assert set(signatures) == {"serving_default", "serve_bytes"}
-    dimensions = signatures["serve_bytes"]["outputs"]["top_classes"]["tensor_shape"]["dim"]
-    assert [dimension["size"] for dimension in dimensions] == ["-1", "5"]
-    assert told["model"]["image_size"] == [32, 40]
-    assert [stage["grid"] for stage in told["model"]["attention"]] == [[15, 19], [8, 10], [4, 5]]
+def test_ctrl_c_ends_it_and_its_port_cannot_be_had_twice(server, capsys):
+    arguments = ["serve", "--model=none.keras", f"--port={server.port}"]
+    with pytest.raises(SystemExit) as ended:
+        pit_keras.cli.main(arguments)
+    # Before the model is looked for.
+    where = f"--host=127.0.0.1 --port={server.port}"
+    assert ended.value.code == f"error: {where} cannot be served at: Address already in use."
 
-
-def test_an_explanation_has_the_attention_and_the_part_that_was_seen(server, trained, photographs):
-    image = photographs[0]  # 427 x 640
-    response = server.explain(encoded(image), stage=2)
-    (explanation,) = response.json()["explanations"]
-    attention = explanation["attention"]
-    assert (attention["stage"], attention["block"]) == (2, "stage2_block2")
-    maps = pit_keras.attention_maps(trained.model, "stage2_block2")
-    weights = np.asarray(maps(preprocess_evaluation(image, trained.data)[None]))
-    expected = weights[0, :, 0, 2:].reshape(-1, 8, 10)
-    np.testing.assert_allclose(attention["heads"], expected, atol=1e-6)
-    np.testing.assert_allclose(attention["mean"], expected.mean(axis=0), atol=1e-6)
-    # 0.9 of the height that 35 x 44 leaves: 427 to 35 rows, 640 to 52 columns, of them 32 and 40.
-    assert explanation["image"] == {"height": 427, "width": 640}
-    assert explanation["crop"] == pytest.approx(
-        {"top": 2 * 427 / 35, "left": 6 * 640 / 52, "height": 32 * 427 / 35, "width": 40 * 640 / 52}
-    )
-    last = server.explain(encoded(image)).json()["explanations"][0]["attention"]
-    assert np.shape(last["heads"])[1:] == (4, 5)
-    refused = server.explain(encoded(image), stage=4)
-    assert (refused.status_code, refused.json()) == (
-        400,
-        {"error": "There is no stage 4; stages are 1, 2, 3."},
-    )
-
-
-def test_requests_at_the_same_time_are_batched_and_not_mixed_up(server, files, logits):
-    def ask(index):
-        return server.predict(files[index % len(files)])
-
-    with concurrent.futures.ThreadPoolExecutor(16) as pool:
-        responses = list(pool.map(ask, range(96)))
-
-    for index, response in enumerate(responses):
-        (prediction,) = response.json()["predictions"]
-        np.testing.assert_allclose(prediction["logits"], logits[index % len(files)], atol=1e-5)
-    statistics = server.client.get(f"{ADDRESS}/metadata").json()["statistics"]
-    assert 1 < statistics["largest_batch"] <= 8
+    os.kill(server.process.pid, signal.SIGINT)
+    server.process.join(60)
+    assert server.process.exitcode == 0
+    bind("127.0.0.1", server.port).close()
 
 
 @pytest.mark.parametrize(
-    ("content", "status", "words"),
+    ("option", "words"),
     [
-        (b"", 400, "The request is empty"),
-        (b"{", 400, "The request is not JSON"),
-        (b'{"instances": [{"b64": "%%%"}]}', 400, "instances[0] is not base64"),
-        (json.dumps({"instances": [b64(b"text")]}).encode(), 400, "Image 0 is not a JPEG or PNG"),
-        (b" " * (MOST_BYTES + 1), 413, "larger than the 1,000,000 bytes"),
-        (b"[" * MOST_BYTES, 400, "too many values"),
+        ("--host=no.such.host.invalid", "--host=no.such.host.invalid is no address of this"),
+        ("--host=192.0.2.1", "--host=192.0.2.1 --port=0 cannot be served at: Cannot assign"),
+        ("--name=a/b", "--name=a/b may have letters, digits, '.', '_' and '-' only."),
+        ("--name=", "--name= may have letters"),
+        ("--classes=none.txt", "There is no file none.txt"),
+        ("--model=none.keras", "none.keras does not exist"),
     ],
 )
-def test_a_bad_request_is_told_what_is_wrong(server, content, status, words):
-    response = server.client.post(f"{ADDRESS}:predict", content=content)
-    assert (response.status_code, list(response.json())) == (status, ["error"])
-    assert words in response.json()["error"]
-    assert server.client.get(ADDRESS).status_code == 200
+def test_what_cannot_be_served_is_told_in_one_sentence(model_folder, option, words):
+    arguments = ["serve", f"--model={model_folder / 'model.keras'}", "--port=0", option]
+    with pytest.raises(SystemExit) as ended:
+        pit_keras.cli.main(arguments)
+    assert ended.value.code.startswith(f"error: {words}")
 
 
-def test_a_bad_image_is_named_by_its_place(server, files):
-    response = server.predict(files[0], files[1][:-100])
-    assert response.status_code == 400
-    assert response.json() == {"error": "Image 1 is damaged or cut short, so it cannot be decoded."}
+def test_a_missing_package_is_told_with_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "pit_keras.serving.server")
+    monkeypatch.delattr(pit_keras.serving, "server")
+    with pytest.raises(SystemExit) as ended:
+        pit_keras.cli.main(["serve", "--model=none.keras"])
+    words = "error: serve needs the package uvicorn: pip install pit_keras[serve]."
+    assert ended.value.code == words
 
 
-def test_a_body_without_a_length_is_cut_off_at_the_limit(server):
-    head = (
-        f"POST {ADDRESS}:predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(head.encode())
-        for _ in range(11):  # and more would come
-            connection.sendall(b"186a0\r\n" + bytes(100_000) + b"\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+@pytest.mark.parametrize("option", ["--port=65536", "--port=x", "--max_batch=0", "--timeout=-1"])
+def test_numbers_have_bounds(option, capsys):
+    with pytest.raises(SystemExit) as ended:
+        pit_keras.cli.main(["serve", "--model=none.keras", option])
+    assert ended.value.code == 2
+    assert option.split("=")[0] in capsys.readouterr().err
 
 
-def test_a_length_that_is_too_large_is_refused_before_anything_is_sent(server):
-    head = f"POST {ADDRESS}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000001\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(head.encode())
-        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "status", "words"),
-    [
-        ("GET", "/nothing", 404, f"There is nothing at /nothing; see {ADDRESS}."),
-        ("POST", "/v1/models/other:predict", 404, f"/v1/models/other:predict; see {ADDRESS}."),
-        ("GET", f"{ADDRESS}/versions/2", 404, "There is nothing at"),
-        ("GET", f"{ADDRESS}:predict", 405, f"{ADDRESS}:predict takes POST, not GET."),
-        ("POST", ADDRESS, 405, "not POST."),
-    ],
-)
-def test_wrong_addresses_and_methods(server, method, path, status, words):
-    response = server.client.request(method, path)
-    assert (response.status_code, list(response.json())) == (status, ["error"])
-    assert words in response.json()["error"]
-
-
-@pytest.mark.parametrize(
-    ("headers", "status"),
-    [
-        ({}, 200),
-        ({"Host": "localhost:1234", "Origin": "http://localhost:1234"}, 200),
-        ({"Host": "[::1]:80"}, 200),
-        ({"Origin": "http://example.com"}, 403),
-        ({"Origin": "null"}, 403),
-        ({"Origin": "http://127.0.0.1:1"}, 403),
-        ({"Host": "example.com", "Origin": "http://example.com"}, 403),
-        ({"Host": "127.0.0.1.example.com"}, 403),
-        ({"Host": ""}, 403),
-        ({"Host": "[::1"}, 403),
-    ],
-)
-def test_pages_of_other_sites_are_kept_out(server, headers, status):
-    for path in ("/", ADDRESS):
-        assert server.client.get(path, headers=headers).status_code == status
-
-
-def test_the_page_may_load_only_what_the_server_has(server):
-    response = server.client.get("/")
-    assert response.headers["content-type"] == "text/html; charset=utf-8"
-    assert "default-src 'none'" in response.headers["content-security-policy"]
-    assert "http://" not in response.text
-    assert "https://" not in response.text
-    for file in ("page.css", "page.js"):
-        assert f'"/{file}"' in response.text
-        assert server.client.get(f"/{file}").status_code == 200
-
-
-def test_what_is_not_http_is_answered_with_400(server):
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
-        assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
-    assert server.client.get(ADDRESS).status_code == 200
-
-
-def test_any_content_type_will_do_as_curl_sends_it(server, files):
-    body = json.dumps({"instances": [b64(files[0])]})
-    headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    response = server.client.post(f"{ADDRESS}:predict", content=body, headers=headers)
-    assert response.status_code == 200
+def test_a_model_is_called_by_its_folder_or_file(tmp_path):
+    (tmp_path / "my run").mkdir()
+    assert model_name(tmp_path / "my run") == "my-run"
+    assert model_name(tmp_path / "Größe 1.5.keras") == "Gr-e-1.5"
+    assert model_name(tmp_path / "猫.tflite") == "model"
+    assert model_name(tmp_path, "pit_s-1.0") == "pit_s-1.0"

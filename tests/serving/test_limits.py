@@ -6,7 +6,7 @@ import pytest
 from servers import ADDRESS, b64, connected, received, serving
 
 from pit_keras.data.preprocessing import decode
-from pit_keras.serving.connections import MOST_CONNECTIONS
+from pit_keras.serving.limits import MOST_CONNECTIONS
 
 CLIENTS = 200
 

@@ -5,7 +5,7 @@ import pit_keras
 from pit_keras.config.fields import DataConfig
 from pit_keras.export.tflite import export_tflite, load_tflite_model
 from pit_keras.runs.trained_model import TrainedModel
-from pit_keras.serving.networks import KerasNetwork, TFLiteNetwork
+from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
 
 SMALL = {"patch_size": 4, "stride": 4, "head_dim": 8}
 
