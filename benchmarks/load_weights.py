@@ -24,9 +24,9 @@ from absl import app, flags
 from csv_rows import write_rows
 
 import pit_keras
-from pit_keras.weights import cache
-from pit_keras.weights.checkpoint import Checkpoint
+from pit_keras.weights import released
 from pit_keras.weights.loading import carry_over
+from pit_keras.weights.recognition import Checkpoint
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "pit_b", "A model of create_model.")
@@ -39,12 +39,12 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         converted = pathlib.Path(folder) / "converted.safetensors"
         values = {variable.path: variable.numpy() for variable in model.weights}
-        cache.write(converted, Checkpoint(FLAGS.model, values), {})
+        released.write_converted(converted, Checkpoint(FLAGS.model, values), {})
         times = timed(
             {
                 "numpy.fromfile": lambda: np.fromfile(converted, np.uint8),
                 "safetensors.numpy.load_file": lambda: safetensors.numpy.load_file(converted),
-                "into a model": lambda: carry_over(cache.read(converted)[0], model),
+                "into a model": lambda: carry_over(released.read_converted(converted)[0], model),
             }
         )
         megabytes = converted.stat().st_size / 1e6

@@ -26,9 +26,9 @@ def add(commands):
 
 def run(options):
     """Writes a checkpoint as a .keras file and prints what was carried over."""
-    from pit_keras.weights.converting import convert as convert_checkpoint
+    from pit_keras.weights.loading import convert
 
-    path, report = convert_checkpoint(
+    path, report = convert(
         options.checkpoint,
         options.output,
         name=options.model,

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from pit_keras.models.resampling import resampled
-from pit_keras.weights.checkpoint import Misfit
+from pit_keras.weights.recognition import Misfit
 
 HEADS = ("head", "head_dist", "class_head")  # a classifier's two, a detector's
 DETECTOR_HEAD = "class_head/bias"
@@ -116,10 +116,10 @@ def adapted(checkpoint, target, across_distillation=False):
             its channels cannot be adapted.
     """
     _check_heads(checkpoint)
-    values, changes = dict(checkpoint.values), {}
-    for step in (_adapt_tokens(across_distillation), _adapt_heads, _adapt_channels):
+    values = dict(checkpoint.values)
+    changes = _adapt_tokens(values, checkpoint, target, across_distillation)
+    for step in (_adapt_heads, _adapt_channels, _adapt_positions):
         changes |= step(values, checkpoint, target)
-    changes |= _adapt_positions(values, checkpoint, target)
     return values, changes
 
 
@@ -144,21 +144,18 @@ def _check_heads(checkpoint):
             )
 
 
-def _adapt_tokens(across_distillation):
-    def step(values, checkpoint, target):
-        if TOKENS not in values or TOKENS not in target.shapes:
-            return {}
-        shape, wanted = values[TOKENS].shape, target.shapes[TOKENS]
-        if len(shape) != 3 or shape[1] not in (1, 2) or (shape[0], shape[2]) != (1, wanted[2]):
-            return {}  # no question of distillation: the shape is told as it is
-        have, want = values[TOKENS].shape[1], target.shapes[TOKENS][1]
-        if have == want:
-            return {}
-        if not across_distillation:
-            raise Misfit(_distillation_message(checkpoint, target, distilled=have > want))
-        return _drop_distillation(values) if have > want else _copy_distillation(values)
-
-    return step
+def _adapt_tokens(values, checkpoint, target, across_distillation):
+    if TOKENS not in values or TOKENS not in target.shapes:
+        return {}
+    shape, wanted = values[TOKENS].shape, target.shapes[TOKENS]
+    if len(shape) != 3 or shape[1] not in (1, 2) or (shape[0], shape[2]) != (1, wanted[2]):
+        return {}  # no question of distillation: the shape is told as it is
+    have, want = shape[1], wanted[1]
+    if have == want:
+        return {}
+    if not across_distillation:
+        raise Misfit(_distillation_message(checkpoint, target, distilled=have > want))
+    return _drop_distillation(values) if have > want else _copy_distillation(values)
 
 
 def _distillation_message(checkpoint, target, distilled):

@@ -8,7 +8,7 @@ import keras
 
 import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras.weights.adaptation import patch_grid_of
-from pit_keras.weights.checkpoint import Checkpoint, Misfit
+from pit_keras.weights.recognition import Checkpoint, Misfit
 
 # Keras has no error of its own for a damaged file: what it ran into comes through.
 _DAMAGED = (ValueError, OSError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)

@@ -1,18 +1,22 @@
-"""One door for weights of every format, size and origin."""
+"""One door for weights of every format, size and origin: into a model, or into a `.keras` file."""
 
 import dataclasses
+import os
 import pathlib
+import tempfile
 import warnings
 
-from pit_keras.weights import cache, released
+from pit_keras.models.detr import Detr
+from pit_keras.models.registry import build_model, variant_of
+from pit_keras.weights import released
 from pit_keras.weights.adaptation import HEADS, Report, Target, adapted, main_head
-from pit_keras.weights.checkpoint import Misfit, listed
 from pit_keras.weights.keras_files import load_h5, read_keras
-from pit_keras.weights.pytorch import read_checkpoint
-from pit_keras.weights.variants import describe, hint
+from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
+from pit_keras.weights.recognition import Description, Misfit, describe, hint, listed
 
 KERAS_SUFFIXES = (".keras", ".h5")
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+IMAGENET_SIZE = (224, 224)
 
 
 class NewHeadsWarning(UserWarning):
@@ -71,7 +75,7 @@ def _load(model, weights, across_distillation):
 def _load_released(model, across_distillation):
     name = model.name
     converted = released.converted_file(name)
-    checkpoint = released.read_converted(name)
+    checkpoint = released.from_cache(name)
     if checkpoint is not None:
         return carry_over(checkpoint, model, across_distillation)
     file, provenance = released.fetch(name)
@@ -79,7 +83,7 @@ def _load_released(model, across_distillation):
     checkpoint = dataclasses.replace(checkpoint, source=provenance["source"])
     _check_release(name, file, checkpoint)
     report = carry_over(checkpoint, model, across_distillation)  # what does not fit is not kept
-    cache.write(converted, checkpoint, provenance)
+    released.write_converted(converted, checkpoint, provenance)
     return report
 
 
@@ -87,7 +91,7 @@ def _check_release(name, file, checkpoint):
     """Only a whole checkpoint of the model itself is kept under its name."""
     if "head/bias" not in checkpoint.values:
         raise Misfit(f"{file} is not the release of {name}: it has no classifier.")
-    looks_like = describe({path: value.shape for path, value in checkpoint.values.items()}).name
+    looks_like = describe(checkpoint.shapes).name
     if looks_like not in (None, name):
         raise Misfit(
             f"{file} is not the release of {name}: it looks like a checkpoint of {looks_like}."
@@ -102,8 +106,7 @@ def carry_over(checkpoint, model, across_distillation=False):
         new = _new_heads(checkpoint, values, target)
         _check_fit(checkpoint, values, target, new)
     except Misfit as error:
-        shapes = {path: value.shape for path, value in checkpoint.values.items()}
-        raise Misfit(f"{error}{hint(shapes, model.name)}") from error
+        raise Misfit(f"{error}{hint(checkpoint.shapes, model.name)}") from error
     for variable in model.weights:
         if variable.path in values:
             variable.assign(values[variable.path])
@@ -146,3 +149,89 @@ def _check_fit(checkpoint, values, target, new):
                 f"{checkpoint.values[path].shape} in Keras' layout, does not fit {path} of shape "
                 f"{shape}."
             )
+
+
+def convert(
+    checkpoint,
+    output=None,
+    *,
+    name=None,
+    image_size=None,
+    across_distillation=False,
+    overwrite=False,
+):
+    """Writes a checkpoint as a `.keras` file.
+
+    Args:
+        checkpoint: A `.safetensors`, `.pth` or `.keras` file, or "imagenet" for released weights.
+        output: The file to write; by default the model's name with `.keras`.
+        name: A model of `create_model`; by default what the checkpoint looks like.
+        image_size: Height and width of the images; by default those that the checkpoint is for.
+        across_distillation: As for `load_weights`.
+        overwrite: Whether a file that is there may be replaced.
+
+    Returns:
+        The path written, and the `Report` of what was carried over.
+
+    Raises:
+        ValueError: If the model cannot be told, is a detector, or the checkpoint does not fit it.
+        FileNotFoundError: If the checkpoint is not there.
+        FileExistsError: If the output is there.
+    """
+    description = _described(checkpoint, name)
+    name = name or description.name
+    if name is None:
+        raise ValueError(f"{checkpoint} looks like no known model; name it with --model.")
+    if isinstance(variant_of(name), Detr):
+        raise ValueError(
+            f"{name} is a detector, whose checkpoints are not converted but loaded: "
+            "pit_keras.load_pytorch_weights(model, path)."
+        )
+    output = pathlib.Path(output or f"{name}.keras")
+    if output.suffix != ".keras":
+        raise ValueError(f"The output {output} must end in .keras.")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
+    size = image_size or _image_size(name, description.grid)
+    model = build_model(
+        name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
+    )
+    report = load_weights(model, checkpoint, across_distillation=across_distillation)
+    _save(model, output)
+    return output, report
+
+
+def _described(checkpoint, name):
+    if str(checkpoint) == released.IMAGENET:
+        if name is None:
+            raise ValueError("imagenet stands for the released weights of a model: add --model.")
+        released.release_of(name)
+        return Description(name, classes=1000, channels=3, grid=None)
+    path = pathlib.Path(checkpoint)
+    if path.suffix not in (".keras", *PYTORCH_SUFFIXES):
+        raise ValueError(
+            f"Unknown checkpoint {str(checkpoint)!r}; give 'imagenet', or a file that ends in "
+            ".safetensors, .pth or .keras."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    if path.suffix == ".keras":
+        return describe(read_keras(path).shapes)
+    return describe(shapes_of(read_state_dict(path)))
+
+
+def _image_size(name, grid):
+    """The smallest image that gives the grid, which is the usual one: 224, 384."""
+    row = variant_of(name)
+    if grid is None or not hasattr(row, "patch_size"):
+        return IMAGENET_SIZE
+    return tuple((side - 1) * row.stride + row.patch_size for side in grid)
+
+
+def _save(model, output):
+    """Saves through a temporary file, so that an earlier one survives a failure."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
+        temporary = pathlib.Path(folder) / output.name
+        model.save(temporary)
+        os.replace(temporary, output)

@@ -10,7 +10,7 @@ from fixed_weights import fixed_feature_maps, fixed_padding, fixed_state_dict
 import pit_keras
 from pit_keras.models import backbone_layers
 from pit_keras.models.detr import decoded, heads
-from pit_keras.weights.detr import BACKBONE
+from pit_keras.weights.pytorch_layouts import BACKBONE
 
 GOLDEN_FOLDER = pathlib.Path(__file__).parents[1] / "golden"
 GOLDEN = np.load(GOLDEN_FOLDER / "detr.npz")

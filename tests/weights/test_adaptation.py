@@ -21,8 +21,8 @@ from pit_keras.weights.adaptation import (
     resampled_map,
     resampled_sequence,
 )
-from pit_keras.weights.checkpoint import Checkpoint
 from pit_keras.weights.loading import carry_over
+from pit_keras.weights.recognition import Checkpoint
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/adaptation.npz")
 NAMES = ("pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled")

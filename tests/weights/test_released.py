@@ -220,7 +220,7 @@ def test_a_damaged_converted_file_is_removed_and_made_anew(hub, model, expected,
         load_weights(model, "imagenet")
 
     assert_holds(model, expected)
-    assert released.read_converted("pit_ti") is not None
+    assert released.from_cache("pit_ti") is not None
 
 
 def test_a_damaged_converted_file_is_removed_even_if_none_can_be_had(hub, model, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from fixed_weights import TIMM_NAMES
 
 import pit_keras
-from pit_keras.weights.variants import Description, describe
+from pit_keras.weights.recognition import Description, describe
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/models.npz")
 

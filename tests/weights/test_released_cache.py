@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from pit_keras.weights import cache
-from pit_keras.weights.checkpoint import Checkpoint
+from pit_keras.weights.recognition import Checkpoint
+from pit_keras.weights.released import cache_folder, read_converted, write_converted
 
 VALUES = {
     "a/kernel": np.arange(12, dtype="float32").reshape(3, 4),
@@ -21,12 +21,12 @@ VALUES = {
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "folder" / "x.safetensors"
-    cache.write(path, Checkpoint("somewhere", VALUES), {"source": "a hub", "commit": "abc"})
+    write_converted(path, Checkpoint("somewhere", VALUES), {"source": "a hub", "commit": "abc"})
     return path
 
 
 def test_what_was_written_comes_back(file):
-    checkpoint, provenance = cache.read(file)
+    checkpoint, provenance = read_converted(file)
     assert checkpoint.source == "a hub"
     assert provenance["commit"] == "abc"
     assert set(checkpoint.values) == set(VALUES)
@@ -49,9 +49,9 @@ def test_every_bit_counts(file):
         damaged[position] ^= 1 << position % 8
         file.write_bytes(damaged)
         with pytest.raises(ValueError, match="is damaged"):
-            cache.read(file)
+            read_converted(file)
     file.write_bytes(intact)
-    cache.read(file)
+    read_converted(file)
 
 
 def test_names_and_shapes_count_too(file):
@@ -60,36 +60,36 @@ def test_names_and_shapes_count_too(file):
         assert old in intact
         file.write_bytes(intact.replace(old, new))
         with pytest.raises(ValueError, match="its checksum does not match"):
-            cache.read(file)
+            read_converted(file)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 7, 8, 50, -1, -4, -8])
 def test_a_truncated_file_is_refused(file, kept):
     file.write_bytes(file.read_bytes()[:kept])
     with pytest.raises(ValueError, match="is damaged"):
-        cache.read(file)
+        read_converted(file)
 
 
 def test_a_file_of_another_program_is_refused(file):
     safetensors.numpy.save_file(VALUES, file)
     with pytest.raises(ValueError, match="is damaged"):
-        cache.read(file)
+        read_converted(file)
 
 
 def test_a_missing_file_is_told_apart(tmp_path):
     with pytest.raises(FileNotFoundError):
-        cache.read(tmp_path / "none")
+        read_converted(tmp_path / "none")
 
 
 def test_a_cache_that_cannot_be_written_is_told_in_one_sentence(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match=r"\(0 MB\) cannot be written to .*set KERAS_HOME"):
-        cache.write(tmp_path / "file/x.safetensors", Checkpoint("somewhere", VALUES), {})
+        write_converted(tmp_path / "file/x.safetensors", Checkpoint("somewhere", VALUES), {})
     assert stat.S_ISREG((tmp_path / "file").stat().st_mode)
 
 
 def test_the_folder_follows_keras(monkeypatch):
     monkeypatch.setenv("KERAS_HOME", "/somewhere")
-    assert cache.cache_folder() == pathlib.Path("/somewhere/pit_keras")
+    assert cache_folder() == pathlib.Path("/somewhere/pit_keras")
     monkeypatch.delenv("KERAS_HOME")
-    assert cache.cache_folder() == pathlib.Path.home() / ".keras/pit_keras"
+    assert cache_folder() == pathlib.Path.home() / ".keras/pit_keras"
