@@ -57,4 +57,4 @@ lint: $(INSTALLED)
 
 # Writes results/models.csv and the README's tables from the other files of results/.
 tables: $(INSTALLED)
-	$(BIN)/python results/make_tables.py
+	$(BIN)/python benchmarks/make_tables.py

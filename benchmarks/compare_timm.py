@@ -1,7 +1,7 @@
 """PiT-S here against timm's PyTorch model: inference at batch 1 and 16, a training step at 16.
 
     pip install -e .[train] torch timm
-    python benchmarks/compare_timm.py --output=benchmarks/results/compare_timm.csv
+    python benchmarks/compare_timm.py --output=results/compare_timm.csv
 
 Both run in this one process, two threads, float32, in turn (A B A B ...), so that a machine whose
 speed drifts slows both alike. The CSV holds medians and their ratio, timm's eager time over ours:
@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "pit_s", "A PiT of create_model that timm has as NAME_224.")
 flags.DEFINE_integer("repeats", 15, "Timed calls of each side and each row.", lower_bound=3)
 flags.DEFINE_integer("train_batch_size", 16, "Images of a training step.", lower_bound=1)
-flags.DEFINE_string("output", "benchmarks/results/compare_timm.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/compare_timm.csv", "The CSV to write.")
 
 LEARNING_RATE = 1e-3
 

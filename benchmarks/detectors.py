@@ -1,7 +1,7 @@
 """Speed of the three detectors side by side: forward pass, training step, and the matching in it.
 
     pip install -e .[train]
-    python benchmarks/detectors.py --output=benchmarks/results/detectors.csv
+    python benchmarks/detectors.py --output=results/detectors.csv
 
 It is the last column of the PiT paper's table 4, as ratios: each figure's `..._ratio` is over that
 of the first model, more is faster. All three are built in one process and take turns, so that a
@@ -29,7 +29,7 @@ flags.DEFINE_integer("repeats", 5, "Timed calls of each kind and model.", lower_
 flags.DEFINE_enum(
     "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Of activations."
 )
-flags.DEFINE_string("output", "benchmarks/results/detectors.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/detectors.csv", "The CSV to write.")
 
 MOST_BOXES, MEAN_BOXES = 100, 7
 

@@ -28,10 +28,8 @@ from small_runs import BACKBONES, history_rows, run_script, train_classifier, tr
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("work_dir", "runs/digit_scenes", "Folder for scenes and runs.")
-flags.DEFINE_string("output", "benchmarks/results/digit_scenes.csv", "The CSV to write.")
-flags.DEFINE_string(
-    "summary", "benchmarks/results/digit_scenes_summary.csv", "The CSV of the finished runs."
-)
+flags.DEFINE_string("output", "results/digit_scenes.csv", "The CSV to write.")
+flags.DEFINE_string("summary", "results/digit_scenes_summary.csv", "The CSV of the finished runs.")
 flags.DEFINE_list("backbones", list(BACKBONES), "Which detectors.")
 flags.DEFINE_integer("single_images", 10000, "Training images of one digit.", 100)
 flags.DEFINE_integer("single_epochs", 10, "Epochs of each classifier.", 1)

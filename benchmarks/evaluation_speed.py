@@ -1,7 +1,7 @@
 """What FGSM costs beside a plain evaluation, and how busy an evaluation keeps the device.
 
     pip install -e .[train]
-    python benchmarks/evaluation_speed.py --output=benchmarks/results/evaluation_speed.csv
+    python benchmarks/evaluation_speed.py --output=results/evaluation_speed.csv
 
 `fgsm_over_plain` is the time of a batch under FGSM (the gradient and one attacked forward pass)
 over that of the same batch as it is, medians of turns that the two take in one process;
@@ -31,7 +31,7 @@ flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_b
 flags.DEFINE_integer("batch_size", 8, "Images at a time.", lower_bound=1)
 flags.DEFINE_integer("rounds", 9, "Turns of the comparison.", lower_bound=1)
 flags.DEFINE_integer("images", 160, "Images of the evaluation.", lower_bound=32)
-flags.DEFINE_string("output", "benchmarks/results/evaluation_speed.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/evaluation_speed.csv", "The CSV to write.")
 
 
 def main(_):

@@ -42,7 +42,7 @@ flags.DEFINE_string("model", "pit_s", "A PiT of create_model that timm has as NA
 flags.DEFINE_list("batches", ["1", "16"], "Images of a call.")
 flags.DEFINE_integer("rounds", 9, "Turns of each side.", lower_bound=3)
 flags.DEFINE_integer("calls", 5, "Timed calls of a turn, after one that is not.", lower_bound=1)
-flags.DEFINE_string("output", "benchmarks/results/export_speed.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/export_speed.csv", "The CSV to write.")
 
 
 def main(_):

@@ -1,7 +1,7 @@
 """Memory of feature extraction at 600 x 400, batch 1: how far the process grows at its peak.
 
     pip install -e .[train]
-    python benchmarks/feature_memory.py --output=benchmarks/results/feature_memory.csv
+    python benchmarks/feature_memory.py --output=results/feature_memory.csv
 
 Each row runs in a fresh process, which builds the model for images of any size, notes its resident
 memory, calls the extractor eagerly three times and notes the peak. `extraction_mib` is the
@@ -21,7 +21,7 @@ from csv_rows import write_rows
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("width", 600, "Width of the image in pixels.", lower_bound=16)
 flags.DEFINE_integer("height", 400, "Height of the image in pixels.", lower_bound=16)
-flags.DEFINE_string("output", "benchmarks/results/feature_memory.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/feature_memory.csv", "The CSV to write.")
 flags.DEFINE_string("row", None, "Set by the program itself: one row as JSON, to measure here.")
 
 # Name of the model, overrides of its row.

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 FLAGS = flags.FLAGS
 flags.DEFINE_string("idx_dir", IDX_DIR, "Where the IDX files lie.")
 flags.DEFINE_string("work_dir", "runs/four_settings", "Folder for images and runs.")
-flags.DEFINE_string("output", "benchmarks/results/four_settings.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/four_settings.csv", "The CSV to write.")
 flags.DEFINE_integer("train_images", 5000, "Training images.", 1, 60000)
 flags.DEFINE_integer("test_images", 2000, "Test images.", 1, 10000)
 flags.DEFINE_integer("epochs", 20, "Epochs of each run.", 4)

@@ -2,7 +2,7 @@
 
     pip install -e .[train] torch torchvision timm
     python benchmarks/input_pipeline.py --photographs=FOLDER \\
-        --output=benchmarks/results/input_pipeline.csv
+        --output=results/input_pipeline.csv
 
 Both read the same JPEGs of 500 x 375 (quality 95, colours at half resolution), cut from the
 photographs of a folder (default: scikit-learn's two), and give batches of 224 x 224 float images
@@ -48,7 +48,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("rounds", 9, "Timed turns of each side.", lower_bound=3)
 flags.DEFINE_integer("batches", 16, "Timed batches of a turn.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images in a batch.", lower_bound=2)
-flags.DEFINE_string("output", "benchmarks/results/input_pipeline.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/input_pipeline.csv", "The CSV to write.")
 
 WIDTH, HEIGHT = 500, 375
 FILES = 400

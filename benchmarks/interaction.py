@@ -1,7 +1,7 @@
 """What measuring the spatial interaction costs: PiT-S with it against its plain forward pass.
 
     pip install -e .[train]
-    python benchmarks/interaction.py --output=benchmarks/results/interaction.csv
+    python benchmarks/interaction.py --output=results/interaction.csv
 
 Both run in this one process, compiled by `tf.function`, in turn (A B A B ...), so that a machine
 whose speed drifts slows both alike. The plain pass computes logits; the analysis leaves the
@@ -27,7 +27,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_list("models", ["pit_s", "vit_s"], "PiTs and ViTs of create_model.")
 flags.DEFINE_list("batch_sizes", ["1", "16"], "Images that pass the model at once.")
 flags.DEFINE_integer("repeats", 15, "Timed calls of each side and each row.", lower_bound=3)
-flags.DEFINE_string("output", "benchmarks/results/interaction.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/interaction.csv", "The CSV to write.")
 
 
 def main(_):

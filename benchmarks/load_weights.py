@@ -1,7 +1,7 @@
 """Loading a converted checkpoint from the Keras cache against reading its file with NumPy.
 
     pip install -e .[convert] tensorflow
-    python benchmarks/load_weights.py --output=benchmarks/results/load_weights.csv
+    python benchmarks/load_weights.py --output=results/load_weights.csv
 
 The checkpoint is a model's own random weights, written as `weights="imagenet"` would write the
 released ones. Loading is verification, adaptation and assignment into a model that is there.
@@ -31,7 +31,7 @@ from pit_keras.weights.recognition import Checkpoint
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "pit_b", "A model of create_model.")
 flags.DEFINE_integer("repeats", 30, "Timed calls of each.", lower_bound=3)
-flags.DEFINE_string("output", "benchmarks/results/load_weights.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/load_weights.csv", "The CSV to write.")
 
 
 def main(_):

@@ -1,7 +1,7 @@
 """Time of the detector's matching: SciPy outside of the graph, and the same search inside of it.
 
     pip install -e .[train]
-    python benchmarks/matching.py --output=benchmarks/results/matching.csv
+    python benchmarks/matching.py --output=results/matching.csv
 
 All solve the same assignments, those of a batch's images in all decoder layers, from outputs drawn
 at random; that they agree is checked. The number of an image's targets is drawn with a mean of 7,
@@ -29,7 +29,7 @@ flags.DEFINE_integer("images", 8, "Images of a batch.", lower_bound=2)
 flags.DEFINE_integer("layers", 6, "Decoder layers.", lower_bound=1)
 flags.DEFINE_integer("queries", 100, "Queries, and places for targets.", lower_bound=60)
 flags.DEFINE_integer("repeats", 15, "Timed calls of each row.", lower_bound=1)
-flags.DEFINE_string("output", "benchmarks/results/matching.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/matching.csv", "The CSV to write.")
 
 CLASSES, MEAN_TARGETS, MOST_TARGETS = 80, 7, 60
 FAR = 1e9  # above all costs

@@ -1,7 +1,7 @@
 """How long a run waits for a folder of a million files, against a bare walk over the same folder.
 
     pip install -e .[train]
-    python benchmarks/open_folder.py --output=benchmarks/results/open_folder.csv
+    python benchmarks/open_folder.py --output=results/open_folder.csv
 
 Makes a temporary folder of empty .JPEG files in class folders, named as ImageNet's, and removes it
 in the end. Then, in turn (A B A B ...):
@@ -31,7 +31,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_integer("classes", 1000, "Class folders.", lower_bound=2)
 flags.DEFINE_integer("files", 1000, "Files in each class folder.", lower_bound=2)
 flags.DEFINE_integer("rounds", 7, "Timed turns.", lower_bound=3)
-flags.DEFINE_string("output", "benchmarks/results/open_folder.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/open_folder.csv", "The CSV to write.")
 
 MIB = 2**20
 

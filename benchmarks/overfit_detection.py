@@ -28,7 +28,7 @@ FORMS = {"plain": "false", "normalised": "true"}  # of the features, and the fla
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("work_dir", "runs/overfit_detection", "Folder for photographs and runs.")
-flags.DEFINE_string("output", "benchmarks/results/overfit_detection.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/overfit_detection.csv", "The CSV to write.")
 flags.DEFINE_enum("backbone", "pit_s", list(BACKBONES), "The detector's.")
 flags.DEFINE_integer("epochs", 450, "Epochs of each run, of one step each.", 1)
 flags.DEFINE_multi_enum("features", list(FORMS), list(FORMS), "Which runs.")

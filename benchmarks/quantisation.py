@@ -45,7 +45,7 @@ flags.DEFINE_string("model", None, "A run folder.", required=True)
 flags.DEFINE_string("dataset", "digits", "The data set that it was trained on.")
 flags.DEFINE_string("timed", "pit_s", "A model of create_model.")
 flags.DEFINE_integer("repeats", 30, "Timed calls of each file.", lower_bound=3)
-flags.DEFINE_string("output", "benchmarks/results/quantisation.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/quantisation.csv", "The CSV to write.")
 
 CALIBRATION_IMAGES, TIMED_CALIBRATION_IMAGES = 128, 32
 NORM = ["MEAN", "SQUARED_DIFFERENCE", "RSQRT", "NEG", "SUB", "MUL"]

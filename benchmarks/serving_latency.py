@@ -1,7 +1,7 @@
 """Latency of `pit-keras serve` by the number of concurrent clients.
 
     pip install -e .[serve] httpx
-    python benchmarks/serving_latency.py --output=benchmarks/results/serving_latency.csv
+    python benchmarks/serving_latency.py --output=results/serving_latency.csv
 
 The server runs in a process of its own with a model of random weights. Each client has a connection
 and sends one small JPEG after the other, each as soon as the one before is answered; one that is
@@ -39,7 +39,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "pit_s", "A model of create_model.")
 flags.DEFINE_list("clients", ["1", "2", "4", "8", "16", "64"], "Numbers of clients.")
 flags.DEFINE_float("seconds", 20.0, "How long each number of clients asks.", lower_bound=1.0)
-flags.DEFINE_string("output", "benchmarks/results/serving_latency.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/serving_latency.csv", "The CSV to write.")
 
 PATH = "/v1/models/model"
 

@@ -28,7 +28,7 @@ from pit_keras.runs.trained_model import TrainedModel
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("patterns", ["pit_*", "vit_*"], "Of names of create_model.")
-flags.DEFINE_string("output", "benchmarks/results/tflite_variants.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/tflite_variants.csv", "The CSV to write.")
 
 
 def main(_):

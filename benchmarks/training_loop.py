@@ -1,7 +1,7 @@
 """What the training loop costs beside its steps: time over bare steps, saving, memory over time.
 
     pip install -e .[train]
-    python benchmarks/training_loop.py --output=benchmarks/results/training_loop.csv
+    python benchmarks/training_loop.py --output=results/training_loop.csv
 
 `loop_over_bare`: the trainer's epochs over the same number of the same compiled steps on batches
 of the same pipeline, called in a bare loop that reads nothing but the last loss; they take turns in
@@ -30,7 +30,7 @@ flags.DEFINE_integer("rounds", 7, "Turns.", lower_bound=1)
 flags.DEFINE_integer("steps", 10, "Steps of a turn.", lower_bound=1)
 flags.DEFINE_integer("memory_steps", 2000, "Steps of the tiny model.", lower_bound=100)
 flags.DEFINE_integer("memory_batch_size", 8, "Images of those steps.", lower_bound=1)
-flags.DEFINE_string("output", "benchmarks/results/training_loop.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/training_loop.csv", "The CSV to write.")
 
 
 def main(_):

@@ -1,7 +1,7 @@
 """Time and memory of a training step: precisions, XLA, recomputed blocks, accumulated batches.
 
     pip install -e .[train]
-    python benchmarks/training_step.py --output=benchmarks/results/training_step.csv
+    python benchmarks/training_step.py --output=results/training_step.csv
 
 Each row is a process of its own, on the CPU or whatever TensorFlow finds: it builds the model and
 takes whole steps (forward pass, gradient, AdamP's update) on one batch. `step_ms` is the median of
@@ -27,7 +27,7 @@ flags.DEFINE_integer("image_size", 224, "Side of the images in pixels.", lower_b
 flags.DEFINE_integer("batch_size", 8, "Images of an update.", lower_bound=2)
 flags.DEFINE_integer("repeats", 7, "Timed steps of each row.", lower_bound=1)
 flags.DEFINE_list("models", ["pit_s", "resnet50"], "Which models' rows to measure.")
-flags.DEFINE_string("output", "benchmarks/results/training_step.csv", "The CSV to write.")
+flags.DEFINE_string("output", "results/training_step.csv", "The CSV to write.")
 flags.DEFINE_string("measure", None, "Set by the program itself: the row to measure, as JSON.")
 
 MIB = 2**20

@@ -17,8 +17,8 @@ MEASURED = {row["model"]: row for row in read_rows(ROOT / "results/measured.csv"
 
 
 def script(root):
-    """The script `results/make_tables.py` of a copy of the repository."""
-    spec = importlib.util.spec_from_file_location("make_tables", root / "results/make_tables.py")
+    """The script `benchmarks/make_tables.py` of a copy of the repository."""
+    spec = importlib.util.spec_from_file_location("make_tables", root / "benchmarks/make_tables.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -33,6 +33,8 @@ def tables():
 def copy(tmp_path):
     """A copy of all that the script reads, whose joined table is not made yet."""
     shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "benchmarks").mkdir()
+    shutil.copy(ROOT / "benchmarks/make_tables.py", tmp_path / "benchmarks")
     shutil.copytree(
         ROOT / "results", tmp_path / "results", ignore=shutil.ignore_patterns("*.png", "models.csv")
     )

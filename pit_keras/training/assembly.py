@@ -39,7 +39,7 @@ def uses_xla(jit, precision, model):
     """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
 
     On a processor TensorFlow's own kernels are faster, but for a transformer in float16
-    (`benchmarks/results/training_step.csv`). On a graphics card "auto" compiles everything, which
+    (`results/training_step.csv`). On a graphics card "auto" compiles everything, which
     has not been measured.
     """
     if jit != "auto":

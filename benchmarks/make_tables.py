@@ -1,8 +1,8 @@
 """Joins what is known of each model, and writes the README's tables from it.
 
-    python results/make_tables.py
+    python benchmarks/make_tables.py
 
-reads, beside this file,
+reads, in `results/`,
 
     paper.csv       the paper's figures: operations, parameters, throughput (a V100, batch 128),
                     top-1 of its four training settings; and where they were read
@@ -28,12 +28,12 @@ from pit_keras.measure.measuring import MEASURES, REFERENCE
 from pit_keras.models import list_models, variant_of
 from pit_keras.plots.sweep_plots import mean_and_deviation, networks_of
 
-RESULTS = pathlib.Path(__file__).parent
-README = RESULTS.parent / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+RESULTS, README = ROOT / "results", ROOT / "README.md"
 DISTILLED = "_distilled"
 FAMILIES = ("pit", "vit", "regnety", "resnet", "mobilenet", "efficientnet")
 SIZES = ("ti", "xs", "s", "b")
-# The tables are of classifiers; `benchmarks/results/detectors.csv` is of the detectors.
+# The tables are of classifiers; `results/detectors.csv` is of the detectors.
 CLASSIFIERS = [name for name in list_models() if not name.startswith("detr_")]
 # The training settings of table 2, and what each adds to the one before.
 ADDED = {
@@ -93,7 +93,7 @@ def text_of(path):
 
 
 def rows_of(name):
-    """The rows of a table beside this file.
+    """The rows of a table of `results/`.
 
     Raises:
         ValueError: If it is not as `CELLS` has it; the sentence names the row.
@@ -117,7 +117,7 @@ def rows_of(name):
 
 
 def read(name):
-    """A table beside this file that has a row for each of some models, {model: row}.
+    """A table of `results/` that has a row for each of some models, {model: row}.
 
     Raises:
         ValueError: If it is something else, has two rows of a model or one of an unknown model, or
