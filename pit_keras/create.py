@@ -3,7 +3,7 @@
 import os
 
 from pit_keras.models import detr
-from pit_keras.models.applications import Application
+from pit_keras.models.keras_applications import Application
 from pit_keras.models.registry import (
     DISTILLED,
     build_model,
@@ -49,7 +49,7 @@ def create_model(
             be of another size, number of classes or of channels: the position embedding is
             resampled, the RGB kernel adapted, and heads of other classes are left out with a
             warning (see `pit_keras.weights.load_weights`). Those of `keras.applications`
-            (`pit_keras/models/applications.py`) are downloaded by Keras. A detector takes a
+            (`pit_keras/models/keras_applications.py`) are downloaded by Keras. A detector takes a
             classifier's for its backbone, or a detector's `.keras` file for the whole.
         weights_across_distillation: Whether weights of a distilled model may go into a plain one,
             without those of distillation, or the reverse, with copies in their place.

@@ -19,7 +19,7 @@ from pit_keras.data.coco_annotations import (
     read_annotations,
     training_boxes,
 )
-from pit_keras.data.folders import encoded
+from pit_keras.data.image_folder import encoded
 from pit_keras.data.labelled_images import IndexedSource
 from pit_keras.data.source import DetectionSource
 

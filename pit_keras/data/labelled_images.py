@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from pit_keras.data.folders import encoded, list_folder
+from pit_keras.data.image_folder import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source
 

@@ -19,7 +19,7 @@ from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.errors import check_can_write
 from pit_keras.evaluation.predictions import CALIBRATION_BINS
 from pit_keras.plots.pictures import draw_calibration, draw_history
-from pit_keras.runs.folder import RunFolder, explained, write_atomically
+from pit_keras.runs.run_folder import RunFolder, explained, write_atomically
 
 PAGE = "index.html"
 MOST_MISTAKES = 24

@@ -6,7 +6,7 @@ import io
 import math
 import pathlib
 
-from pit_keras.runs.folder import write_atomically
+from pit_keras.runs.run_folder import write_atomically
 
 # What tells a row's measurement from another's, and the columns of the paper's table 5.
 SETTINGS = ("model", "architecture", "dataset", "split", "eval_crop")

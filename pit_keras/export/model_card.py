@@ -9,8 +9,8 @@ from pit_keras.export.agreement import SAME_BOX, SAME_SCORE
 from pit_keras.export.export_report import REPORT_FILE
 from pit_keras.export.formats import FORMATS, TOLERANCE
 from pit_keras.export.tflite import tflite_size
-from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.found_objects import THRESHOLD
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_detector import TrainedDetector
 
 CARD_FILE = "README.md"

@@ -16,7 +16,7 @@ import keras
 
 from pit_keras.config.fields import Config, validate
 from pit_keras.models.cost import count_macs, count_parameters
-from pit_keras.runs.folder import RunFolder, write_atomically
+from pit_keras.runs.run_folder import RunFolder, write_atomically
 from pit_keras.training.assembly import model_of
 
 PATCH_SIZES = (16, 8, 4)

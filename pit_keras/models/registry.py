@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
-from pit_keras.models import applications, detr, pit, regnet, resnet, vit
+from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
 DISTILLED = "_distilled"
 
@@ -33,7 +33,7 @@ _FAMILIES = (
     _Family(vit.VARIANTS, vit.build, ("", DISTILLED)),
     _Family(resnet.VARIANTS, resnet.build),
     _Family(regnet.VARIANTS, regnet.build),
-    _Family(applications.VARIANTS, applications.build),
+    _Family(keras_applications.VARIANTS, keras_applications.build),
     _Family(detr.VARIANTS, detr.build),
 )
 

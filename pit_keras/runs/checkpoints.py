@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from pit_keras.runs.folder import explained, replacing
+from pit_keras.runs.run_folder import explained, replacing
 
 _NAME = re.compile(r"step-(\d+)\.npz")
 # The readers have no error of their own: damage shows as whatever they ran into.

@@ -18,7 +18,7 @@ import filelock
 
 from pit_keras.config.fields import DETECTOR_PREFIX, Config, field_paths, get_field
 from pit_keras.config.recipes import RECIPES, recipe
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 
 # A run's columns of these names, in the order of the table; `Run` has an attribute for each.
 COLUMNS = (

@@ -8,7 +8,7 @@ from them.
 import csv
 import io
 
-from pit_keras.runs.folder import write_atomically
+from pit_keras.runs.run_folder import write_atomically
 
 
 def write_history(path, rows):

@@ -10,7 +10,7 @@ from pit_keras.runs.checkpoints import (
     read_arrays,
     write_arrays,
 )
-from pit_keras.runs.folder import save_model_atomically
+from pit_keras.runs.run_folder import save_model_atomically
 from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
 
 

@@ -15,7 +15,7 @@ from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 
 # Keras has no error of its own for a damaged file: what it ran into comes through.
 DAMAGED_FILE_ERRORS = (

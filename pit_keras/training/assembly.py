@@ -10,7 +10,7 @@ import tensorflow as tf
 from pit_keras.create import create_model
 from pit_keras.models import variant_of
 from pit_keras.models.attention import TransformerBlock
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.optimizer import AdamP, AdamW, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
 

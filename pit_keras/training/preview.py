@@ -2,8 +2,8 @@
 
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches, draw_object_batches
-from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.found_objects import FoundObject
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.tasks import task_of
 
 

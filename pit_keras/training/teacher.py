@@ -16,7 +16,7 @@ from pit_keras.evaluation.classification import check_classes
 from pit_keras.models import list_models
 from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.runs.versioned_folder import find_saved_model
 from pit_keras.weights.loading import NewHeadsWarning

@@ -22,9 +22,9 @@ from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, packed, unpacked
-from pit_keras.runs.folder import RunFolder, write_atomically
 from pit_keras.runs.history import write_history
 from pit_keras.runs.keeping import RunKeeper
+from pit_keras.runs.run_folder import RunFolder, write_atomically
 from pit_keras.training.assembly import optimizer_of
 from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.interruption import Interruption, TrainingInterrupted

@@ -14,7 +14,7 @@ from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.data.coco import open_detection_source
 from pit_keras.evaluation.detection import COCO_METRICS, coco_metrics
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_detector import load_trained_detector
 
 NAMES = ("red", "green", "blue")

@@ -16,7 +16,7 @@ from pit_keras.commands.training_flags import (
     profiled_steps,
 )
 from pit_keras.config.fields import Config, field_paths
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 
 TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 

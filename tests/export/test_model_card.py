@@ -16,7 +16,7 @@ from pit_keras.export.agreement import take_sample
 from pit_keras.export.export_report import read_report
 from pit_keras.export.exporting import export
 from pit_keras.export.model_card import is_model_card, model_card
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 
 RESULTS = {
     "top1": 0.8125,

@@ -15,7 +15,7 @@ from pit_keras.data.labelled_images import open_source
 from pit_keras.measure import sweep
 from pit_keras.models import variant_of
 from pit_keras.models.cost import count_macs, count_parameters
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.assembly import model_of
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/sweep.py"

@@ -22,7 +22,7 @@ from pit_keras.runs.comparison import (
     sorted_runs,
     write_table,
 )
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 
 NOW = "2026-01-31T12:00:00+00:00"
 

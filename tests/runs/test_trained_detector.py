@@ -10,8 +10,8 @@ from PIL import Image
 
 from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
-from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.found_objects import FoundObject, found_objects
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_detector import (
     TrainedDetector,
     detect,

@@ -10,7 +10,7 @@ from PIL import Image
 from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.imagenet import class_names
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model, predict, read_class_names
 
 NAMES = ("red", "grün", "deep blue", "dark")  # beyond ASCII and with spaces

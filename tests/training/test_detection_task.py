@@ -16,7 +16,7 @@ from test_trainer import checkpoints, contents, events, forget_last_epoch, rows
 
 from pit_keras.config.fields import Config
 from pit_keras.create import create_model
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_detector import load_trained_detector
 from pit_keras.training.assembly import model_of, optimizer_of
 from pit_keras.training.detection_task import DetectionLoss, DetectionTask

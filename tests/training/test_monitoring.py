@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from pit_keras.config.fields import Config
-from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.metric_names import CLASSIFICATION, DETECTION
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training import monitoring
 from pit_keras.training.monitoring import EpochDisplay, Meter, Monitor, Profile, RunLog
 from pit_keras.training.state import Progress

@@ -8,7 +8,7 @@ from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import train_batches
 from pit_keras.data.unreadable import UnreadableImageError
-from pit_keras.runs.folder import RunFolder
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.preview import draw_preview, first_batches
 
 

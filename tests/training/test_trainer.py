@@ -16,8 +16,8 @@ from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import train_batches
 from pit_keras.evaluation.classification import evaluate_source
-from pit_keras.runs.folder import RunFolder
 from pit_keras.runs.history import write_history
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.training.interruption import TrainingInterrupted
 from pit_keras.training.schedule import warmup_cosine

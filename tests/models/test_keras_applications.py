@@ -9,8 +9,8 @@ import pytest
 import pit_keras
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pit_keras.models import variant_of
-from pit_keras.models.applications import VARIANTS, PixelEncoding
 from pit_keras.models.cost import count_macs, count_parameters
+from pit_keras.models.keras_applications import VARIANTS, PixelEncoding
 
 SMALLEST = "mobilenet_v3_small"
 

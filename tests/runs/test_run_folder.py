@@ -9,14 +9,14 @@ import keras
 import pytest
 
 from pit_keras.config.fields import Config
-from pit_keras.runs.folder import RunFolder, save_model_atomically, write_atomically
+from pit_keras.runs.run_folder import RunFolder, save_model_atomically, write_atomically
 
 
 @pytest.fixture
 def process_that_holds(tmp_path):
     """Starts another process that keeps the lock of `tmp_path`, until it is killed."""
     script = (
-        "import sys, time; from pit_keras.runs.folder import RunFolder\n"
+        "import sys, time; from pit_keras.runs.run_folder import RunFolder\n"
         "with RunFolder(sys.argv[1]).locked():\n"
         "    print('locked', flush=True); time.sleep(600)"
     )

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from pit_keras.data.folders import encoded, list_folder
+from pit_keras.data.image_folder import encoded, list_folder
 
 
 def touch(root, *names):
