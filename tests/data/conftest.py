@@ -42,6 +42,15 @@ def image_folder(tmp_path_factory, photographs):
     return write_images(tmp_path_factory.mktemp("images"), photographs)
 
 
+@pytest.fixture(scope="session")
+def folder_with_a_broken_image(tmp_path_factory, photographs):
+    """A folder like `image_folder`, in which one image is cut short, not to be changed."""
+    root = write_images(tmp_path_factory.mktemp("broken"), photographs)
+    broken = root / "china" / "03.jpg"
+    broken.write_bytes(broken.read_bytes()[:200])
+    return root
+
+
 @pytest.fixture
 def make_folder(tmp_path, photographs):
     """Makes a folder like `image_folder`, to be changed."""

@@ -37,7 +37,9 @@ def reference_box(rng, height, width, scale, aspect):
     return (height - h) // 2, (width - w) // 2, h, w
 
 
-@pytest.mark.parametrize("size", [(375, 500), (90, 400), (500, 60)])
+@pytest.mark.parametrize(
+    "size", [(375, 500), (90, 400), pytest.param((500, 60), marks=pytest.mark.slow)]
+)
 def test_boxes_are_distributed_as_torchvisions(size):
     rng = np.random.default_rng(0)
     drawn = boxes(*size)

@@ -1,3 +1,4 @@
+import functools
 import itertools
 import math
 
@@ -16,7 +17,7 @@ ORDERS = list(itertools.permutations(range(3)))
 
 @pytest.fixture(scope="module")
 def image():
-    return load_sample_images().images[1][100:196, 200:328]
+    return load_sample_images().images[1][100:140, 200:256]
 
 
 def adjusted_by_pillow(image, factors, order):
@@ -45,6 +46,7 @@ def test_the_order_matters_for_these_pixels(image):
         assert np.abs(one - other).mean() > 0.1
 
 
+@functools.cache
 def many_draws(strength, count=4000):
     seeds = tf.data.Dataset.range(count).map(lambda i: draws(example_seed(0, 0, i), strength))
     factors, orders = zip(*seeds.as_numpy_iterator(), strict=True)
@@ -52,7 +54,8 @@ def many_draws(strength, count=4000):
 
 
 @pytest.mark.parametrize(
-    ("strength", "low", "high"), [(0.3, 0.7, 1.3), (1.0, 0.0, 2.0), (1.5, 0.0, 2.5)]
+    ("strength", "low", "high"),
+    [(0.3, 0.7, 1.3), pytest.param(1.0, 0.0, 2.0, marks=pytest.mark.slow), (1.5, 0.0, 2.5)],
 )
 def test_factors_are_uniform_and_independent(strength, low, high):
     factors, orders = many_draws(strength)

@@ -39,6 +39,18 @@ def data():
     return DataConfig(image_size=(40, 60))
 
 
+@pytest.fixture(scope="module")
+def augmented(source):
+    """Two epochs of six batches, with all random steps."""
+    return train(source, DataConfig(image_size=(40, 60)), 12)
+
+
+@pytest.fixture(scope="module")
+def pairs(source):
+    """Many batches of two."""
+    return train(source, DataConfig(image_size=(40, 60)), 80, batch_size=2)
+
+
 def take(batches, count=None):
     return list(itertools.islice(batches.as_numpy_iterator(), count))
 
@@ -72,10 +84,10 @@ def test_train_batches_have_the_shapes_of_the_contract(source, data):
     }
 
 
-def test_rectangles_stay_under_their_boxes(source, data):
+def test_rectangles_stay_under_their_boxes(augmented, data):
     """From the files to the batch, whatever is drawn: the pixel in the middle is of the class."""
     found = 0
-    for batch in train(source, data, 12):
+    for batch in augmented:
         pixels = levels(batch, data)
         for image, mask, boxes, labels in zip(
             pixels, batch["padding_mask"], batch["boxes"], batch["labels"], strict=True
@@ -89,8 +101,8 @@ def test_rectangles_stay_under_their_boxes(source, data):
     assert found > 50
 
 
-def test_padding_is_at_the_right_and_below_and_nothing_is_there(source, data):
-    for batch in train(source, data, 6):
+def test_padding_is_at_the_right_and_below_and_nothing_is_there(augmented):
+    for batch in augmented:
         mask = batch["padding_mask"]
         rows, columns = mask.all(axis=2), mask.all(axis=1)  # (B, H), (B, W)
         np.testing.assert_array_equal(mask, rows[:, :, None] | columns[:, None, :])
@@ -100,8 +112,8 @@ def test_padding_is_at_the_right_and_below_and_nothing_is_there(source, data):
         assert (np.abs(batch["image"][~mask]).sum(axis=-1) > 0).mean() > 0.99
 
 
-def test_rows_without_a_box_are_marked(source, data):
-    for batch in train(source, data, 6):
+def test_rows_without_a_box_are_marked(augmented):
+    for batch in augmented:
         absent = batch["labels"] < 0
         assert (batch["labels"][absent] == -1).all()
         assert (batch["boxes"][absent] == 0).all()
@@ -126,8 +138,8 @@ def test_without_random_steps_the_batches_are_the_files(source, data):
             assert np.abs(found - np.asarray(expected)).max() < 1.01
 
 
-def test_there_are_few_shapes(source, data):
-    shapes = {batch["image"].shape[1:3] for batch in train(source, data, 150, batch_size=2)}
+def test_there_are_few_shapes(source, pairs, data):
+    shapes = {batch["image"].shape[1:3] for batch in pairs}
     assert shapes <= set(itertools.product(padded_sides((40, 60)), repeat=2))
     assert padded_sides((40, 60)) == (40, 50, 60)
     assert 4 <= len(shapes) <= 9
@@ -135,8 +147,8 @@ def test_there_are_few_shapes(source, data):
     assert {b["image"].shape for b in train(source, data, 5)} == {(4, 48, 48, 3)}
 
 
-def test_the_smallest_shape_that_holds_a_step_is_taken(source, data):
-    for batch in train(source, data, 30, batch_size=2):
+def test_the_smallest_shape_that_holds_a_step_is_taken(pairs):
+    for batch in pairs:
         mask = batch["padding_mask"]
         for side, content in zip(
             mask.shape[1:],
@@ -146,28 +158,23 @@ def test_the_smallest_shape_that_holds_a_step_is_taken(source, data):
             assert side == min(s for s in (40, 50, 60) if s >= content)
 
 
-@pytest.mark.parametrize("done", [1, 5, 8])
-def test_resumed_training_receives_the_same_batches(source, data, done):
-    whole = train(source, data, 10)  # into the second epoch of 6
-    start = int(whole[done - 1]["position"][-1])
+@pytest.mark.parametrize("done", [pytest.param(1, marks=pytest.mark.slow), 5, 8])
+def test_resumed_training_receives_the_same_batches(source, data, augmented, done):
+    start = int(augmented[done - 1]["position"][-1])
     assert start == 4 * done
-    assert_identical(train(source, data, 10 - done, start=start), whole[done:])
+    assert_identical(train(source, data, 10 - done, start=start), augmented[done:10])
 
 
-def test_batches_do_not_depend_on_the_number_of_threads(source, data):
-    def with_threads(count):
-        options = tf.data.Options()
-        options.threading.private_threadpool_size = count
-        batches = detection_train_batches(source, data, ALL, batch_size=4, seed=1)
-        return take(batches.with_options(options), 6)
-
-    assert_identical(with_threads(1), with_threads(8))
+def test_batches_do_not_depend_on_the_number_of_threads(source, data, augmented):
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1
+    batches = detection_train_batches(source, data, ALL, batch_size=4, seed=5)
+    assert_identical(take(batches.with_options(options), 6), augmented[:6])
 
 
-def test_an_epoch_gives_each_example_once_and_augments_it_anew(source, data):
+def test_an_epoch_gives_each_example_once_and_augments_it_anew(augmented):
     seen = []
-    batches = train(source, data, 12)
-    for epoch in (batches[:6], batches[6:]):
+    for epoch in (augmented[:6], augmented[6:]):
         ids = np.concatenate([batch["id"] for batch in epoch])
         assert sorted(ids) == list(range(24))
         boxes = np.concatenate([batch["boxes"] for batch in epoch])
@@ -226,8 +233,18 @@ def test_evaluation_has_one_shape_for_each_orientation(source, data):
             assert np.abs(found - np.asarray(expected)).max() < 1.01
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-@pytest.mark.parametrize(("replicas", "workers"), [(1, 1), (4, 1), (4, 2), (2, 2), (12, 3)])
+@pytest.mark.parametrize(
+    ("split", "replicas", "workers"),
+    [
+        *(("val", *both) for both in ((1, 1), (4, 1), (4, 2))),
+        ("train", 4, 2),
+        *(pytest.param("val", *both, marks=pytest.mark.slow) for both in ((2, 2), (12, 3))),
+        *(
+            pytest.param("train", *both, marks=pytest.mark.slow)
+            for both in ((1, 1), (4, 1), (2, 2), (12, 3))
+        ),
+    ],
+)
 def test_evaluation_counts_every_example_once_over_all_workers(
     source, data, split, replicas, workers
 ):

@@ -52,7 +52,7 @@ def reference_box(rng, height, width):
     return 0, 0, 0, 0
 
 
-@pytest.mark.parametrize("size", [(64, 64), (30, 90)])
+@pytest.mark.parametrize("size", [pytest.param((64, 64), marks=pytest.mark.slow), (30, 90)])
 def test_boxes_are_distributed_by_the_definition(size):
     count, rng = 4000, np.random.default_rng(0)
     boxes = tf.data.Dataset.range(count).map(

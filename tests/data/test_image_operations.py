@@ -23,7 +23,13 @@ def photographs():
     }
 
 
-@pytest.fixture(params=photographs())
+# The rectangle is a photograph too.
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=pytest.mark.slow) if name == "photograph" else name
+        for name in photographs()
+    ]
+)
 def image(request):
     return photographs()[request.param]
 

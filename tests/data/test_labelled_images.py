@@ -15,7 +15,12 @@ def collect(dataset, count=None):
     return {key: [element[key] for element in elements] for key in elements[0]}
 
 
-@pytest.fixture(scope="module", params=["digits", "folder", "records", "held-out records"])
+SLOW = pytest.mark.slow
+# A folder gives numbers as the digits do; what is its own is tested below.
+SOURCES = ["digits", "records", "held-out records", pytest.param("folder", marks=SLOW)]
+
+
+@pytest.fixture(scope="module", params=SOURCES)
 def source(request, image_folder, squares, unsplit_squares):
     if request.param == "digits":
         return open_source("digits")
@@ -58,7 +63,7 @@ def test_labels_and_images_stay_with_their_example(source):
         np.testing.assert_array_equal(image, by_id[example][1])
 
 
-@pytest.mark.parametrize("start", [13, 32, 37])
+@pytest.mark.parametrize("start", [pytest.param(13, marks=SLOW), 32, 37])
 def test_the_stream_from_a_position_is_the_tail_of_the_whole(source, start):
     whole = collect(source.train_stream(5, length=16), 48)
     tail = collect(source.train_stream(5, start=start, length=16), 48 - start)
@@ -81,7 +86,10 @@ def test_the_seed_decides_the_order(source):
     assert first != other
 
 
-@pytest.mark.parametrize(("length", "views"), [(16, 3), (12, 4), (7, 7), (5, 8)])
+@pytest.mark.parametrize(
+    ("length", "views"),
+    [(16, 3), pytest.param(12, 4, marks=SLOW), pytest.param(7, 7, marks=SLOW), (5, 8)],
+)
 def test_an_epoch_gives_each_drawn_example_so_many_views_in_succession(source, length, views):
     whole = collect(source.train_stream(2, length=length, views=views), 3 * length)
 
@@ -109,12 +117,20 @@ def test_views_share_the_image_and_the_label_of_their_example(source):
         np.testing.assert_array_equal(element["image"], image)
 
 
-@pytest.mark.parametrize("start", [1, 2, 3, 15, 16, 17, 20, 35])
-def test_the_stream_of_views_from_a_position_is_the_tail_of_the_whole(source, start):
-    whole = collect(source.train_stream(5, length=16, views=3), 48)
+@pytest.fixture(scope="module")
+def views(source):
+    """Three epochs of sixteen elements, up to three of an example."""
+    return collect(source.train_stream(5, length=16, views=3), 48)
+
+
+# In the middle of an example, at the end of an epoch and within a later one.
+@pytest.mark.parametrize(
+    "start", [2, 16, 35, *(pytest.param(start, marks=SLOW) for start in (1, 3, 15, 17, 20))]
+)
+def test_the_stream_of_views_from_a_position_is_the_tail_of_the_whole(source, views, start):
     tail = collect(source.train_stream(5, start=start, length=16, views=3), 48 - start)
     for key in ("id", "label", "epoch", "position", "view"):
-        assert tail[key] == whole[key][start:]
+        assert tail[key] == views[key][start:]
 
 
 def test_a_single_view_is_the_order_of_the_epochs_permutation():

@@ -46,18 +46,17 @@ def test_the_validation_split_is_preferred_to_the_test_split(store_records):
 
 @pytest.mark.parametrize(("holdout", "held_out"), [(0.2, 8), (0.01, 1), (0.99, 39)])
 def test_a_share_of_train_is_held_out_where_there_is_no_other_split(
-    store_records, holdout, held_out
+    unsplit_squares, holdout, held_out
 ):
-    source = open_source("squares", data_dir=store_records(sizes={"train": 40}), holdout=holdout)
+    source = open_source("squares", data_dir=unsplit_squares, holdout=holdout)
     assert source.sizes == {"train": 40 - held_out, "val": held_out}
     ids = {split: {int(e["id"]) for e in source.scan(split)} for split in source.sizes}
     assert ids["train"] | ids["val"] == set(range(40))
     assert ids["val"] != set(range(held_out)) or held_out == 39
 
 
-def test_nothing_is_held_out_on_request(store_records):
-    data_dir = store_records(sizes={"train": 40})
-    source = open_source("squares", data_dir=data_dir, holdout=None)
+def test_nothing_is_held_out_on_request(unsplit_squares):
+    source = open_source("squares", data_dir=unsplit_squares, holdout=None)
     assert source.sizes == {"train": 40, "val": 0}
     assert len(list(source.scan("train"))) == 40
 
@@ -99,19 +98,19 @@ def test_the_records_of_one_file_are_shuffled(squares):
     assert from_first_file != sorted(from_first_file)
 
 
-@pytest.mark.parametrize("holdout", [None, 0.2])
+@pytest.mark.parametrize("holdout", [pytest.param(None, marks=pytest.mark.slow), 0.2])
 def test_an_epoch_of_views_draws_from_all_records_alike(unsplit_squares, holdout, monkeypatch):
     """Also where the buffer holds few records, and so the first of each file leave it first."""
     monkeypatch.setattr("pit_keras.data.records.SHUFFLE_BUFFER", 2)
     source = open_source("squares", data_dir=unsplit_squares, holdout=holdout)
-    size, epochs = source.sizes["train"], 120
+    size, epochs = source.sizes["train"], 60
     stream = source.train_stream(0, views=4).take(epochs * size)
 
     drawn = np.bincount([int(element["id"]) for element in stream], minlength=40) / 4
 
     expected = np.zeros(40)
     expected[[int(element["id"]) for element in source.scan("train")]] = epochs / 4
-    np.testing.assert_allclose(drawn, expected, atol=17)  # 3.6 standard deviations
+    np.testing.assert_allclose(drawn, expected, atol=12.1)  # 3.6 standard deviations
     assert (drawn[expected == 0] == 0).all()
 
 
@@ -158,12 +157,6 @@ def test_one_image_and_one_label_are_needed(store_records, extra, message):
 def test_another_file_format_is_an_error(store_records):
     folder = store_records(file_format="array_record")
     with pytest.raises(ValueError, match=r"stored as array_record; .*--file_format=tfrecord"):
-        open_source("squares", data_dir=folder)
-
-
-def test_a_train_split_is_needed(store_records):
-    folder = store_records(sizes={"test": 10})
-    with pytest.raises(ValueError, match="no train split; it has test"):
         open_source("squares", data_dir=folder)
 
 

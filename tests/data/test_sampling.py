@@ -29,7 +29,14 @@ def ids(examples):
 
 
 @pytest.mark.parametrize(
-    ("size", "count"), [(10, 1), (10, 3), (10, 7), (10, 9), (10, 10), (10, 99), (1, 1), (97, 13)]
+    ("size", "count"),
+    [
+        *((10, 1), (10, 7), (10, 99), (97, 13)),
+        *(
+            pytest.param(*some, marks=pytest.mark.slow)
+            for some in ((10, 3), (10, 9), (10, 10), (1, 1))
+        ),
+    ],
 )
 def test_so_many_examples_evenly_spaced(size, count):
     sample = EvenSample(source_of(size), count)

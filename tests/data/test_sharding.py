@@ -11,7 +11,9 @@ from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImages
 
 KEYS = ("id", "label", "epoch", "position", "view")
-SOURCES = ["digits", "folder", "records", "held-out records", "dealt", "held-out dealt"]
+# A folder gives numbers as the digits do, and what holds for a part of the records for all.
+SOURCES = ["digits", "held-out records", "held-out dealt"]
+SOURCES += [pytest.param(name, marks=pytest.mark.slow) for name in ("folder", "records", "dealt")]
 
 
 def collect(dataset, count=None):
@@ -97,7 +99,7 @@ def test_without_files_to_deal_the_shards_are_the_stream_of_one_worker(
 @pytest.mark.parametrize(("index", "views"), [(0, 1), (1, 3)])
 def test_the_stream_of_a_shard_from_a_position_is_the_tail_of_the_whole(source, index, views):
     shard = Shard(index, 2, 4)
-    whole = collect(source.train_stream(5, length=16, views=views, shard=shard), 24)
+    whole = collect(source.train_stream(5, length=16, views=views, shard=shard), 20)
     for start in (3, 30):
         tail = source.train_stream(5, start=start, length=16, views=views, shard=shard)
         expected = [element for element in whole if element[3] >= start]

@@ -24,6 +24,7 @@ from pit_keras.evaluation.predictions import evaluate_each
 from pit_keras.runs.trained_model import TrainedModel
 
 SIDE = 8
+EPS = float(np.finfo("float32").eps)
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -131,7 +132,7 @@ def test_the_predictions_are_those_that_the_results_count(three):
     assert confusion.tolist() == [[2, 2, 0], [0, 2, 1], [1, 0, 2]]
     assert confusion.sum() == results["images"] == 10
     assert np.trace(confusion) / 10 == results["top1"] == 0.6
-    assert predictions.loss.mean() == pytest.approx(results["loss"], rel=1e-6)
+    assert predictions.loss.mean() == pytest.approx(results["loss"], rel=11 * EPS)  # of ten images
 
 
 def test_of_several_splits_every_image_is_one_entry(three):
@@ -164,10 +165,11 @@ def test_the_worst_mistakes_are_shown_with_their_own_pictures(three):
         assert np.abs(picture - level).max() <= 2
         logits = trained.logits([np.full((SIDE, SIDE, 3), level, "uint8")])[0].astype(float)
         shares = np.exp(logits) / np.exp(logits).sum()
-        assert mistake.probability == pytest.approx(shares.max(), rel=1e-4)
+        error = 3 * SIDE**2 * EPS * 60  # a logit sums so many terms, to up to 60
+        assert mistake.probability == pytest.approx(shares.max(), rel=error)
         label = trained.class_names.index(mistake.label)
-        assert mistake.own_probability == pytest.approx(shares[label], rel=1e-4)
-        assert mistake.loss == pytest.approx(-np.log(shares[label]), rel=1e-4)
+        assert mistake.own_probability == pytest.approx(shares[label], rel=error)
+        assert mistake.loss == pytest.approx(-np.log(shares[label]), rel=0, abs=error)
     assert len(worst_mistakes(trained, source, 1.0, predictions, count=2)) == 2
 
 

@@ -1,10 +1,10 @@
 """The notebook shows shapes, maps, filters, the trap of even sides and the dilated form."""
 
-from executed import execute
+import pytest
+from executed import execute, execute_in_a_kernel
 
 
-def test_it_runs_and_shows_what_it_says(tmp_path):
-    shown = execute("03_token_pooling", tmp_path)
+def check(shown):
     for line in (
         "stage 1: (1, 27, 27, 64)",
         "stage 2: (1, 14, 14, 128)",
@@ -18,3 +18,12 @@ def test_it_runs_and_shows_what_it_says(tmp_path):
     ):
         assert line in shown.text
     assert [picture.size for picture in shown.pictures] == [(1200, 1020)] * 2
+
+
+def test_it_runs_and_shows_what_it_says(tmp_path):
+    check(execute("03_token_pooling", tmp_path, epochs=1))
+
+
+@pytest.mark.slow
+def test_in_a_kernel_it_shows_the_same(tmp_path):
+    check(execute_in_a_kernel("03_token_pooling", tmp_path))

@@ -2,11 +2,12 @@
 
 import re
 
-from executed import execute
+import pytest
+from executed import execute, execute_in_a_kernel
 
 
-def test_it_runs_and_shows_what_it_says(tmp_path):
-    shown = execute("04_interaction_and_robustness", tmp_path)
+def check(shown):
+    """Checks what it shows; returns the accuracies, in percent."""
     rows = re.findall(r"(stage\d_block\d) (\dx\d) above (\S+): (\S+)%", shown.text)
     assert [(block, grid) for block, grid, threshold, _ in rows if threshold == "0.02"] == [
         (f"stage{stage}_block{block}", grid)
@@ -19,7 +20,17 @@ def test_it_runs_and_shows_what_it_says(tmp_path):
         "standard", "occlusion_4", "occlusion_8", "occlusion",
         "fgsm_2/255", "fgsm", "fgsm_32/255",
     ]  # fmt: skip
-    assert measured["standard"] > 80
-    assert measured["fgsm_32/255"] < measured["fgsm"] < measured["standard"]
     assert len(shown.pictures) == 3
     assert shown.pictures[1].size[0] == 1200  # the image and three stages
+    return measured
+
+
+def test_it_runs_and_shows_what_it_says(tmp_path):
+    check(execute("04_interaction_and_robustness", tmp_path, epochs=1))
+
+
+@pytest.mark.slow
+def test_in_a_kernel_it_learns_and_is_attacked_as_it_says(tmp_path):
+    measured = check(execute_in_a_kernel("04_interaction_and_robustness", tmp_path))
+    assert measured["standard"] > 80
+    assert measured["fgsm_32/255"] < measured["fgsm"] < measured["standard"]

@@ -3,12 +3,12 @@
 import ast
 import re
 
-from executed import execute
+import pytest
+from executed import execute, execute_in_a_kernel
 
 
-def test_it_runs_and_shows_what_it_says(tmp_path):
-    shown = execute("05_export", tmp_path)
-    folder = tmp_path / "runs/export/export"
+def check(shown, folder):
+    folder = folder / "runs/export/export"
     for name in ("model.tflite", "model_dynamic.tflite", "model_int8.tflite"):
         assert (folder / name).exists()
         assert name in shown.text
@@ -18,3 +18,12 @@ def test_it_runs_and_shows_what_it_says(tmp_path):
     assert len(named[0]) == 10
     assert agreeing >= 9
     assert (folder / "README.md").read_text().strip() in shown.text
+
+
+def test_it_runs_and_shows_what_it_says(tmp_path):
+    check(execute("05_export", tmp_path, epochs=4), tmp_path)
+
+
+@pytest.mark.slow
+def test_in_a_kernel_it_shows_the_same(tmp_path):
+    check(execute_in_a_kernel("05_export", tmp_path), tmp_path)

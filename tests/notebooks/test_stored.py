@@ -4,7 +4,7 @@ import ast
 
 import nbformat
 import pytest
-from executed import NOTEBOOKS, read
+from executed import NOTEBOOKS, parameters_of, read
 
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 
@@ -28,6 +28,15 @@ def test_a_notebook_is_stored_as_it_was_written(name):
         if cell.cell_type == "code":
             assert cell.outputs == []
             assert cell.execution_count is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_notebook_says_how_long_it_trains_in_one_place(name):
+    """So that its test trains for less."""
+    _, parameters = parameters_of(read(name))
+    assert "epochs" in parameters
+    numbers = [cell.source for cell in read(name).cells if "epochs=" in cell.source]
+    assert not numbers
 
 
 @pytest.mark.parametrize("name", NAMES)
