@@ -14,6 +14,16 @@ GRIDS = [
 CHANNELS = 2
 
 
+def roundings_of_resampling(grid):
+    """How many roundings may stand between two ways of resampling a map of this grid.
+
+    On each axis a value is a mean of four values, or of what stands for them. Their weights are
+    cubic polynomials of the places, with ten roundings of numbers up to 10; PyTorch rounds the
+    places themselves, numbers up to the side, three times.
+    """
+    return sum(4 * (3 * side + 10) for side in grid)
+
+
 def fixed_map(grid):
     """A map (1, h, w, C) that needs no file."""
     generator = np.random.Generator(np.random.PCG64(grid[0] * 100 + grid[1]))

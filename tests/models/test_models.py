@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
+from roundings import random_walk, terms_along
+from shapes_only import shapes_only
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla, two_headed
@@ -18,9 +21,11 @@ PACKAGE = pathlib.Path(pit_keras.__file__).parent
 
 
 def small(name, **arguments):
-    stride = 2 if name.startswith("pit") else 4
-    settings = {"input_shape": (32, 32, 3), "classes": 10, "patch_size": 4, "stride": stride}
-    return pit_keras.create_model(name, **{**settings, **arguments})
+    sizes = (
+        {"stride": 2, "depths": (1, 1, 1)} if name.startswith("pit") else {"stride": 4, "depth": 1}
+    )
+    settings = {"input_shape": (32, 32, 3), "classes": 10, "patch_size": 4, "head_dim": 16}
+    return pit_keras.create_model(name, **{**settings, **sizes, **arguments})
 
 
 def images(count=2):
@@ -29,7 +34,7 @@ def images(count=2):
 
 @pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti_distilled"])
 def test_every_weight_gets_a_gradient(name):
-    model = two_headed(small(name, head_dim=8))
+    model = two_headed(small(name))
     with tf.GradientTape() as tape:
         loss = sum(ops.mean(logits**2) for logits in model(images(), training=True))
     gradients = tape.gradient(loss, model.trainable_variables)
@@ -41,32 +46,31 @@ def test_every_weight_gets_a_gradient(name):
 
 
 def test_gradients_for_xla_are_the_same():
-    model = small("pit_ti", head_dim=8, depths=(1, 1, 1))
+    """Through a pooling of 8 rows, an even number, and 7 columns."""
+    whole = small("pit_ti", input_shape=(18, 16, 3), head_dim=8)
+    model = stage_features(whole, 2)
+    inputs = images()[:, :18, :16]
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = ops.mean(model(inputs, training=True) ** 2)
+        return tape.gradient(loss, model.trainable_variables)
 
     @tf.function(jit_compile=True)
     def compiled():
-        with tracing_for_xla(), tf.GradientTape() as tape:
-            loss = ops.mean(model(images(), training=True) ** 2)
-        return tape.gradient(loss, model.trainable_variables)
+        with tracing_for_xla():
+            return gradients()
 
-    with tf.GradientTape() as tape:
-        loss = ops.mean(model(images(), training=True) ** 2)
-    plain = tape.gradient(loss, model.trainable_variables)
-    for variable, a, b in zip(model.trainable_variables, plain, compiled(), strict=True):
-        scale = np.abs(a).max()
-        assert np.abs(a - b).max() <= 1e-4 * scale + 1e-7, variable.path
+    plain = gradients()
+    assert len(plain) > 20
+    roundings = 2 * terms_along(whole)  # there and back
+    for a, b in zip(compiled(), plain, strict=True):
+        assert_close(a, b, roundings=roundings)
 
 
-@pytest.mark.parametrize(
-    ("name", "depth"),
-    [
-        ("pit_ti", {"depths": (1, 2, 1)}),
-        ("pit_ti_distilled", {"depths": (1, 2, 1)}),
-        ("vit_ti_distilled", {"depth": 2}),
-    ],
-)
-def test_a_saved_model_loads_in_a_fresh_process(name, depth, tmp_path):
-    model = small(name, drop_path_rate=0.1, **depth)
+@pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti"])
+def test_a_saved_model_loads_in_a_fresh_process(name, tmp_path):
+    model = small(name, drop_path_rate=0.1)
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images())
     script = (
@@ -87,7 +91,7 @@ def test_config_round_trip_keeps_every_layer():
 
 
 def test_drop_path_grows_as_the_authors_have_it():
-    model = pit_keras.create_model("pit_ti", drop_path_rate=0.12)
+    model = shapes_only("pit_ti", drop_path_rate=0.12)
     rates = [layer.drop_path_rate for layer in model.layers if isinstance(layer, TransformerBlock)]
     assert rates == pytest.approx([0.12 * i / 12 for i in range(12)])
 
@@ -102,9 +106,11 @@ def test_drop_path_drops_whole_branches_of_an_image_and_keeps_the_mean():
     branch = np.asarray(block(tokens[:1]) - tokens[:1])
     difference = np.asarray(block(tokens, training=True) - tokens)
     left_out = np.abs(difference).max(axis=(1, 2)) == 0
-    np.testing.assert_allclose(
-        difference[~left_out], 2 * np.repeat(branch, (~left_out).sum(), 0), rtol=1e-4, atol=1e-5
-    )
+    doubled = np.repeat(2 * branch, (~left_out).sum(), 0)
+    scale = np.abs(tokens[0]).max() + np.abs(doubled).max()
+    # Terms of attention on 5 tokens of 8 channels; then each sum with the tokens, and without them.
+    terms = 2 * 8 + 8 + 4 + 2 * 5 + 8
+    assert_close(difference[~left_out], doubled, roundings=terms + 4, scale=scale)
     assert 0.4 < left_out.mean() < 0.6
 
 
@@ -118,7 +124,7 @@ def test_dropout_is_only_for_training():
 
 def test_initialisation_is_the_authors():
     keras.utils.set_random_seed(0)
-    model = pit_keras.create_model("pit_s")
+    model = pit_keras.create_model("pit_s", depths=(1, 1, 1))
     for variable in model.weights:
         values, name = np.asarray(variable), variable.path
         if "norm/" in name:
@@ -175,17 +181,19 @@ def test_mixed_precision_computes_in_half_and_answers_in_float32(policy):
     assert model.get_layer("stage3_block1").output.dtype == half
     logits = model(images())
     assert logits.dtype == "float32"
-    difference = np.abs(logits - plain(images())).max()
-    assert 0 < difference < 0.02 * np.abs(plain(images())).max()
+    expected = plain(images())
+    assert np.abs(logits - expected).max() > 0
+    # Sums are kept in float32, so that each operation rounds once: patches, positions; in a block
+    # two normalisations, six products, softmax, GELU, two sums; two poolings; a normalisation.
+    assert_close(logits, expected, roundings=random_walk(2 + 3 * 12 + 2 + 1), dtype=half)
 
 
 def test_distilled_output_is_the_mean_of_two_heads_that_share_weights():
     model = small("pit_ti_distilled")
     heads = two_headed(model)
     class_logits, distillation_logits = heads(images())
-    np.testing.assert_allclose(
-        model(images()), (class_logits + distillation_logits) / 2, rtol=1e-5, atol=1e-6
-    )
+    # Without another sum in it this is the same to the bit, in whatever order two are added.
+    np.testing.assert_array_equal(model(images()), (class_logits + distillation_logits) / 2)
     assert {id(v) for v in heads.weights} == {id(v) for v in model.weights}
     with pytest.raises(ValueError, match="'head_dist'"):
         two_headed(small("pit_ti"))

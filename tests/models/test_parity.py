@@ -6,12 +6,15 @@ import keras
 import numpy as np
 import pytest
 from fixed_weights import fixed_images, fixed_state_dict, sampled
+from roundings import random_walk, terms_along
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/models.npz")
-TOLERANCE = 1e-4  # of the largest value
+# The others differ from these in widths, heads and depths, which test_registry.py counts.
+QUICK = ("pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled")
 
 
 def torch_state_dict(name):
@@ -20,12 +23,13 @@ def torch_state_dict(name):
     return fixed_state_dict({key: tuple(map(int, shape)) for key, *shape in lines})
 
 
-def assert_close(actual, expected):
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() < TOLERANCE * np.abs(expected).max()
+def variants():
+    """All PiTs and ViTs; the larger ones are more of the same."""
+    for name in pit_keras.list_models("[pv]it_*"):
+        yield pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow)
 
 
-@pytest.mark.parametrize("name", pit_keras.list_models("[pv]it_*"))
+@pytest.mark.parametrize("name", variants())
 def test_logits_and_stages_equal_the_reference(name):
     model = pit_keras.create_model(name)
     pit_keras.load_pytorch_weights(model, torch_state_dict(name))
@@ -34,9 +38,10 @@ def test_logits_and_stages_equal_the_reference(name):
 
     logits, *maps = (np.asarray(output) for output in both(fixed_images()))
 
-    assert_close(logits, GOLDEN[f"{name}/logits"])
+    roundings = random_walk(terms_along(model))
+    assert_close(logits, GOLDEN[f"{name}/logits"], roundings=roundings)
     for stage, feature_map in enumerate(maps, 1):
-        assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"])
+        assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"], roundings=roundings)
     assert f"{name}/stage{len(maps) + 1}" not in GOLDEN
 
 
@@ -45,17 +50,4 @@ def test_the_form_for_xla_has_the_same_numbers():
     pit_keras.load_pytorch_weights(model, torch_state_dict("pit_ti"))
     with tracing_for_xla():
         logits = np.asarray(model(fixed_images()))
-    assert_close(logits, GOLDEN["pit_ti/logits"])
-
-
-def test_the_authors_key_layout_gives_the_same_model():
-    state = torch_state_dict("pit_ti_distilled")
-    authors = {}
-    for key, value in state.items():
-        for stage in (1, 2):
-            key = key.replace(f"transformers.{stage}.pool.", f"pools.{stage - 1}.")
-        authors[key] = value
-    assert authors.keys() != state.keys()
-    model = pit_keras.create_model("pit_ti_distilled")
-    pit_keras.load_pytorch_weights(model, authors)
-    assert_close(np.asarray(model(fixed_images())), GOLDEN["pit_ti_distilled/logits"])
+    assert_close(logits, GOLDEN["pit_ti/logits"], roundings=random_walk(terms_along(model)))

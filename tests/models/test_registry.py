@@ -3,9 +3,11 @@ import math
 import keras
 import numpy as np
 import pytest
+from shapes_only import shapes_only
 
 import pit_keras
 from pit_keras.models import variant_of
+from pit_keras.models.attention import TransformerBlock
 
 # Table 1 of the paper, and DeiT's table 1; counted exactly. The convolutional networks' are counted
 # in test_resnet.py, test_regnet.py and test_applications.py.
@@ -35,10 +37,11 @@ DETECTORS = ["detr_pit_s", "detr_resnet50", "detr_vit_s"]  # counted in test_det
 
 def small(name, **arguments):
     """A model on 32 x 32 images, quick to build."""
-    overrides = {"patch_size": 4, "stride": 2 if name.startswith("pit") else 4}
-    return pit_keras.create_model(
-        name, **{"input_shape": (32, 32, 3), "classes": 10, **overrides, **arguments}
+    sizes = (
+        {"stride": 2, "depths": (1, 1, 1)} if name.startswith("pit") else {"stride": 4, "depth": 1}
     )
+    settings = {"input_shape": (32, 32, 3), "classes": 10, "patch_size": 4}
+    return pit_keras.create_model(name, **{**settings, **sizes, **arguments})
 
 
 def test_every_variant_is_listed():
@@ -48,13 +51,24 @@ def test_every_variant_is_listed():
     assert pit_keras.list_models("alexnet*") == []
 
 
+# Heads of each stage: the numbers that a network computes depend on them, and no count does.
+HEADS = {
+    **{"pit_ti": (2, 4, 8), "pit_xs": (2, 4, 8), "pit_s": (3, 6, 12), "pit_b": (4, 8, 16)},
+    **{"vit_ti": (3,), "vit_s": (6,), "vit_b": (12,)},
+}
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_parameters_are_counted_exactly(name):
-    model = pit_keras.create_model(name)
+def test_parameters_and_heads_are_counted_exactly(name):
+    model = shapes_only(name)
     assert model.count_params() == PARAMETERS[name]
-    assert sum(v.shape.num_elements() for v in model.trainable_variables) == PARAMETERS[name]
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == PARAMETERS[name]
     assert isinstance(model, keras.Model)
     assert model.output_shape == (None, 1000)
+    blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
+    for stage, heads in enumerate(HEADS[name.removesuffix("_distilled")], 1):
+        in_stage = [block for block in blocks if block.name.startswith(f"stage{stage}_")]
+        assert {block.num_heads for block in in_stage} == {heads}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +128,7 @@ def test_classifier_activation():
     logits = small("pit_ti_distilled")
     logits.set_weights(model.get_weights())
     expected = keras.ops.softmax(logits(images))
-    assert keras.ops.all(keras.ops.isclose(model(images), expected, atol=1e-6))
+    np.testing.assert_array_equal(model(images), expected)
 
 
 @pytest.mark.parametrize(

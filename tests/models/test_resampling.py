@@ -3,19 +3,21 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
-from fixed_maps import GRIDS, fixed_map
+from fixed_maps import GRIDS, fixed_map, roundings_of_resampling
+from tolerances import assert_close
 
 from pit_keras.models.resampling import interpolation_matrix, resampled
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/resampling.npz")
-TOLERANCE = 1e-5  # the values are of order 1
 
 
 @pytest.mark.parametrize(("grid", "new_grid"), GRIDS)
 def test_it_is_pytorchs_antialiased_bicubic(grid, new_grid):
     result = resampled(fixed_map(grid), new_grid)
 
-    np.testing.assert_allclose(result, GOLDEN[f"{grid} {new_grid}"], rtol=0, atol=TOLERANCE)
+    expected = GOLDEN[f"{grid} {new_grid}"]
+    scale = np.abs(fixed_map(grid)).max()
+    assert_close(result, expected, roundings=roundings_of_resampling(grid), scale=scale)
 
 
 def test_the_grid_may_be_known_only_when_the_graph_runs():
@@ -25,7 +27,8 @@ def test_the_grid_may_be_known_only_when_the_graph_runs():
 
     for new_grid in [(49, 74), (11, 17)]:
         expected = resampled(fixed_map((27, 27)), new_grid)
-        np.testing.assert_allclose(resampled_to(tf.constant(new_grid)), expected, atol=1e-6)
+        # The same weights up to their ten roundings, then two sums of 27 terms.
+        assert_close(resampled_to(tf.constant(new_grid)), expected, roundings=2 * (10 + 27))
     np.testing.assert_array_equal(resampled_to(tf.constant((27, 27))), fixed_map((27, 27)))
 
 
@@ -44,8 +47,8 @@ def test_interpolation_weights_sum_to_one(size, new_size):
     weights = np.asarray(interpolation_matrix(size, new_size))
 
     assert weights.shape == (new_size, size)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(weights, weights[::-1, ::-1], atol=1e-6)
+    assert_close(weights.sum(axis=1), np.ones(new_size), roundings=size + 1)
+    assert_close(weights, weights[::-1, ::-1], roundings=size + 1)  # the sum in another order
 
 
 def test_half_precision_is_computed_in_full():

@@ -5,6 +5,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from roundings import random_walk
+from shapes_only import shapes_only
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.models import variant_of
@@ -37,7 +40,7 @@ def kernels(model):
     [("resnet50", 25_557_032, 4.089e9), ("resnet50_no_pooling", 22_102_632, 4.109e9)],
 )
 def test_parameters_and_cost(name, parameters, macs):
-    model = pit_keras.create_model(name)
+    model = shapes_only(name)
     statistics = 2 * sum(v.shape[0] for v in model.weights if v.name == "gamma")
     assert count_parameters(model) == parameters
     assert model.count_params() == parameters + statistics
@@ -120,7 +123,8 @@ def test_statistics_move_a_tenth_of_the_way():
     norm.moving_mean.assign(keras.ops.ones(norm.moving_mean.shape))
     model(images(), training=True)
     expected = 0.9 + 0.1 * np.asarray(features).mean((0, 1, 2))
-    np.testing.assert_allclose(norm.moving_mean, expected, rtol=1e-5)
+    # A mean over two images of 24 x 20 places, a product and a sum.
+    assert_close(norm.moving_mean, expected, roundings=2 * 24 * 20 + 2)
 
 
 def test_a_saved_model_loads_in_a_fresh_process(tmp_path):
@@ -142,9 +146,7 @@ def test_any_size_channels_classes_activation_and_without_top():
     assert small(include_top=False)(images()).shape == (2, 128)
     model, logits = small(classifier_activation="softmax"), small()
     logits.set_weights(model.get_weights())
-    np.testing.assert_allclose(
-        model(images()), keras.ops.softmax(logits(images())), rtol=1e-4, atol=1e-6
-    )
+    np.testing.assert_array_equal(model(images()), keras.ops.softmax(logits(images())))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,8 +163,11 @@ def test_mixed_precision_computes_in_half_and_answers_in_float32(name, policy):
     assert model.get_layer("stage2_block1_conv2").variable_dtype == "float32"
     logits = model(images())
     assert logits.dtype == "float32"
-    difference = np.abs(logits - plain(images())).max()
-    assert 0 < difference < 0.05 * np.abs(plain(images())).max()
+    expected = plain(images())
+    assert np.abs(logits - expected).max() > 0
+    # Three convolutions with their norms and a sum in each of five blocks, the stem, the shortcuts.
+    half = policy.removeprefix("mixed_")
+    assert_close(logits, expected, roundings=random_walk(5 * 7 + 2 + 4 * 2), dtype=half)
 
 
 def test_dropout_is_only_for_training():
@@ -190,7 +195,7 @@ def test_drop_path_leaves_out_whole_branches_and_keeps_the_mean():
 
 def test_initialisation_is_torchvisions():
     keras.utils.set_random_seed(0)
-    model = pit_keras.create_model("resnet50")
+    model = pit_keras.create_model("resnet50", input_shape=(32, 32, 3), depths=(1, 1, 2, 1))
     for variable in model.weights:
         values = np.asarray(variable)
         if variable.name in ("gamma", "moving_variance"):

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from roundings import random_walk, terms_along
+from shapes_only import shapes_only
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla
@@ -58,7 +61,7 @@ def test_weights_are_those_of_a_fixed_size(name, tmp_path):
 )
 def test_the_embedding_is_that_of_224(name, depth):
     embeddings = [
-        pit_keras.create_model(name, input_shape=shape, **depth).get_layer("position_embedding")
+        shapes_only(name, input_shape=shape, **depth).get_layer("position_embedding")
         for shape in (ANY, (224, 224, 3))
     ]
 
@@ -83,8 +86,7 @@ def test_another_size_is_a_fixed_model_with_the_embedding_resampled(name, size):
 
     assert variable.output_shape == (None, 10)
     for a, b in zip(actual, expected, strict=True):
-        assert a.shape == b.shape
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+        assert_close(a, b, roundings=terms_along(fixed))
 
 
 def resampled_embedding(embedding, base_grid, grid, num_tokens):
@@ -109,7 +111,7 @@ def as_list(outputs):
         ("pit_ti", {"output_stride": 4}, False),
         ("pit_ti_distilled", {"output_stride": 4}, True),
         ("vit_ti", {}, False),
-        ("vit_ti", {}, True),
+        ("vit_ti", {"depth": 1}, True),
     ],
 )
 def test_one_graph_serves_every_size(name, arguments, jit_compile):
@@ -121,9 +123,8 @@ def test_one_graph_serves_every_size(name, arguments, jit_compile):
             return variable(batch)
 
     for size in [(28, 20), (40, 33)]:
-        expected = variable(images(*size))
-        tolerance = 1e-4 * np.abs(expected).max()
-        np.testing.assert_allclose(graph(images(*size)), expected, rtol=0, atol=tolerance)
+        roundings = terms_along(small(name, (*size, 3), **arguments))
+        assert_close(graph(images(*size)), variable(images(*size)), roundings=roundings)
     assert graph.experimental_get_tracing_count() == 1
 
 
@@ -183,7 +184,9 @@ def test_mixed_precision_of_any_size():
     logits, expected = model(images(40, 33)), plain(images(40, 33))
 
     assert logits.dtype == "float32"
-    assert 0 < np.abs(logits - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs(logits - expected).max() > 0
+    # One rounding an operation, as in test_models.py: three blocks of twelve, and eight more.
+    assert_close(logits, expected, roundings=random_walk(3 * 12 + 8), dtype="bfloat16")
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from roundings import terms_along
 from safetensors.torch import save_file
 from timm.models.pit import PoolingVisionTransformer
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.weights import load_weights
@@ -29,11 +31,11 @@ def reference():
     ).eval()
 
 
-def assert_same_logits(model, reference, tolerance=1e-5):
+def assert_same_logits(model, reference):
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     with torch.inference_mode():
         expected = reference(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    assert np.abs(np.asarray(model(images)) - expected).max() < tolerance * np.abs(expected).max()
+    assert_close(model(images), expected, roundings=terms_along(model))
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"model": state, "epoch": 3}])

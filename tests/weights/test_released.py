@@ -1,13 +1,10 @@
 """Released weights from a local Hub and from the Hub client's cache: random, in the true layout."""
 
-import concurrent.futures
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 
+import forked
 import huggingface_hub
 import numpy as np
 import pytest
@@ -241,26 +238,26 @@ def test_models_without_released_weights_are_told_which_have_some():
         released.release_of("x")
 
 
-def run(code, hub, tmp_path):
-    """Runs code in another process that has this Hub and these caches."""
+def with_hub(code, hub, tmp_path):
+    """Code for another process, to run with this Hub and these caches."""
     environment = {
-        **os.environ,
         "HF_ENDPOINT": hub.endpoint,
         "HF_HOME": str(tmp_path / "home"),
         "HF_HUB_DISABLE_XET": "1",
         "KERAS_HOME": str(tmp_path / "keras"),
-        "PYTHONPATH": os.pathsep.join(sys.path),
     }
-    return subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    return f"import os\nos.environ.update({environment!r})\n{code}"
 
 
 def test_two_processes_may_fetch_at_once(hub, tmp_path):
-    code = "import pit_keras; pit_keras.create_model('pit_ti', weights='imagenet'); print('done')"
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        for process in pool.map(lambda _: run(code, hub, tmp_path), range(2)):
-            assert process.stdout == "done\n", process.stderr
+    code = "import pit_keras; pit_keras.create_model('pit_ti', weights='imagenet')\n"
+    script = tmp_path / "fetch.py"
+    script.write_text(with_hub(code, hub, tmp_path))
+    log = tmp_path / "log.txt"
+    processes = [forked.start_script(script, (), log) for _ in range(2)]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0, log.read_text()
     assert files_in(tmp_path / "keras") == ["pit_ti-main.safetensors"]
 
 
@@ -276,7 +273,7 @@ try:
 except OSError as error:
     print(error)
 """
-    process = run(code, hub, tmp_path)
+    process = forked.run_code(with_hub(code, hub, tmp_path))
     assert re.fullmatch(
         r"The converted weights \(19 MB\) cannot be written to \S+ \(File too large\): make room "
         r"there, or set KERAS_HOME to another folder\.\n",
