@@ -23,3 +23,15 @@ def assert_close(actual, expected, *, roundings, scale=None, dtype="float32"):
         scale = np.abs(expected).max(initial=0)
     eps = {"bfloat16": 2.0**-7}.get(dtype) or float(np.finfo(dtype).eps)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=roundings * eps * scale)
+
+
+def terms(model):
+    """The terms of all sums that follow one another in a model: one for each input of a kernel.
+
+    Between them are normalisations, so numbers on the way have the size 1.
+    """
+    return sum(
+        np.prod(weight.shape[:-1], dtype=int)
+        for weight in model.weights
+        if weight.name in ("kernel", "depthwise_kernel")
+    )

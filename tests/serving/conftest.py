@@ -1,7 +1,8 @@
-"""A small model with random weights in a file, and pictures to show it."""
+"""Small models with random weights in files, and pictures to show them."""
 
 import pytest
 from servers import encoded
+from tolerances import terms
 
 import pit_keras
 from pit_keras.export.agreement import real_images
@@ -31,6 +32,21 @@ def model_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def trained(model_folder):
     return load_trained_model(model_folder / "model.keras", CLASS_NAMES)
+
+
+@pytest.fixture(scope="session")
+def smallest_model(tmp_path_factory):
+    """A file of one block, for tests of all but its answers."""
+    path = tmp_path_factory.mktemp("smallest") / "model.keras"
+    settings = {"patch_size": 8, "stride": 8, "head_dim": 4, "depth": 1, "classes": 2}
+    pit_keras.create_model("vit_ti", input_shape=(16, 16, 3), **settings).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def roundings(trained):
+    """How many come between an image and the logits of `trained`, or an attention map."""
+    return terms(trained.model)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from servers import ADDRESS, NAME, b64, encoded, serving
+from tolerances import assert_close
 
 import pit_keras
 from pit_keras.data.preprocessing import decode, preprocess_evaluation
@@ -25,7 +26,7 @@ def logits(trained, files):
     return trained.logits([decode(contents).numpy() for contents in files])
 
 
-def test_predictions_are_those_of_the_model(server, trained, files, logits):
+def test_predictions_are_those_of_the_model(server, trained, files, logits, roundings):
     response = server.predict(*files)
     assert response.status_code == 200
     predictions = response.json()["predictions"]
@@ -33,19 +34,20 @@ def test_predictions_are_those_of_the_model(server, trained, files, logits):
     probabilities = tf.nn.softmax(logits).numpy()
     for prediction, row, shares in zip(predictions, logits, probabilities, strict=True):
         assert list(prediction) == ["logits", "probabilities", "top_classes", "top_probabilities"]
-        np.testing.assert_allclose(prediction["logits"], row, atol=1e-5)
-        np.testing.assert_allclose(prediction["probabilities"], shares, atol=1e-6)
+        assert_close(prediction["logits"], row, roundings=roundings, scale=1)
+        assert_close(prediction["probabilities"], shares, roundings=roundings, scale=1)
         best = np.argsort(-shares)[:5]
         assert prediction["top_classes"] == [trained.class_names[index] for index in best]
-        np.testing.assert_allclose(prediction["top_probabilities"], shares[best], atol=1e-6)
+        top = [prediction["probabilities"][index] for index in best]
+        assert prediction["top_probabilities"] == top
 
 
-def test_columns_are_answered_in_columns(server, files, logits):
+def test_columns_are_answered_in_columns(server, files, logits, roundings):
     content = {"inputs": {"image_bytes": [b64(contents) for contents in files[:2]]}}
     response = server.client.post(f"{ADDRESS}/versions/1:predict", json=content)
     outputs = response.json()["outputs"]
     assert set(outputs) == {"logits", "probabilities", "top_classes", "top_probabilities"}
-    np.testing.assert_allclose(outputs["logits"], logits[:2], atol=1e-5)
+    assert_close(outputs["logits"], logits[:2], roundings=roundings, scale=1)
     assert [len(names) for names in outputs["top_classes"]] == [5, 5]
 
 
@@ -70,7 +72,9 @@ def test_status_and_metadata_are_in_tensorflow_servings_form(server):
     assert [stage["grid"] for stage in told["model"]["attention"]] == [[15, 19], [8, 10], [4, 5]]
 
 
-def test_an_explanation_has_the_attention_and_the_part_that_was_seen(server, trained, photographs):
+def test_an_explanation_has_the_attention_and_the_part_that_was_seen(
+    server, trained, photographs, roundings
+):
     image = photographs[0]  # 427 x 640
     response = server.explain(encoded(image), stage=2)
     (explanation,) = response.json()["explanations"]
@@ -79,8 +83,8 @@ def test_an_explanation_has_the_attention_and_the_part_that_was_seen(server, tra
     maps = pit_keras.attention_maps(trained.model, "stage2_block2")
     weights = np.asarray(maps(preprocess_evaluation(image, trained.data)[None]))
     expected = weights[0, :, 0, 2:].reshape(-1, 8, 10)
-    np.testing.assert_allclose(attention["heads"], expected, atol=1e-6)
-    np.testing.assert_allclose(attention["mean"], expected.mean(axis=0), atol=1e-6)
+    assert_close(attention["heads"], expected, roundings=roundings)
+    assert_close(attention["mean"], expected.mean(axis=0), roundings=roundings)
     # 0.9 of the height that 35 x 44 leaves: 427 to 35 rows, 640 to 52 columns, of them 32 and 40.
     assert explanation["image"] == {"height": 427, "width": 640}
     assert explanation["crop"] == pytest.approx(
@@ -95,7 +99,7 @@ def test_an_explanation_has_the_attention_and_the_part_that_was_seen(server, tra
     )
 
 
-def test_requests_at_the_same_time_are_batched_and_not_mixed_up(server, files, logits):
+def test_requests_at_the_same_time_are_batched_and_not_mixed_up(server, files, logits, roundings):
     def ask(index):
         return server.predict(files[index % len(files)])
 
@@ -104,7 +108,8 @@ def test_requests_at_the_same_time_are_batched_and_not_mixed_up(server, files, l
 
     for index, response in enumerate(responses):
         (prediction,) = response.json()["predictions"]
-        np.testing.assert_allclose(prediction["logits"], logits[index % len(files)], atol=1e-5)
+        expected = logits[index % len(files)]
+        assert_close(prediction["logits"], expected, roundings=roundings, scale=1)
     statistics = server.client.get(f"{ADDRESS}/metadata").json()["statistics"]
     assert 1 < statistics["largest_batch"] <= 8
 

@@ -14,8 +14,8 @@ from pit_keras.serving.server import bind, model_name
 
 
 @pytest.fixture
-def server(model_folder):
-    with serving(model_folder / "model.keras", "--max_queue=1", "--timeout=2") as server:
+def server(smallest_model):
+    with serving(smallest_model, "--max_queue=1", "--timeout=2") as server:
         yield server
 
 
@@ -79,8 +79,8 @@ def test_ctrl_c_ends_it_and_its_port_cannot_be_had_twice(server, capsys):
         ("--model=none.keras", "none.keras does not exist"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_one_sentence(model_folder, option, words):
-    arguments = ["serve", f"--model={model_folder / 'model.keras'}", "--port=0", option]
+def test_what_cannot_be_served_is_told_in_one_sentence(smallest_model, option, words):
+    arguments = ["serve", f"--model={smallest_model}", "--port=0", option]
     with pytest.raises(SystemExit) as ended:
         pit_keras.cli.main(arguments)
     assert ended.value.code.startswith(f"error: {words}")
