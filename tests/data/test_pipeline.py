@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import os
 
@@ -50,17 +49,6 @@ def source(request, folder_with_a_broken_image, squares):
     return open_source(f"folder:{folder_with_a_broken_image}", holdout=0.2)
 
 
-@pytest.fixture
-def few_digits():
-    """The first twelve digits, of which each epoch is one batch."""
-    digits = open_source("digits")
-    parts = (
-        {split: part[:12] for split, part in of.items()} for of in (digits.images, digits.labels)
-    )
-    images, labels = parts
-    return dataclasses.replace(digits, images=images, labels=labels)
-
-
 @pytest.fixture(scope="module")
 def plain():
     """The first 100 digits of the seed 0 cropped, resized and mirrored, and no more."""
@@ -108,7 +96,7 @@ def test_seeds_change_the_batches(config):
 
 def test_an_example_is_augmented_differently_in_each_epoch(few_digits, config):
     config.cutmix_alpha = 0.0
-    batches = take(train_batches(few_digits, config, batch_size=12, seed=0), 3)
+    batches = take(train_batches(few_digits, config, batch_size=40, seed=0), 3)
     views = np.stack([batch["image"][np.argsort(batch["id"])] for batch in batches])
     for one, other in itertools.combinations(views, 2):
         assert (one != other).any(axis=(1, 2, 3)).all()

@@ -23,9 +23,9 @@ def collect(dataset, count=None):
 
 
 @pytest.fixture(params=SOURCES)
-def source(request, image_folder, squares, unsplit_squares, monkeypatch):
+def source(request, few_digits, image_folder, squares, unsplit_squares, monkeypatch):
     if request.param == "digits":
-        return open_source("digits")
+        return few_digits
     if request.param == "folder":
         return open_source(f"folder:{image_folder}", holdout=0.25)
     if "dealt" in request.param:
@@ -127,7 +127,7 @@ def test_every_record_is_as_likely_to_be_drawn_for_the_views_of_a_worker(dealt, 
     np.testing.assert_allclose(drawn, 7.5, atol=8.5)  # 3.6 standard deviations
 
 
-@pytest.mark.parametrize(("count", "block"), [(2, 3), (3, 2)])
+@pytest.mark.parametrize(("count", "block"), [pytest.param(2, 3, marks=pytest.mark.slow), (3, 2)])
 def test_the_shards_of_a_scan_give_each_example_once(source, count, block):
     for split, size in source.sizes.items():
         limit = -(-size // (count * block)) * block
