@@ -1,5 +1,7 @@
 """Small image data sets, made on the spot from scikit-learn's two photographs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -7,6 +9,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pit_keras.config.fields import DataConfig
+from pit_keras.data.labelled_images import open_source
 
 FILE_KINDS = ((".jpg", "RGB"), (".JPEG", "L"), (".png", "RGBA"), (".jpg", "CMYK"), (".PNG", "P"))
 
@@ -93,6 +96,17 @@ def store_squares(
         **options,
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def few_digits():
+    """The first 40 training and 10 validation images of the digits."""
+    digits, sizes = open_source("digits"), {"train": 40, "val": 10}
+    images, labels = (
+        {split: part[: sizes[split]] for split, part in whole.items()}
+        for whole in (digits.images, digits.labels)
+    )
+    return dataclasses.replace(digits, images=images, labels=labels)
 
 
 @pytest.fixture(scope="session")

@@ -21,9 +21,9 @@ SOURCES = ["digits", "records", "held-out records", pytest.param("folder", marks
 
 
 @pytest.fixture(scope="module", params=SOURCES)
-def source(request, image_folder, squares, unsplit_squares):
+def source(request, few_digits, image_folder, squares, unsplit_squares):
     if request.param == "digits":
-        return open_source("digits")
+        return few_digits
     if request.param == "folder":
         return open_source(f"folder:{image_folder}", holdout=0.25)
     folder = squares if request.param == "records" else unsplit_squares

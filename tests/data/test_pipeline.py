@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 import os
 
@@ -11,10 +10,17 @@ from pit_keras.config.fields import DataConfig
 from pit_keras.data.augmentation import crop_box
 from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.labelled_images import open_source
-from pit_keras.data.pipeline import evaluation_batches, steps_per_epoch, train_batches
+from pit_keras.data.pipeline import (
+    _augment,
+    evaluation_batches,
+    steps_per_epoch,
+    train_batches,
+)
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation, resize
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
+
+EPS = float(np.finfo("float32").eps)
 
 
 def take(batches, count):
@@ -50,17 +56,6 @@ def source(request, folder_with_a_broken_image, squares):
     return open_source(f"folder:{folder_with_a_broken_image}", holdout=0.2)
 
 
-@pytest.fixture
-def few_digits():
-    """The first twelve digits, of which each epoch is one batch."""
-    digits = open_source("digits")
-    parts = (
-        {split: part[:12] for split, part in of.items()} for of in (digits.images, digits.labels)
-    )
-    images, labels = parts
-    return dataclasses.replace(digits, images=images, labels=labels)
-
-
 @pytest.fixture(scope="module")
 def plain():
     """The first 100 digits of the seed 0 cropped, resized and mirrored, and no more."""
@@ -79,6 +74,15 @@ def test_train_batches_have_static_shapes(image_folder, config):
     }
 
 
+# Digits resume below, with all augmentations.
+ENCODED = pytest.mark.parametrize(
+    "source",
+    ["folder", "records", pytest.param("digits", marks=pytest.mark.slow)],
+    indirect=True,
+)
+
+
+@ENCODED
 def test_batches_are_those_of_an_interrupted_run_and_of_other_threads(source, config):
     """Here from the fourth batch on: within the first epoch, or within a later one."""
     whole = train_batches(source, config, batch_size=6, seed=4)
@@ -88,6 +92,7 @@ def test_batches_are_those_of_an_interrupted_run_and_of_other_threads(source, co
     assert_identical(take(with_threads(rest, 8), 5), whole[4:])
 
 
+@ENCODED
 def test_training_on_views_resumes_in_the_middle_of_an_image(source, config):
     config.views = 3
     whole = take(train_batches(source, config, batch_size=7, seed=4), 9)
@@ -108,42 +113,57 @@ def test_seeds_change_the_batches(config):
 
 def test_an_example_is_augmented_differently_in_each_epoch(few_digits, config):
     config.cutmix_alpha = 0.0
-    batches = take(train_batches(few_digits, config, batch_size=12, seed=0), 3)
+    batches = take(train_batches(few_digits, config, batch_size=40, seed=0), 3)
     views = np.stack([batch["image"][np.argsort(batch["id"])] for batch in batches])
     for one, other in itertools.combinations(views, 2):
-        assert (one != other).any(axis=(1, 2, 3)).all()
+        assert (one != other).any(axis=(1, 2, 3)).mean() > 0.9  # few boxes are drawn twice
+
+
+def equal_views(views):
+    """The share of the pairs among three views of an image, one after the other, that are equal."""
+    return np.mean(
+        [
+            (one == other).all()
+            for first in range(0, len(views), 3)
+            for one, other in itertools.combinations(views[first : first + 3], 2)
+        ]
+    )
+
+
+@pytest.mark.parametrize("dataset", ["digits", "folder"])
+def test_the_views_of_an_image_are_cropped_differently(image_folder, config, dataset):
+    source = open_source(dataset if dataset == "digits" else f"folder:{image_folder}")
+    config.views, config.cutmix_alpha, config.flip = 3, 0.0, False
+    batches = take(train_batches(source, config, batch_size=6, seed=0), 3)
+    assert equal_views([image for batch in batches for image in batch["image"]]) == 0
+
+
+def augmented(config, images):
+    """The first digits in three views each, after all that follows the crop."""
+    digits = open_source("digits").images["train"]
+    config.views, zero = 3, tf.constant(0, tf.int64)
+    return [
+        _augment({"image": digits[i], "id": i, "epoch": zero, "view": view}, 0, config).numpy()
+        for i in tf.range(images, dtype=tf.int64)
+        for view in tf.range(3, dtype=tf.int64)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("dataset", "changed"),
+    ("settings", "equal"),
     [
-        *(("digits", name) for name in ("crop", "flip", "rand_augment", "color_jitter", "erasing")),
-        ("folder", "crop"),  # which is decoded alone; the rest is the same for both
+        ({"flip": True}, 0.8),  # half of the views are mirrored, so half of the pairs are equal
+        ({"rand_augment": True}, 0.3),  # a quarter draws no operation
+        ({"color_jitter": 0.4}, 0),
+        ({"erasing": 1.0}, 0),
     ],
+    ids=str,
 )
-def test_the_views_of_an_image_differ_in_each_augmentation(image_folder, config, dataset, changed):
-    source = open_source(dataset if dataset == "digits" else f"folder:{image_folder}")
-    config.views, config.cutmix_alpha, config.flip = 3, 0.0, changed == "flip"
-    if changed != "crop":
-        config.crop_scale = config.crop_aspect = (1.0, 1.0)
-    config.rand_augment = changed == "rand_augment"
-    config.color_jitter, config.erasing = (
-        0.4 * (changed == "color_jitter"),
-        1.0 * (changed == "erasing"),
-    )
-    views = [
-        image
-        for batch in take(train_batches(source, config, batch_size=6, seed=0), 3)
-        for image in batch["image"]
-    ]
-    equal = [
-        (one == other).all()
-        for first in range(0, 18, 3)
-        for one, other in itertools.combinations(views[first : first + 3], 2)
-    ]
-    # Half of the views are mirrored, so half of the pairs are equal; and a quarter draws no
-    # operation of RandAugment.
-    assert np.mean(equal) <= {"flip": 0.8, "rand_augment": 0.3}.get(changed, 0)
+def test_the_views_of_an_image_differ_in_each_augmentation(config, settings, equal):
+    config.flip = False
+    for name, value in settings.items():
+        setattr(config, name, value)
+    assert equal_views(augmented(config, images=6)) <= equal
 
 
 def test_a_single_view_is_cropped_by_the_seed_of_its_example(config):
@@ -157,7 +177,8 @@ def test_a_single_view_is_cropped_by_the_seed_of_its_example(config):
             top, left, height, width = box.numpy()
             scan = source.images["train"][example]
             crop = resize(scan[top : top + height, left : left + width], config.image_size)
-            np.testing.assert_allclose(image, crop, atol=1.01)  # a level, for other roundings
+            # A level where one lies half-way, and the roundings of normalising, there and back.
+            np.testing.assert_allclose(image, crop, rtol=0, atol=1 + 8 * 255 * EPS)
 
 
 def test_batches_that_begin_with_views_of_one_image_are_mixed_differently(image_folder, config):
@@ -398,8 +419,8 @@ def everything(config):
     ("source", "mode"),
     [
         ("digits", "element"),
-        ("folder", "batch"),
         pytest.param("digits", "batch", marks=pytest.mark.slow),
+        pytest.param("folder", "batch", marks=pytest.mark.slow),
         pytest.param("folder", "element", marks=pytest.mark.slow),
         pytest.param("records", "batch", marks=pytest.mark.slow),
         pytest.param("records", "element", marks=pytest.mark.slow),
@@ -434,21 +455,20 @@ def test_erased_boxes_are_noise_in_the_normalised_image(config, plain):
     assert abs(noise.std() - 1) < deviation
 
 
-def test_rand_augment_changes_most_images_and_not_all(config, plain):
-    config.cutmix_alpha, config.rand_augment = 0.0, True
-    (changed,) = take(train_batches(open_source("digits"), config, batch_size=100, seed=0), 1)
+def test_rand_augment_changes_most_images_and_not_all(config):
+    plain = augmented(config, images=30)
+    config.rand_augment = True
+    changed = augmented(config, images=30)
 
-    share = (plain["image"] != changed["image"]).any(axis=(1, 2, 3)).mean()
+    share = np.mean([(one != other).any() for one, other in zip(plain, changed, strict=True)])
 
-    assert 0.55 < share < 0.8  # three of four draw an operation; some change nothing
+    assert 0.5 < share < 0.8  # three of four draw an operation; some change nothing, as of grey
 
 
-def test_color_jitter_changes_the_levels_before_normalising(image_folder, config):
-    source = open_source(f"folder:{image_folder}")
-    config.cutmix_alpha = 0.0
-    (plain,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
-    config.color_jitter = 0.4
-    (changed,) = take(train_batches(source, config, batch_size=8, seed=0), 1)
+def test_color_jitter_changes_the_levels_before_normalising(config, plain):
+    config.cutmix_alpha, config.color_jitter = 0.0, 0.4
+    (changed,) = take(train_batches(open_source("digits"), config, batch_size=8, seed=0), 1)
+    plain = {key: part[:8] for key, part in plain.items()}
 
     plain, levels = (
         np.round(255 * (batch["image"] * config.std + config.mean)) for batch in (plain, changed)
