@@ -105,6 +105,7 @@ def test_degenerate_boxes_have_exact_values_and_finite_gradients(jit):
 
 def test_gradients_are_those_of_finite_differences():
     boxes, others = random_corners(0, 20, smallest=0.1), random_corners(1, 20, smallest=0.1)
+    boxes += np.float32(1 / 512)  # no side is where another is, as there the gradient jumps
     with tf.GradientTape() as tape:
         variable = tf.Variable(boxes)
         value = giou(variable, others)
