@@ -86,10 +86,9 @@ DEGENERATE = {
 }
 
 
-@pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("jit", [False, True])
-def test_degenerate_boxes_have_exact_values_and_finite_gradients(case, jit):
-    first, second, expected_iou, expected_giou = DEGENERATE[case]
+def test_degenerate_boxes_have_exact_values_and_finite_gradients(jit):
+    firsts, seconds, *expected = zip(*DEGENERATE.values(), strict=True)
 
     @tf.function(jit_compile=jit, autograph=False)
     def values_and_gradients(boxes, others):
@@ -98,14 +97,15 @@ def test_degenerate_boxes_have_exact_values_and_finite_gradients(case, jit):
             values = iou(boxes, others), giou(boxes, others)
         return values, tf.stack([tape.gradient(value, [boxes, others]) for value in values])
 
-    values, gradients = values_and_gradients(*tf.constant([[first], [second]], tf.float32))
+    values, gradients = values_and_gradients(*tf.constant([firsts, seconds], tf.float32))
 
-    np.testing.assert_array_equal(values, [[expected_iou], [expected_giou]])
+    np.testing.assert_array_equal(values, expected, err_msg=str(list(DEGENERATE)))
     assert np.isfinite(gradients).all()
 
 
 def test_gradients_are_those_of_finite_differences():
     boxes, others = random_corners(0, 20, smallest=0.1), random_corners(1, 20, smallest=0.1)
+    boxes += np.float32(1 / 512)  # no side is where another is, as there the gradient jumps
     with tf.GradientTape() as tape:
         variable = tf.Variable(boxes)
         value = giou(variable, others)

@@ -1,6 +1,4 @@
-import ast
 import math
-import pathlib
 
 import forked
 import keras
@@ -16,8 +14,6 @@ import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla, two_headed
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.pooling import TokenPooling
-
-PACKAGE = pathlib.Path(pit_keras.__file__).parent
 
 
 def small(name, **arguments):
@@ -219,15 +215,3 @@ def test_pooling_is_a_convolution_padded_on_both_sides():
     pooling.depthwise_conv.set_weights([kernel, np.zeros(2, "float32")])
     pooled = np.asarray(pooling([tokens, feature_map]))[0, 1:]  # (2 * 2, 2)
     np.testing.assert_array_equal(pooled, [kernel[1, 1, 0], [0, 0], [0, 0], [0, 0]])
-
-
-def test_models_optimizer_and_losses_do_not_import_tensorflow():
-    files = [*(PACKAGE / "models").glob("*.py"), *(PACKAGE / "weights").glob("*.py")]
-    files += [PACKAGE / name for name in ("__init__.py", "boxes.py", "training/__init__.py")]
-    names = ("optimizer", "schedule", "losses", "detection_loss")
-    files += [PACKAGE / f"training/{name}.py" for name in names]
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module] if isinstance(node, ast.ImportFrom) else []
-            assert not [name for name in names if name.startswith("tensorflow")], path
