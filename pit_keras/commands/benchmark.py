@@ -97,10 +97,9 @@ def run(options):
         print(f"Written to {options.markdown}")
     if options.output is not None:
         print(f"Written to {options.output}")
-    failed = [row for task, row in zip(tasks, rows, strict=True) if benchmark.missing(task, row)]
-    if failed:
-        reasons = "; ".join(f"{row['model']} ({row['problem']})" for row in failed)
-        raise ValueError(f"Not all could be measured: {reasons}.")
+    failures = benchmark.failures(tasks, rows)
+    if failures:
+        raise ValueError(f"Not all could be measured: {failures}.")
 
 
 def _measured(benchmark, tasks, known, options):

@@ -113,6 +113,12 @@ def missing(task, row):
     return tuple(name for name in wanted if any(row[column] == "" for column in MEASURES[name]))
 
 
+def failures(tasks, rows):
+    """The models of whose rows something is missing, in words, each with the reason."""
+    failed = [row for task, row in zip(tasks, rows, strict=True) if missing(task, row)]
+    return "; ".join(f"{row['model']} ({row['problem']})" for row in failed)
+
+
 def settings_of(task, where):
     """The columns `SETTINGS` of a task's row."""
     return {

@@ -7,9 +7,9 @@ import pathlib
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from calls_on_any_backend import numbers
+from calls_on_any_backend import numbers, small_model
+from tolerances import assert_close, terms
 
 SCRIPT = pathlib.Path(__file__).with_name("calls_on_any_backend.py")
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
@@ -32,5 +32,7 @@ def test_logits_and_losses_agree(backend, tensorflow_numbers):
     actual = json.loads(process.stdout.splitlines()[-1])
     assert actual.keys() == tensorflow_numbers.keys()
     for name, expected in tensorflow_numbers.items():
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(actual[name], expected, atol=1e-4 * scale, err_msg=name)
+        # Three steps go through the network forwards and backwards. AdamP moves a weight by about
+        # the learning rate even where rounding alone decides the sign of its gradient, but such a
+        # weight has next to no influence on the loss.
+        assert_close(actual[name], expected, roundings=6 * terms(small_model(name)))
