@@ -4,7 +4,6 @@ import json
 
 import keras
 
-from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
 from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,
@@ -12,6 +11,7 @@ from pit_keras.runs.checkpoints import (
     write_arrays,
 )
 from pit_keras.runs.folder import save_model_atomically
+from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
 
 
 class RunKeeper:

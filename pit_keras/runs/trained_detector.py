@@ -11,6 +11,7 @@ from keras import ops
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import preprocess_detection
+from pit_keras.models.detr import is_detector, masked_detector
 from pit_keras.models.detr_outputs import detected, last_outputs
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
 from pit_keras.runs.trained_model import (
@@ -19,7 +20,6 @@ from pit_keras.runs.trained_model import (
     read_images,
     read_model_file,
 )
-from pit_keras.models.detr import is_detector, masked_detector
 
 # The short and the long side that the PiT paper's detectors see, half of DETR's.
 IMAGE_SIZE = (400, 600)

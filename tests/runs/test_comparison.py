@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pit_keras.config.fields import set_field
+from pit_keras.config.recipes import recipe
 from pit_keras.plots.pictures import MOST_RUNS, draw_runs
 from pit_keras.runs.comparison import (
     differing_settings,
@@ -20,8 +22,6 @@ from pit_keras.runs.comparison import (
     sorted_runs,
     write_table,
 )
-from pit_keras.config.fields import set_field
-from pit_keras.config.recipes import recipe
 from pit_keras.runs.folder import RunFolder
 
 NOW = "2026-01-31T12:00:00+00:00"
