@@ -1,5 +1,6 @@
 """Losses on logits, one value per example."""
 
+import keras
 from keras import ops
 
 
@@ -14,7 +15,7 @@ def soft_cross_entropy(targets, logits, label_smoothing=0.0):
             classes: `(1 - s) * targets + s / classes`.
 
     Returns:
-        `(B,)`, float32.
+        `(B,)`, float32; float64 for logits in float64.
 
     Raises:
         ValueError: if the shapes are not these or `label_smoothing` is out of its range.
@@ -26,11 +27,12 @@ def soft_cross_entropy(targets, logits, label_smoothing=0.0):
         )
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}.")
-    targets = ops.cast(targets, "float32")
+    logits = _in_float32_or_better(logits)
+    targets = ops.cast(targets, logits.dtype)
     targets = (1 - label_smoothing) * targets + label_smoothing / targets.shape[-1]
     # Not `keras.losses.categorical_crossentropy`: the gradient of TensorFlow's fused operation is
     # right only for targets that sum to one, which an all-zero row of padding does not.
-    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
+    log_probabilities = ops.log_softmax(logits, axis=-1)
     return -ops.sum(targets * log_probabilities, axis=-1)  # (B, classes) -> (B,)
 
 
@@ -43,7 +45,7 @@ def hard_distillation(teacher_logits, logits):
         teacher_logits, logits: `(B, classes)`.
 
     Returns:
-        `(B,)`, float32.
+        `(B,)`, as in `soft_cross_entropy`.
 
     Raises:
         ValueError: if the shapes are not these.
@@ -66,7 +68,7 @@ def soft_distillation(teacher_logits, logits, tau):
         tau: temperature, positive.
 
     Returns:
-        `(B,)`, float32.
+        `(B,)`, as in `soft_cross_entropy`.
 
     Raises:
         ValueError: if the shapes are not these or `tau` is not positive.
@@ -75,10 +77,15 @@ def soft_distillation(teacher_logits, logits, tau):
     if not tau > 0:
         raise ValueError(f"The temperature tau must be positive, got {tau!r}.")
     teacher, student = (
-        ops.log_softmax(ops.cast(values, "float32") / tau, axis=-1)
+        ops.log_softmax(_in_float32_or_better(values) / tau, axis=-1)
         for values in (teacher_logits, logits)
     )
     return tau**2 * ops.sum(ops.exp(teacher) * (teacher - student), axis=-1)
+
+
+def _in_float32_or_better(values):
+    dtype = keras.backend.standardize_dtype(values.dtype)
+    return ops.cast(values, keras.backend.result_type(dtype, "float32"))
 
 
 def _check_same_classes(teacher_logits, logits):

@@ -183,9 +183,10 @@ def _clipped(gradients, clip_norm, optimizer):
     """Gradients scaled so that the norm of all of them together, without the loss scaling of
     float16, is at most `clip_norm`, or as they are for None; and that norm as it was.
     """
-    norm = tf.linalg.global_norm(gradients) / optimizer.scale_loss(tf.constant(1.0))
+    norm = tf.linalg.global_norm(gradients)
+    norm /= tf.cast(optimizer.scale_loss(tf.constant(1.0)), norm.dtype)
     if clip_norm is None:
         return gradients, norm
     # A norm that is not finite leaves gradients that are not: the loss scaling skips such a step.
-    factor = tf.minimum(1.0, clip_norm / norm)
+    factor = tf.minimum(tf.ones_like(norm), clip_norm / norm)
     return [factor * gradient for gradient in gradients], norm

@@ -1,6 +1,4 @@
-import subprocess
-import sys
-
+import forked
 import numpy as np
 import pytest
 
@@ -90,11 +88,11 @@ def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_is_an_error(tmp_pat
 
 
 FULL_DISK = """
-import pathlib, resource, signal, sys
+import pathlib, resource, signal
 import numpy as np
 from pit_keras.runs.checkpoints import Checkpoints
 
-checkpoints = Checkpoints(pathlib.Path(sys.argv[1]), keep=2)
+checkpoints = Checkpoints(pathlib.Path(), keep=2)
 for step in (1, 2, 3):
     checkpoints.write(step, {"a": np.zeros(1000)})
 # No file may grow beyond this: what is written fails in the middle, as on a full disk.
@@ -108,9 +106,8 @@ except OSError as error:
 
 
 def test_a_disk_that_is_full_costs_nothing_that_was_saved(tmp_path):
-    process = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, tmp_path], stdout=subprocess.PIPE, text=True, check=True
-    )
+    process = forked.run_code(FULL_DISK, tmp_path)
+    assert process.returncode == 0, process.stderr
     assert "step-00000004.npz cannot be written (File too large)" in process.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "step-00000002.npz",

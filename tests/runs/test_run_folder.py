@@ -1,46 +1,51 @@
 import csv
 import pathlib
 import resource
-import signal
-import subprocess
-import sys
+import time
 
+import forked
 import keras
 import pytest
 
 from pit_keras.config.fields import Config
 from pit_keras.runs.run_folder import RunFolder, save_model_atomically, write_atomically
 
+HOLDING = """
+import sys, time
+from pit_keras.runs.run_folder import RunFolder
+
+with RunFolder(sys.argv[1]).locked():
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
 
 @pytest.fixture
 def process_that_holds(tmp_path):
-    """Starts another process that keeps the lock of `tmp_path`, until it is killed."""
-    script = (
-        "import sys, time; from pit_keras.runs.run_folder import RunFolder\n"
-        "with RunFolder(sys.argv[1]).locked():\n"
-        "    print('locked', flush=True); time.sleep(600)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "locked\n"
+    """Starts another process that keeps the lock of `tmp_path / "run"`, until it is killed."""
+    script, log = tmp_path / "holding.py", tmp_path / "log.txt"
+    script.write_text(HOLDING)
+    process = forked.start_script(script, [tmp_path / "run"], log)
+    while process.is_alive() and not (log.exists() and log.read_text()):
+        time.sleep(0.01)
+    assert log.read_text() == "locked\n"
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
 
 
 def test_one_process_at_a_time_and_none_after_a_kill(process_that_holds, tmp_path):
+    folder = RunFolder(tmp_path / "run")
     with (
-        pytest.raises(OSError, match=f"Another process is training in {tmp_path}"),
-        RunFolder(tmp_path).locked(),
+        pytest.raises(OSError, match=f"Another process is training in {folder.path}"),
+        folder.locked(),
     ):
         pass
 
-    process_that_holds.send_signal(signal.SIGKILL)
-    process_that_holds.wait()
+    process_that_holds.kill()
+    process_that_holds.join()
 
-    with RunFolder(tmp_path).locked():
+    with folder.locked():
         pass
 
 

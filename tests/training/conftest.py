@@ -1,42 +1,83 @@
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from whole_runs import eagerly, forget_last_epoch, train
 
 from pit_keras.config.recipes import recipe
+from pit_keras.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")
 def digit_folder(tmp_path_factory):
-    """120 digits of three classes as PNG files, 40 a class, in a folder without a val part."""
+    """60 digits of three classes as PNG files, 20 a class, in a folder without a val part.
+
+    They are large enough for an image to be made four times smaller, or more: XLA, which compiles
+    what resizes others, would do so anew for each pipeline, and take longer than all the rest.
+    """
     root = tmp_path_factory.mktemp("digits")
     data = load_digits()
     for label in range(3):
         (root / str(label)).mkdir()
-        scans = data.images[data.target == label][:40]
+        scans = data.images[data.target == label][:20]
         for index, scan in enumerate(scans):
-            pixels = np.uint8(scan * 15.9).repeat(3, 0).repeat(3, 1)
+            pixels = np.uint8(scan * 15.9).repeat(12, 0).repeat(12, 1)
             Image.fromarray(pixels).save(root / str(label) / f"{index:02d}.png")
     return root
 
 
 @pytest.fixture(scope="session")
 def make_tiny_config(digit_folder):
-    """Makes the quickest run there is: five steps an epoch, three epochs, few weights."""
+    """Makes the quickest run there is: two steps an epoch, three epochs, few weights."""
 
     def make():
         config = recipe("cutmix", "pit_ti")
         config.model.patch_size, config.model.stride, config.model.head_dim = 4, 4, 4
-        config.model.depths = (1, 1, 1)
+        config.model.depths, config.model.heads = (1, 1, 1), (1, 2, 4)
         config.model.drop_path_rate = 0.1  # so that there are random decisions in the model too
         config.data.dataset = f"folder:{digit_folder}"
-        config.data.image_size = (24, 24)
-        config.training.batch_size = 20
+        config.data.image_size, config.data.crop_scale = (16, 16), (0.6, 1.0)
+        config.training.batch_size = 27
         config.training.epochs = 3
         config.training.jit = "off"
-        config.training.checkpoint_every_steps = 5  # in every epoch, however quick it is
+        config.training.ema_decay = 0.9
+        config.training.checkpoint_every_steps = 2  # in every epoch, however quick it is
+        config.optimizer.name = "adamw"  # which is quicker than AdamP
         config.optimizer.warmup_epochs = 1.0
         config.optimizer.learning_rate = 0.05
         return config
 
     return make
+
+
+@pytest.fixture
+def eager_functions():
+    with eagerly():
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, make_tiny_config):
+    """One whole run, shared by the tests that only look at it, or at a copy of it."""
+    config = make_tiny_config()
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with eagerly():
+        return config, folder, *train(config, folder)
+
+
+@pytest.fixture
+def unfinished(finished, make_tiny_config, tmp_path):
+    """A copy of the finished run, as if it had been killed before its results were written."""
+    folder = RunFolder(shutil.copytree(finished[1], tmp_path / "unfinished"))
+    folder.results.unlink()
+    return make_tiny_config(), folder
+
+
+@pytest.fixture
+def before_last_epoch(finished, make_tiny_config, tmp_path):
+    """A copy of the finished run, as it was before its last epoch."""
+    folder = RunFolder(shutil.copytree(finished[1], tmp_path / "before_last_epoch"))
+    forget_last_epoch(folder.path)
+    return make_tiny_config(), folder

@@ -1,12 +1,24 @@
-"""A tiny detector, its configuration and its data, for tests of training."""
+"""A tiny detector, its configuration, its data and its steps, for tests of training."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 from coco_form import write_coco_form
 
 from pit_keras.config.recipes import recipe
+from pit_keras.training.assembly import model_of
+from pit_keras.training.detection_task import DetectionLoss
+from pit_keras.training.step import compiled_step
 
 SIZE = (32, 48)  # height and width of all images
+
+
+class Classes:
+    class_names, category_ids = ("red", "green", "blue"), (2, 5, 11)
+
+    @staticmethod
+    def most_objects():
+        return 11
 
 
 def write_data(root):
@@ -21,9 +33,9 @@ def make_config(data=None, **values):
     config.detection.multi_scale = config.detection.random_crop = False
     model = config.model
     model.weights = None
-    model.patch_size, model.stride, model.output_stride, model.head_dim = 4, 2, 4, 8
+    model.patch_size, model.stride, model.output_stride, model.head_dim = 4, 4, 8, 8
     model.depths, model.heads = (1, 1, 1), (1, 2, 4)
-    model.queries, model.encoder_layers, model.decoder_layers = 10, 1, 2
+    model.queries, model.encoder_layers, model.decoder_layers = 10, 1, 1
     model.hidden_width, model.hidden_heads, model.feed_forward = 16, 2, 32
     config.optimizer.learning_rate = 1e-3
     config.training.batch_size, config.training.epochs = 8, 2
@@ -46,3 +58,39 @@ def batch(images=4, boxes=5, seed=0, size=SIZE):
         "boxes": tf.constant(rng.uniform(0.2, 0.5, size=(images, boxes, 4)), "float32"),
         "labels": tf.constant(labels, "int32"),
     }
+
+
+def small(name="detr_pit_s", **values):
+    """A configuration and its detector, without dropout."""
+    config = make_config(model__dropout=0.0)
+    config.model.name = name
+    if name == "detr_resnet50":
+        config.model.patch_size = config.model.stride = config.model.head_dim = None
+        config.model.heads, config.model.output_stride = None, 16
+        config.model.depths, config.model.base_width = (1, 1, 1, 1), 4
+    for path, value in values.items():
+        section, field = path.split("__")
+        setattr(getattr(config, section), field, value)
+    keras.utils.set_random_seed(0)
+    return config, model_of(config, Classes)
+
+
+def gradients_of_steps(config, model, strategy, batches):
+    """(metrics and gradients of a step on each batch from the same weights, traces).
+
+    Make the model under the strategy.
+    """
+    config.optimizer.clip_norm = None
+    with strategy.scope():
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build(model.trainable_variables)
+        loss = DetectionLoss(config, model)
+    step = compiled_step(config, model, loss, optimizer, strategy, jit=False)
+    before, found = model.get_weights(), []
+    for batch in batches:
+        metrics = step(batch, tf.constant(0, tf.int64), tf.zeros(2))
+        metrics = {name: float(v) for name, v in metrics.items() if name != "requests"}
+        gradients = [a - b for a, b in zip(before, model.get_weights(), strict=True)]
+        found.append((metrics, gradients))
+        model.set_weights(before)
+    return found, step.experimental_get_tracing_count()

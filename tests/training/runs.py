@@ -11,25 +11,26 @@ import zipfile
 import forked
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/train.py"
-STEPS = 11  # of an epoch
 PATIENCE = 300  # seconds until a process that does nothing is taken for one that hangs
 
 
-def flags(output_dir, *more, model="pit_ti"):
-    """A run on the embedded digits that takes seconds, with every random decision there is."""
+def flags(images, output_dir, *more, model="pit_ti"):
+    """A run on a folder of 54 digits that takes seconds, with every random decision there is."""
     return [
         "--recipe=cutmix",
         f"--model={model}",
-        "--dataset=digits",
+        f"--dataset=folder:{images}",
         "--image_size=16",
-        "--batch_size=128",
+        "--batch_size=2",
         "--jit=off",
         "--checkpoint_every_steps=2",
         "--config.model.patch_size=4",
-        "--config.model.stride=2",
+        "--config.model.stride=4",
         "--config.model.head_dim=4",
         "--config.model.depths=(1,1,1)",
+        "--config.model.heads=(1,2,4)",
         "--config.model.drop_path_rate=0.1",
+        "--config.data.crop_scale=(0.6,1.0)",  # see `digit_folder`
         "--config.training.ema_decay=0.99",
         "--config.optimizer.warmup_epochs=1",
         "--config.optimizer.learning_rate=1e-2",

@@ -1,4 +1,4 @@
-"""Measures training steps on several logical devices, for `test_step.py`; prints JSON.
+"""Measures training steps on several logical devices, for `test_replicas.py`; prints JSON.
 
     python several_devices.py DEVICES
 
@@ -16,9 +16,8 @@ DEVICES = int(sys.argv[1])
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * DEVICES)
 
-import keras
 import numpy as np
-import test_step
+import steps
 
 from pit_keras.config.fields import Config
 from pit_keras.training.averaging import WeightAverage
@@ -26,120 +25,103 @@ from pit_keras.training.optimizer import AdamP
 from pit_keras.training.schedule import scaled_learning_rate
 
 BATCH, STEPS = 8, 20
-ONE = test_step.one_device()
+ONE = tf.distribute.OneDeviceStrategy("CPU:0")
 MIRRORED = tf.distribute.MirroredStrategy()
 
 
-def config_for(kind):
-    """With a teacher, clipping and averages; or by plain gradient descent, compiled, in parts."""
+def config_for(**values):
     config = Config()
     config.training.batch_size, config.optimizer.clip_norm = BATCH, 0.5
-    if kind == "distilled":
-        config.distillation.kind = "hard"
-    else:
-        config.training.batch_size, config.training.accumulate = BATCH // 2, 2
+    for name, value in values.items():
+        setattr(config.training, name, value)
     return config
 
 
-def named(images, labels):
-    return {"image": images, "label": labels}
+def on_replicas(strategy, batches):
+    """Global batches, {name: (steps, B, ...)}, on the replicas of a strategy."""
+    data = tf.data.Dataset.from_tensor_slices(batches).unbatch()
+    data = data.batch(BATCH // strategy.num_replicas_in_sync, drop_remainder=True)
+    return strategy.distribute_datasets_from_function(lambda _: data)
 
 
-def batches(strategy):
-    """The same global batches whatever the strategy."""
-    rng = np.random.default_rng(0)
-    side, classes = test_step.SIDE, test_step.CLASSES
-    images = np.float32(rng.normal(size=(STEPS, BATCH, side, side, 3)))
-    labels = np.float32(rng.dirichlet(np.ones(classes), size=(STEPS, BATCH)))
-    share = BATCH // strategy.num_replicas_in_sync
-    whole = tf.data.Dataset.from_tensor_slices(named(images, labels)).unbatch()
-    return strategy.distribute_datasets_from_function(
-        lambda _: whole.batch(share, drop_remainder=True)
-    )
+def one_batch(strategy, batch):
+    (placed,) = on_replicas(strategy, {name: values[None] for name, values in batch.items()})
+    return placed
 
 
-def optimizer_for(model, kind):
-    """AdamP at the recipes' rate for this batch, or SGD, which sees a factor on the gradients."""
-    rate = scaled_learning_rate(5e-4, BATCH)
-    adamp = AdamP(rate, weight_decay=0.05)
-    optimizer = adamp if kind == "distilled" else keras.optimizers.SGD(0.1)
-    optimizer.build(model.trainable_variables)
-    return optimizer
-
-
-def trained(kind, strategy):
-    """(replicas, metrics of the last step, weights and averages) after twenty steps."""
-    config = config_for(kind)
+def trained(strategy):
+    """(metrics of the last step, weights and averages) after twenty steps in float64, with a
+    teacher, clipping and averages."""
+    config = config_for()
+    config.distillation.kind = "hard"
     with strategy.scope():
-        model = test_step.student()
-        optimizer, average = optimizer_for(model, kind), WeightAverage(model, 0.9)
-    teacher = test_step.teacher if kind == "distilled" else None
-    step = test_step.step_of(
-        config, model, optimizer, strategy, teacher, jit=kind == "descent", average=average
+        model = steps.float64_network()
+        optimizer = AdamP(scaled_learning_rate(5e-4, BATCH), weight_decay=0.05)
+        optimizer.build(model.trainable_variables)
+        average = WeightAverage(model, 0.9)
+    step = steps.step_of(
+        config, model, optimizer, strategy, steps.teacher, jit=False, average=average
     )
-    for number, batch in enumerate(batches(strategy)):
-        metrics = step(batch, tf.constant(number, tf.int64), tf.zeros(2))
-    metrics = {name: float(v) for name, v in metrics.items() if name != "requests"}
-    values = [variable.numpy() for variable in [*model.weights, *average.variables]]
-    return strategy.num_replicas_in_sync, metrics, values
+    batches = [steps.batch("float64", BATCH, seed) for seed in range(STEPS)]
+    batches = tf.nest.map_structure(lambda *values: tf.stack(values), *batches)
+    for number, batch in enumerate(on_replicas(strategy, batches)):
+        metrics = step(*steps.inputs(number, batch))
+    return metrics, [variable.numpy() for variable in [*model.weights, *average.variables]]
 
 
-def gap(ours, theirs):
-    """Largest difference, relative to each tensor's largest value."""
-    return max(
-        float(np.abs(a - b).max() / np.abs(a).max())
-        for a, b in zip(ours, theirs, strict=True)
-        if a.any()
-    )
+def gradients(strategy):
+    """(metrics, gradients) of one step of a compiled ViT, from two parts of a batch."""
+    config = config_for(batch_size=BATCH // 2, accumulate=2)
+    config.optimizer.clip_norm = None
+    with strategy.scope():
+        model = steps.vit()
+        optimizer = steps.descent(model)
+    step = steps.step_of(config, model, optimizer, strategy, jit=True)
+    before = model.get_weights()
+    metrics = step(*steps.inputs(0, one_batch(strategy, steps.batch(images=BATCH))))
+    return metrics, [a - b for a, b in zip(before, model.get_weights(), strict=True)]
 
 
-def compared(kind):
-    _, expected, ours = trained(kind, ONE)
-    replicas, metrics, theirs = trained(kind, MIRRORED)
-    return {
-        "replicas": replicas,
-        "weights": len(theirs),
-        "gap": gap(ours, theirs),
-        "metrics": metrics,
-        "expected": expected,
-    }
+def compared(measure):
+    """What `measure` gives on one device and on all: metrics, and differences of arrays."""
+    (expected, theirs), (metrics, ours) = measure(ONE), measure(MIRRORED)
+    sizes = [float(np.abs(a).max()) for a in theirs]
+    gaps = [float(np.abs(a - b).max()) for a, b in zip(theirs, ours, strict=True)]
+    named = [
+        {name: float(v) for name, v in found.items() if name != "requests"}
+        for found in (metrics, expected)
+    ]
+    return {"metrics": named[0], "expected": named[1], "sizes": sizes, "gaps": gaps}
 
 
 def losses_of_equal_halves():
     """Both replicas see the same image, so only what they drop can tell them apart."""
-    config, strategy = Config(), MIRRORED
-    config.training.batch_size = BATCH
+    config, strategy = config_for(), MIRRORED
     with strategy.scope():
-        model = test_step.dropping()
-        optimizer = optimizer_for(model, "descent")
-    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
-    before = model.get_weights()
+        model = steps.vit(**steps.DROPPING)
+        optimizer = steps.descent(model, rate=0.0)
+    step = steps.step_of(config, model, optimizer, strategy, jit=False)
     losses = []
     for replica in (0, 1):
-        images, labels = (tf.repeat(v[:1], BATCH, axis=0) for v in test_step.batch().values())
+        images, labels = (tf.repeat(v[:1], BATCH, axis=0) for v in steps.batch().values())
         # The other replica's labels are zeros, which have no loss.
         mask = tf.repeat(tf.one_hot(replica, 2), BATCH // 2)[:, None]
-        data = tf.data.Dataset.from_tensor_slices(named(images, labels * mask)).batch(BATCH // 2)
-        batch = next(iter(strategy.distribute_datasets_from_function(lambda _, d=data: d)))
-        losses.append(float(step(batch, tf.constant(0, tf.int64), tf.zeros(2))["loss"]))
-        model.set_weights(before)
+        batch = one_batch(strategy, {"image": images, "label": labels * mask})
+        losses.append(float(step(*steps.inputs(0, batch))["loss"]))
     return losses
 
 
 def overflow():
     """The images of the second replica are infinite."""
-    config, strategy = Config(), MIRRORED
-    config.training.batch_size = BATCH
+    config, strategy = config_for(), MIRRORED
     with strategy.scope():
-        model = test_step.student()
-        optimizer = test_step.float16_optimizer(model, 1.0)
-    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
+        model = steps.float64_network()
+        optimizer = steps.loss_scaling(model, 1.0)
+    step = steps.step_of(config, model, optimizer, strategy, jit=False)
     before = model.get_weights()
-    images, labels = (tf.concat([v, v], 0)[:BATCH] for v in test_step.batch().values())
-    images *= tf.repeat(tf.constant([1.0, np.inf]), BATCH // 2)[:, None, None, None]
-    data = tf.data.Dataset.from_tensor_slices(named(images, labels)).batch(BATCH // 2)
-    batch = next(iter(strategy.distribute_datasets_from_function(lambda _: data)))
-    metrics = step(batch, tf.constant(0, tf.int64), tf.zeros(2))
+    images, labels = steps.batch("float64", BATCH).values()
+    images *= tf.repeat(tf.constant([1.0, np.inf], "float64"), BATCH // 2)[:, None, None, None]
+    metrics = step(*steps.inputs(0, one_batch(strategy, {"image": images, "label": labels})))
     moved = any((a != b).any() for a, b in zip(before, model.get_weights(), strict=True))
     scale = float(optimizer.dynamic_scale.numpy())
     return {"skipped": float(metrics["skipped_updates"]), "scale": scale, "moved": moved}
@@ -147,34 +129,34 @@ def overflow():
 
 def statistics():
     """BatchNormalization on two replicas against the mean of what each half alone gives."""
-    config, strategy = Config(), MIRRORED
-    config.training.batch_size = BATCH
+    config, strategy = config_for(), MIRRORED
     with strategy.scope():
-        model = test_step.convolutional()
-        optimizer = optimizer_for(model, "descent")
-    step = test_step.step_of(config, model, optimizer, strategy, jit=False)
-    batch = next(iter(batches(strategy)))
-    step(batch, tf.constant(0, tf.int64), tf.zeros(2))
+        model = steps.normalised_network()
+        optimizer = steps.descent(model)
+    step = steps.step_of(config, model, optimizer, strategy, jit=False)
+    batch = one_batch(strategy, steps.batch("float64", BATCH))
     halves = []
     for images in strategy.experimental_local_results(batch["image"]):
-        half = test_step.convolutional()
+        half = steps.normalised_network()
         half(images, training=True)
         halves.append([v.numpy() for v in half.weights if not v.trainable])
+    step(*steps.inputs(0, batch))
     means = [(a + b) / 2 for a, b in zip(*halves, strict=True)]
     moved = [v for v in model.weights if not v.trainable]
     both = [strategy.experimental_local_results(v.value) for v in moved]
     return {
-        "count": len(means),
-        "gap": gap(means, [variable.numpy() for variable in moved]),
+        "gaps": [float(np.abs(a - b.numpy()).max()) for a, b in zip(means, moved, strict=True)],
         "same_on_both": all((a.numpy() == b.numpy()).all() for a, b in both),
     }
 
 
 def measured():
     if DEVICES > 2:
-        return {"distilled": compared("distilled")}
+        return {"replicas": MIRRORED.num_replicas_in_sync, "training": compared(trained)}
     return {
-        **{kind: compared(kind) for kind in ("distilled", "descent")},
+        "replicas": MIRRORED.num_replicas_in_sync,
+        "training": compared(trained),
+        "gradients": compared(gradients),
         "losses_of_equal_halves": losses_of_equal_halves(),
         "overflow": overflow(),
         "statistics": statistics(),

@@ -39,10 +39,15 @@ def to_keras(name, array):
     return array
 
 
-def make_variable(path, value):
+def make_variable(path, value, dtype="float32"):
     layer, name = path.split("/")
     with keras.name_scope(layer):
-        return keras.Variable(value, name=name, dtype="float32")
+        return keras.Variable(value, name=name, dtype=dtype)
+
+
+def assert_close_in_float64(actual, expected):
+    """Far from the rounding, and from any fault; learning rates must be such as float32 holds."""
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -225,36 +230,33 @@ def test_weight_decay_is_applied_once_and_not_to_excluded_variables():
 
 
 def test_delta_zero_is_adam_with_decoupled_decay():
-    start = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
-    gradients = np.random.default_rng(1).normal(size=(3, 4, 5)).astype("float32")
-    variables = [make_variable("a/kernel", start), make_variable("b/kernel", start)]
-    optimizers = [
-        AdamP(learning_rate=0.1, weight_decay=0.3, delta=0.0),
-        keras.optimizers.AdamW(learning_rate=0.1, weight_decay=0.3, epsilon=1e-8),
-    ]
+    start = np.random.default_rng(0).normal(size=(4, 5))
+    gradients = np.random.default_rng(1).normal(size=(3, 4, 5))
+    variables = [make_variable(f"{name}/kernel", start, "float64") for name in "ab"]
+    settings = {"learning_rate": 0.125, "weight_decay": 0.3, "epsilon": 1e-14}
+    optimizers = [AdamP(delta=0.0, **settings), keras.optimizers.AdamW(**settings)]
     for gradient in gradients:
         for optimizer, variable in zip(optimizers, variables, strict=True):
             optimizer.apply([tf.constant(gradient)], [variable])
-    # Keras' bias correction 1 - beta_2 ** step is good for five digits in the first steps.
-    np.testing.assert_allclose(variables[0].numpy(), variables[1].numpy(), rtol=1e-4, atol=1e-5)
+    assert_close_in_float64(variables[0], variables[1])
 
 
 def test_adamw_is_keras_own_with_a_rate_for_each_variable():
-    """Over steps late enough for Keras' bias correction, which loses digits in the first ones."""
-    start = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
-    settings = {"weight_decay": 0.3, "beta_2": 0.9, "epsilon": 1e-12}
-    ours = [make_variable(f"{name}/kernel", start) for name in "ab"]
-    theirs = [make_variable(f"{name}/kernel", start) for name in "cd"]
-    optimizer = AdamW(learning_rate=0.1, **settings)
-    optimizer.scale_learning_rates([(ours[1], 0.1)])
-    others = [keras.optimizers.AdamW(learning_rate=rate, **settings) for rate in (0.1, 0.01)]
+    start = np.random.default_rng(0).normal(size=(4, 5))
+    settings = {"weight_decay": 0.3, "beta_2": 0.9, "epsilon": 1e-14}
+    ours = [make_variable(f"{name}/kernel", start, "float64") for name in "ab"]
+    theirs = [make_variable(f"{name}/kernel", start, "float64") for name in "cd"]
+    optimizer = AdamW(learning_rate=0.125, **settings)
+    optimizer.scale_learning_rates([(ours[1], 0.25)])
+    rates = (0.125, 0.125 * 0.25)
+    others = [keras.optimizers.AdamW(learning_rate=rate, **settings) for rate in rates]
     optimizer.build(ours)
-    for gradient in np.random.default_rng(1).normal(size=(8, 4, 5)).astype("float32"):
+    for gradient in np.random.default_rng(1).normal(size=(8, 4, 5)):
         optimizer.apply([tf.constant(gradient)] * 2, ours)
         for other, variable in zip(others, theirs, strict=True):
             other.apply([tf.constant(gradient)], [variable])
     for variable, expected in zip(ours, theirs, strict=True):
-        np.testing.assert_allclose(variable.numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+        assert_close_in_float64(variable, expected)
 
 
 def test_adamw_never_projects():
@@ -281,16 +283,16 @@ def test_the_first_step_keeps_its_precision():
 def test_nesterov_looks_ahead():
     """With an epsilon large enough to see that it is added after the bias correction."""
     gradients = np.array([[1.0, 2.0], [3.0, -1.0]])
-    variable = make_variable("norm/gamma", np.zeros(2))
-    optimizer = AdamP(learning_rate=0.1, epsilon=0.1, nesterov=True)
+    variable = make_variable("norm/gamma", np.zeros(2), "float64")
+    optimizer = AdamP(learning_rate=0.125, epsilon=0.1, nesterov=True)
     first, second, expected = np.zeros(2), np.zeros(2), np.zeros(2)
     for step, gradient in enumerate(gradients, start=1):
-        optimizer.apply([tf.constant(gradient, "float32")], [variable])
+        optimizer.apply([tf.constant(gradient)], [variable])
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient**2
         root = np.sqrt(second / (1 - 0.999**step)) + 0.1
-        expected -= 0.1 / (1 - 0.9**step) * (0.9 * first + 0.1 * gradient) / root
-    np.testing.assert_allclose(variable.numpy(), expected, rtol=1e-5)
+        expected -= 0.125 / (1 - 0.9**step) * (0.9 * first + 0.1 * gradient) / root
+    assert_close_in_float64(variable, expected)
 
 
 def test_loss_scaling_unscales_and_skips():
@@ -321,11 +323,11 @@ def scaled_pairs(scales):
     starts = [rng.normal(size=shape) for shape in ((4, 5), (4, 5), (5,))]
     names = ("a/kernel", "b/kernel", "b/bias")
     settings = {"weight_decay": 0.3, "wd_ratio": 0.5}
-    together = [make_variable(n, v) for n, v in zip(names, starts, strict=True)]
-    optimizer = AdamP(learning_rate=0.1, **settings)
+    together = [make_variable(n, v, "float64") for n, v in zip(names, starts, strict=True)]
+    optimizer = AdamP(learning_rate=0.125, **settings)
     optimizer.scale_learning_rates(zip(together, scales, strict=True))
-    alone = [make_variable(n, v) for n, v in zip(names, starts, strict=True)]
-    others = [AdamP(learning_rate=0.1 * scale, **settings) for scale in scales]
+    alone = [make_variable(n, v, "float64") for n, v in zip(names, starts, strict=True)]
+    others = [AdamP(learning_rate=0.125 * scale, **settings) for scale in scales]
     return optimizer, together, others, alone
 
 
@@ -337,7 +339,7 @@ def test_a_scaled_rate_is_that_of_an_optimizer_of_its_own():
 
     for step in range(5):
         gradients = [
-            tf.constant(np.random.default_rng([step, i]).normal(size=v.shape), "float32")
+            tf.constant(np.random.default_rng([step, i]).normal(size=v.shape))
             for i, v in enumerate(together)
         ]
         apply(*gradients)
@@ -345,7 +347,7 @@ def test_a_scaled_rate_is_that_of_an_optimizer_of_its_own():
             other.apply([gradient], [variable])
 
     for scaled, variable in zip(together, alone, strict=True):
-        np.testing.assert_allclose(scaled.numpy(), variable.numpy(), rtol=2e-6, atol=1e-7)
+        assert_close_in_float64(scaled, variable)
 
 
 def test_a_scale_of_one_changes_no_bit():

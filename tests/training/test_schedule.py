@@ -41,6 +41,7 @@ def cosine(step):
     ],
 )
 def test_values(step, expected):
+    # 1e-6 are eight roundings of float32, as many as there are operations.
     assert rate(step) == pytest.approx(expected, rel=1e-6)
 
 
@@ -79,7 +80,7 @@ def test_takes_any_kind_of_step_and_gives_float32(step):
     value = warmup_cosine(step, **SETTINGS)
     assert keras.backend.standardize_dtype(value.dtype) == "float32"
     assert value.shape == np.shape(step)
-    np.testing.assert_allclose(value, cosine(7), rtol=1e-6)
+    np.testing.assert_allclose(value, cosine(7), rtol=1e-6)  # eight roundings, as above
 
 
 def test_drives_an_optimizer():

@@ -3,29 +3,34 @@
 import random
 import signal
 
+import pytest
 import runs
 
-KILLS = 10
-EPOCHS = 5
+EPOCHS = 2  # of 27 steps
 
 
-def test_a_run_ends_as_if_nothing_had_happened_to_it(tmp_path):
-    """Ten SIGKILLs at random moments, a SIGTERM, a SIGINT, and two damaged checkpoints."""
-    flags = [f"--epochs={EPOCHS}"]
+def damage_newest(folder, moments):
+    """Cuts the newest checkpoint off at a random place."""
+    newest = max(folder.glob("checkpoints/step-*.npz"))
+    content = newest.read_bytes()
+    newest.write_bytes(content[: moments.randrange(len(content))])
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_run_ends_as_if_nothing_had_happened_to_it(kills, digit_folder, tmp_path):
+    """SIGKILLs at random moments, a SIGTERM, a SIGINT, and two damaged checkpoints."""
+    flags = [f"--epochs={EPOCHS if kills < 5 else 3 * EPOCHS}"]
     undisturbed, folder, log = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "log.txt"
-    assert runs.finish(runs.start(runs.flags(undisturbed, *flags), log), log) == 0
+    assert runs.finish(runs.start(runs.flags(digit_folder, undisturbed, *flags), log), log) == 0
     moments = random.Random(0)
-    arguments = runs.flags(folder, *flags)
-    for life in range(KILLS):
+    arguments = runs.flags(digit_folder, folder, *flags)
+    for life in range(kills):
         process = runs.start(arguments, log)
         # A step takes some hundredths of a second; the first kill comes before anything is saved.
-        delay = moments.uniform(0, 0.3)
+        delay = moments.uniform(0, 0.15)
         status = runs.stop_after(process, log, folder, min(life, moments.randint(1, 2)), delay)
         assert status == -signal.SIGKILL, log.read_text()
-        if life in (4, 7):
-            newest = max(folder.glob("checkpoints/step-*.npz"))
-            content = newest.read_bytes()
-            newest.write_bytes(content[: moments.randrange(len(content))])
+    damage_newest(folder, moments)
     for number in (signal.SIGTERM, signal.SIGINT):
         before = len(log.read_text())
         process = runs.start(arguments, log)
@@ -33,8 +38,9 @@ def test_a_run_ends_as_if_nothing_had_happened_to_it(tmp_path):
         printed = log.read_text()[before:]
         assert f"{number.name}: saving after this step" in printed
         assert f"{number.name}: the run is saved after" in printed
-        assert "train.py --recipe=cutmix --model=pit_ti --dataset=digits" in printed
+        assert "train.py --recipe=cutmix --model=pit_ti --dataset=folder:" in printed
         assert f"--output_dir={folder}" in printed
+    damage_newest(folder, moments)
     assert runs.finish(runs.start(arguments, log), log) == 0, log.read_text()
 
     assert log.read_text().count("cannot be read") == 2

@@ -1,0 +1,170 @@
+"""Runs that were cut short, and run folders in which something is lost or damaged."""
+
+import copy
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+from whole_runs import checkpoints, contents, events, rows, train, trainer_of
+
+from pit_keras.runs.run_folder import RunFolder
+from pit_keras.training.interruption import TrainingInterrupted
+from pit_keras.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
+LAST = 2  # epoch of the finished run
+
+
+def assert_ends_like(finished, folder, trainer, results):
+    """The folder and the trainer of a run are those of the finished one, to the last bit."""
+    _, path, expected, expected_results = finished
+    assert results == expected_results
+    assert folder.history.read_bytes() == RunFolder(path).history.read_bytes()
+    for state in ("model", "optimizer", "average"):
+        ours, theirs = (each.state.arrays(parts=(state,)) for each in (trainer, expected))
+        for name in theirs.keys() - {"progress"}:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_an_unreadable_checkpoint_falls_back_to_the_one_before(finished, unfinished, capsys):
+    config, folder = unfinished
+    newest = checkpoints(folder.path)[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+
+    resumed = train(config, folder.path)
+
+    printed = capsys.readouterr().out
+    assert "step-00000006.npz cannot be read" in printed
+    # The end of an epoch is saved too where that takes little of the time.
+    assert re.search("Carrying on after epoch (1 of 3 and 2 of 2 steps|2 of 3)", printed)
+    assert_ends_like(finished, folder, *resumed)
+
+
+def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
+    finished, make_tiny_config, tmp_path, capsys
+):
+    folder = RunFolder(tmp_path)
+    folder.create(make_tiny_config(), ("0", "1", "2"))
+    history = RunFolder(finished[1]).history.read_text()
+    folder.history.write_text("".join(history.splitlines(keepends=True)[:2]))
+
+    again = train(make_tiny_config(), tmp_path)
+
+    assert "Nothing of the run in" in capsys.readouterr().out
+    assert_ends_like(finished, folder, *again)
+
+
+def test_a_signal_during_an_evaluation_saves_the_epoch_that_was_trained(
+    finished, before_last_epoch
+):
+    class Signalled(Trainer):
+        def _evaluate(self, can_stop=False):
+            if self.state.progress.epoch == LAST:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super()._evaluate(can_stop)
+
+    config, folder = before_last_epoch
+    with pytest.raises(TrainingInterrupted, match="after 2 of 2 steps of epoch 3 of 3"):
+        trainer_of(config, folder.path, Signalled).run()
+    assert len(rows(folder.path)) == LAST
+    (interrupted,) = events(folder.path, "interrupted")
+    assert (interrupted["step"], interrupted["signal"]) == (6, "SIGTERM")
+
+    assert_ends_like(finished, folder, *train(config, folder.path))
+
+
+def test_a_broken_validation_image_that_the_first_look_missed(finished, before_last_epoch):
+    class Unlooked(Trainer):
+        def _train_epoch(self, batches):
+            super()._train_epoch(batches)
+            if self.state.progress.epoch == LAST:
+                image.write_bytes(b"not an image")
+
+    config, folder = before_last_epoch
+    trainer = trainer_of(config, folder.path, Unlooked)
+    image = pathlib.Path(trainer.source.describe("val", 4))
+    whole = image.read_bytes()
+    try:
+        with pytest.raises(ValueError, match=rf"{image} .* It is a validation image, .* is saved"):
+            trainer.run()
+    finally:
+        image.write_bytes(whole)
+
+    assert_ends_like(finished, folder, *train(config, folder.path))
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(unfinished):
+    config, folder = unfinished
+    with folder.locked():
+        before = contents(folder.path)
+        with pytest.raises(OSError, match="Another process is training in"):
+            train(config, folder.path)
+        assert contents(folder.path) == before
+
+
+def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
+    config, folder = unfinished
+    shutil.rmtree(folder.checkpoints)
+    before = contents(folder.path)
+    with pytest.raises(FileNotFoundError, match=r"epochs were done, but .*checkpoints holds no"):
+        train(config, folder.path)
+    assert contents(folder.path) == before
+
+
+@pytest.mark.parametrize(("damage", "is_finished"), [("missing", False), ("truncated", True)])
+def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished, capsys):
+    config, folder = unfinished
+    _, path, _, results = finished
+    whole = folder.model.read_bytes()
+    folder.model.unlink() if damage == "missing" else folder.model.write_bytes(whole[:5000])
+    if is_finished:
+        folder.results.write_text(json.dumps(results))
+
+    assert train(config, folder.path)[1] == results
+
+    printed = capsys.readouterr().out
+    assert ("is missing" if damage == "missing" else "model.keras cannot be read") in printed
+    assert "model.keras is written anew from the checkpoint of the best epoch" in printed
+    models = [keras.models.load_model(each / "model.keras") for each in (path, folder.path)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_that_cannot_be_written_anew(unfinished):
+    config, folder = unfinished
+    folder.model.unlink()
+    (folder.checkpoints / "best.npz").unlink()
+    with pytest.raises(FileNotFoundError, match="is lost, and so is the best epoch's checkpoint"):
+        train(config, folder.path)
+
+
+def test_a_lost_history_and_configuration_are_written_anew(unfinished, finished):
+    config, folder = unfinished
+    whole = RunFolder(finished[1])
+    for name in ("history", "config"):
+        getattr(folder, name).unlink()
+
+    assert_ends_like(finished, folder, *train(config, folder.path))
+
+    assert folder.config.read_bytes() == whole.config.read_bytes()
+
+
+def test_checkpoints_of_another_run_are_left_alone(unfinished):
+    config, folder = unfinished
+    config = copy.deepcopy(config)
+    config.training.epochs, config.training.log_every_steps = 2, 7
+    folder.config.write_text(config.to_json())
+    before = [path.read_bytes() for path in checkpoints(folder.path)]
+
+    with pytest.raises(OSError, match=r"not of this run: training.epochs is 3 there and 2 here\."):
+        train(config, folder.path)
+
+    assert not folder.finished
+    assert [path.read_bytes() for path in checkpoints(folder.path)] == before

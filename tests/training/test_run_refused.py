@@ -1,0 +1,72 @@
+"""What is found wrong before a run folder is made or changed."""
+
+import shutil
+
+import pytest
+from whole_runs import train, trainer_of
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"notes.txt": "mine"}, "holds files but no run"),
+        ({"config.json": "[1]"}, "is not a run's configuration"),
+        ({"config.json": "{"}, "is not a run's configuration"),
+        ({"config.json": '{"speed": 1}'}, "'speed'"),
+        ({"config.json": "{}"}, "it lacks recipe, model.name, model.weights"),
+    ],
+)
+def test_folders_that_are_no_run_are_left_alone(content, message, make_tiny_config, tmp_path):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        train(make_tiny_config(), tmp_path)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == content
+
+
+def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="is a file; --output_dir must be a folder"):
+        train(make_tiny_config(), tmp_path / "file")
+    with pytest.raises(OSError, match="cannot be written to"):
+        train(make_tiny_config(), tmp_path / "file/run")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.name", "pit_m", "Unknown model 'pit_m'. Did you mean"),
+        ("data.image_size", (3, 3), "smaller than one patch"),
+        ("training.batch_size", 1000, r"\(--batch_size\) must be between 1 and the 54 training"),
+        ("training.accumulate", 3, "--accumulate=3 batches of 27 are 81 images, more than"),
+        ("distillation.kind", "hard", "a model whose name ends in '_distilled'"),
+        ("distillation.teacher", "nothing", "'nothing' is neither a model's name"),
+    ],
+)
+def test_what_does_not_fit(path, value, message, make_tiny_config, tmp_path, finished):
+    config = make_tiny_config()
+    section, name = path.split(".")
+    if section == "distillation":
+        config.distillation.kind, config.distillation.teacher = "hard", str(finished[1])
+        config.model.name = "pit_ti" if name == "kind" else "pit_ti_distilled"
+    setattr(getattr(config, section), name, value)
+    with pytest.raises(ValueError, match=message):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_profile_that_is_never_reached(make_tiny_config, tmp_path):
+    with pytest.raises(ValueError, match=r"--profile=6:8 is never reached: the run has 6 steps"):
+        trainer_of(make_tiny_config(), tmp_path / "run", profile=(6, 8))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_validation_image(make_tiny_config, digit_folder, tmp_path):
+    for split in ("train", "val"):
+        shutil.copytree(digit_folder, tmp_path / "data" / split)
+    (tmp_path / "data/val/2/07.png").write_bytes(b"not an image")
+    config = make_tiny_config()
+    config.data.dataset = f"folder:{tmp_path}/data"
+    with pytest.raises(ValueError, match=r"val/2/07.png cannot be read"):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,96 @@
+"""Runs that meet images that cannot be read, and losses that are not finite."""
+
+import csv
+import math
+import shutil
+
+import keras
+import pytest
+from whole_runs import contents, forget_last_epoch, rows, train, trainer_of
+
+from pit_keras.data.pipeline import train_batches
+from pit_keras.runs.run_folder import RunFolder
+from pit_keras.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("eager_functions")
+
+
+def test_broken_training_images_are_skipped_and_counted_the_same_after_a_restart(
+    make_tiny_config, digit_folder, tmp_path, caplog
+):
+    for split in ("train", "val"):
+        shutil.copytree(digit_folder, tmp_path / "data" / split)
+    for name in ("0/03.png", "1/05.png"):
+        broken = tmp_path / "data/train" / name
+        broken.write_bytes(broken.read_bytes()[:60])
+    config, folder = make_tiny_config(), RunFolder(tmp_path / "run")
+    config.data.dataset = f"folder:{tmp_path}/data"
+    config.training.epochs, config.optimizer.warmup_epochs = 2, 0.0
+    config.training.batch_size = 30  # with which an epoch leaves no image out
+    config.training.checkpoint_every_steps = 2  # an epoch
+
+    _, results = train(config, folder.path)
+
+    assert results["unreadable_images"] == 2
+    assert "train/1/05.png" in caplog.text
+    assert "train/1/05.png" in folder.unreadable.read_text()
+    history = rows(folder.path)
+    assert all(row["unreadable_images"] == "2" for row in history)
+
+    for name in ("0/03.png", "1/05.png"):  # mended: they are not met a second time
+        shutil.copy(tmp_path / "data/val" / name, tmp_path / "data/train" / name)
+    forget_last_epoch(folder.path)
+    _, again = train(config, folder.path)
+
+    assert [row["unreadable_images"] for row in rows(folder.path)] == ["2", "0"]
+    assert again["unreadable_images"] == 2
+
+
+class Diverging(Trainer):
+    """Its images are not finite."""
+
+    def _train_batches(self, **share):
+        batches = super()._train_batches(**share)
+        return batches.map(lambda batch: {**batch, "image": batch["image"] * math.nan})
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(before_last_epoch):
+    config, folder = before_last_epoch
+    before = contents(folder.checkpoints)
+    kept = folder.checkpoints / "step-00000004.npz"
+    trainer = trainer_of(config, folder.path, Diverging)
+
+    with pytest.raises(FloatingPointError) as stopped:
+        trainer.run()
+
+    message = str(stopped.value)
+    assert "The loss is not finite at step 1 of 2 in epoch 3." in message
+    assert f"{kept}; the same command carries on" in message
+    assert f"27 examples are listed in {folder.not_finite}" in message
+    with folder.not_finite.open(newline="") as file:
+        examples = list(csv.DictReader(file))
+    (fifth,) = train_batches(trainer.source, config.data, batch_size=27, seed=0, start=4 * 27).take(
+        1
+    )
+    assert [int(row["id"]) for row in examples] == fifth["id"].numpy().tolist()
+    assert all(row["image"].startswith(config.data.dataset[7:]) for row in examples)
+    assert not folder.finished
+    # Another test carries on from these, and this run is not begun anew.
+    assert contents(folder.checkpoints) == before
+
+
+def test_a_loss_scale_that_is_used_up_stops_the_run(make_tiny_config, tmp_path):
+    config = make_tiny_config()
+    config.training.precision = "mixed_float16"
+    try:
+        trainer = trainer_of(config, tmp_path)
+        trainer.optimizer.dynamic_scale.assign(2.0**-15)
+        with pytest.raises(FloatingPointError) as stopped:
+            trainer.run()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    message = str(stopped.value)
+    assert "overflow float16" in message
+    assert "--precision=mixed_bfloat16" in message
+    assert "Nothing was saved before; the same command begins anew" in message
+    assert RunFolder(tmp_path).not_finite.exists()
