@@ -22,7 +22,7 @@ def check(shown, folder, epochs):
 
 
 def test_it_runs_and_shows_what_it_says(tmp_path):
-    check(execute("01_quick_start", tmp_path, epochs=1), tmp_path, epochs=1)
+    check(execute("01_quick_start", tmp_path, epochs=2), tmp_path, epochs=2)
 
 
 @pytest.mark.slow

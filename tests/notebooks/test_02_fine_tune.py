@@ -20,7 +20,7 @@ def check(shown, folder):
 
 
 def test_it_runs_and_shows_what_it_says(tmp_path):
-    check(execute("02_fine_tune", tmp_path, epochs=1, fine_tuning_epochs=1), tmp_path)
+    check(execute("02_fine_tune", tmp_path, epochs=2, fine_tuning_epochs=2), tmp_path)
 
 
 @pytest.mark.slow

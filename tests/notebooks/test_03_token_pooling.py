@@ -21,7 +21,7 @@ def check(shown):
 
 
 def test_it_runs_and_shows_what_it_says(tmp_path):
-    check(execute("03_token_pooling", tmp_path, epochs=1))
+    check(execute("03_token_pooling", tmp_path, epochs=2))
 
 
 @pytest.mark.slow
