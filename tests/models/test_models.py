@@ -158,7 +158,7 @@ def test_no_two_weights_begin_with_the_same_values():
     signs = {tuple(np.sign(values)) for values in starts}
     assert len(signs) > 0.7 * min(len(starts), 2**8)
     heads = [np.asarray(model.get_layer(name).kernel) for name in ("head", "head_dist")]
-    assert abs(np.corrcoef(heads[0].ravel(), heads[1].ravel())[0, 1]) < 0.1
+    assert abs(np.corrcoef(heads[0].ravel(), heads[1].ravel())[0, 1]) < 0.5  # of a copy: 1
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
