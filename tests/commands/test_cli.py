@@ -1,5 +1,7 @@
 import base64
+import contextlib
 import csv
+import io
 import json
 import os
 import pathlib
@@ -25,7 +27,7 @@ from pit_keras.imagenet import class_names
 from pit_keras.plots.pictures import draw_history
 from pit_keras.training.trainer import Trainer
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,31 @@ def run(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def evaluated(run):
+    """What `evaluate` prints of the run."""
+    return text_of("evaluate", f"--model={run}", "--batch_size=50")
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The run in all forms that are written by default."""
+    folder = tmp_path_factory.mktemp("exported")
+    # The run is hardly trained: its likeliest classes are all but as likely as the next.
+    limits = "--min_agreement", "tflite_dynamic=0.7", "tflite_int8=0.7"
+    text_of("export", f"--model={run}", f"--output_dir={folder}", "--license=MIT", *limits)
+    return folder
+
+
+@pytest.fixture
+def lone(tmp_path):
+    """A `.keras` file of one block for ten classes, in no run folder."""
+    small = {"patch_size": 8, "stride": 8, "head_dim": 4, "depth": 1}
+    model = pit_keras.create_model("vit_ti", classes=10, input_shape=(16, 16, 3), **small)
+    model.save(tmp_path / "lone.keras")
+    return tmp_path / "lone.keras"
+
+
 @pytest.fixture
 def pictures(tmp_path):
     folder = tmp_path / "pictures"
@@ -55,6 +82,15 @@ def pictures(tmp_path):
 def printed(capsys, *arguments):
     main([str(argument) for argument in arguments])
     return capsys.readouterr().out
+
+
+def text_of(*arguments):
+    """The same for fixtures that several tests share, which have no `capsys`."""
+    with io.BytesIO() as file, io.TextIOWrapper(file, encoding="utf-8") as out:
+        with contextlib.redirect_stdout(out):
+            main([str(argument) for argument in arguments])
+        out.flush()
+        return file.getvalue().decode()
 
 
 def test_models_lists_parameters_macs_and_grids(capsys):
@@ -223,10 +259,9 @@ def test_predict_takes_every_image_of_a_folder_and_nothing_else(run, capsys, tmp
     assert Image.open(tmp_path / "x.png").size[0] > 500
 
 
-def test_a_tflite_file_takes_other_class_names(run, pictures, capsys, tmp_path):
-    printed(capsys, "export", f"--model={run}", f"--output_dir={tmp_path}", "--format=tflite")
+def test_a_tflite_file_takes_other_class_names(exported, pictures, capsys, tmp_path):
     names = tmp_path / "names.txt"
-    arguments = [f"--model={tmp_path / 'model.tflite'}", f"--classes={names}", pictures / "b.jpg"]
+    arguments = [f"--model={exported / 'model.tflite'}", f"--classes={names}", pictures / "b.jpg"]
     names.write_text("".join(f"digit {digit}\n" for digit in range(10)))
 
     out = printed(capsys, "predict", "--top=10", *arguments)
@@ -238,24 +273,22 @@ def test_a_tflite_file_takes_other_class_names(run, pictures, capsys, tmp_path):
         printed(capsys, "predict", *arguments)
 
 
-def test_evaluate_gives_the_runs_own_results(run, capsys, tmp_path):
-    file = tmp_path / "results.json"
-    printed(capsys, "evaluate", f"--model={run}", "--batch_size=50", f"--output={file}")
-    results, expected = json.loads(file.read_text()), json.loads((run / "results.json").read_text())
+def test_evaluate_gives_the_runs_own_results(run, evaluated, capsys, tmp_path):
+    results, expected = json.loads(evaluated), json.loads((run / "results.json").read_text())
     for name in ("top1", "top5", "images", "dataset", "split", "eval_crop"):
         assert results[name] == pytest.approx(expected[name])
-    printed(capsys, "evaluate", f"--model={run}", "--split=train", "--crop=1", f"--output={file}")
+    file = tmp_path / "results.json"
+    arguments = "evaluate", f"--model={run}", "--split=train", "--crop=1", f"--output={file}"
+    assert printed(capsys, *arguments) == file.read_text()
     results = json.loads(file.read_text())
     assert (results["images"], results["eval_crop"]) == (1437, 1)
 
 
-def test_evaluate_with_a_report_prints_the_same_and_writes_a_page(run, capsys, tmp_path):
+def test_evaluate_with_a_report_prints_the_same_and_writes_a_page(run, evaluated, capsys, tmp_path):
     draw_history(run / "history.csv", tmp_path / "curves.png")
-    arguments = ["evaluate", f"--model={run}", "--batch_size=50"]
-    expected = printed(capsys, *arguments)
-    main([*arguments, f"--report={tmp_path / 'report'}"])
+    main(["evaluate", f"--model={run}", "--batch_size=50", f"--report={tmp_path / 'report'}"])
     out, err = capsys.readouterr()
-    assert out == expected
+    assert out == evaluated
     assert err == f"The report is {tmp_path / 'report/index.html'}\n"
     page = (tmp_path / "report/index.html").read_text()
     assert f"{100 * json.loads(out)['top1']:.2f}%" in page
@@ -265,21 +298,37 @@ def test_evaluate_with_a_report_prints_the_same_and_writes_a_page(run, capsys, t
     assert f"data:image/png;base64,{curves}" in page
 
 
+def write_digits(folder, counts=(1,)):
+    """Writes a folder of held-out digits, so many of the classes in turn."""
+    digits = open_source("digits")
+    for label, name in enumerate(digits.class_names):
+        (folder / name).mkdir(parents=True)
+        for index in range(counts[label % len(counts)]):
+            pixels = digits.images["val"][10 * index + label].numpy()
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
 def test_a_report_without_readable_curves_says_so_and_is_written(run, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(run, broken)
     (broken / "history.csv").write_text("epoch,loss\n0,x\n")
+    data = write_digits(tmp_path / "data")
     with pytest.warns(UserWarning, match=r"no training curves: .*history\.csv: row 1 holds .*\.$"):
-        main(["evaluate", f"--model={broken}", f"--report={tmp_path / 'report'}"])
+        main(
+            [
+                "evaluate",
+                f"--model={broken}",
+                f"--dataset=folder:{data}",
+                "--split=all",
+                f"--report={tmp_path / 'report'}",
+            ]
+        )
     assert "<h2>Training</h2>" not in (tmp_path / "report/index.html").read_text()
 
 
-def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures, capsys, tmp_path):
-    arguments = ["export", f"--model={run}", f"--output_dir={tmp_path / 'out'}", "--license=MIT"]
-    # The run is hardly trained: its likeliest classes are all but as likely as the next.
-    limits = "--min_agreement", "tflite_dynamic=0.7", "tflite_int8=0.7"
-    printed(capsys, *arguments, *limits)
-    report = read_report(tmp_path / "out")
+def test_export_compares_on_the_runs_images_and_the_file_predicts(run, exported, pictures, capsys):
+    report = read_report(exported)
     assert set(report.entries) == set(DEFAULT_FORMATS)
     assert not report.rejected
     assert report.license == "MIT"
@@ -289,16 +338,14 @@ def test_export_compares_on_the_runs_images_and_the_file_predicts(run, pictures,
     assert int8.agreement.images == 256
     assert int8.calibrated_on == "128 images of the training part of digits"
     of_keras = printed(capsys, "predict", f"--model={run / 'model.keras'}", pictures)
-    of_tflite = printed(capsys, "predict", f"--model={tmp_path / 'out/model.tflite'}", pictures)
+    of_tflite = printed(capsys, "predict", f"--model={exported / 'model.tflite'}", pictures)
     for a, b in zip(of_keras.splitlines(), of_tflite.splitlines(), strict=True):
         assert a.split(",")[0].split("%")[0] == b.split(",")[0].split("%")[0]
 
 
 def test_export_of_a_lone_file_compares_on_given_or_sample_photographs(
-    run, pictures, capsys, tmp_path
+    lone, pictures, capsys, tmp_path
 ):
-    lone = tmp_path / "lone.keras"
-    lone.write_bytes((run / "model.keras").read_bytes())
     arguments = ["export", f"--model={lone}", "--format", "tflite"]
 
     def compared_on(*more):
@@ -334,28 +381,22 @@ def test_what_cannot_be_exported_is_told_and_the_rest_is_written(run, pictures, 
     assert (tmp_path / "export/model_dynamic.tflite").exists()
     assert not (tmp_path / "export/model_int8.tflite").exists()
     given = f"--calibration_images={many}", "--dataset=digits", "--overwrite", "--force"
-    main([*map(str, arguments), *limits, *given])
+    main([*arguments[:-1], *limits[:-1], *given])
     assert "Written though tflite_int8 does not agree with" in capsys.readouterr().err
     assert (tmp_path / "export/model_int8.tflite").exists()
 
 
-def test_all_is_every_image_of_a_data_set_even_one_a_class(run, capsys, tmp_path):
-    digits = open_source("digits")
-    for label, name in enumerate(digits.class_names):
-        (tmp_path / name).mkdir()
-        for index in range(1 + label % 3):
-            pixels = digits.images["val"][10 * index + label].numpy()
-            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+def test_all_is_every_image_of_a_data_set_even_one_a_class(run, evaluated, capsys, tmp_path):
+    folder = write_digits(tmp_path / "data", counts=(1, 2, 3))
 
-    folder = json.loads(
-        printed(capsys, "evaluate", f"--model={run}", f"--dataset=folder:{tmp_path}", "--split=all")
-    )
-    parts = {
-        split: json.loads(printed(capsys, "evaluate", f"--model={run}", f"--split={split}"))
-        for split in ("train", "val", "all")
-    }
+    def results_of(*arguments):
+        return json.loads(printed(capsys, "evaluate", f"--model={run}", *arguments))
 
-    assert (folder["images"], folder["split"]) == (4 * 1 + 3 * 2 + 3 * 3, "all")
+    of_folder = results_of(f"--dataset=folder:{folder}", "--split=all")
+    parts = {split: results_of(f"--split={split}") for split in ("train", "all")}
+    parts["val"] = json.loads(evaluated)
+
+    assert (of_folder["images"], of_folder["split"]) == (4 * 1 + 3 * 2 + 3 * 3, "all")
     assert (parts["all"]["images"], parts["all"]["split"]) == (1797, "all")
     for name in ("top1", "top5", "loss"):
         expected = 1437 * parts["train"][name] + 360 * parts["val"][name]
@@ -372,11 +413,19 @@ def checkpoint(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def converted(checkpoint, tmp_path_factory):
+    """The checkpoint as a `.keras` file, which takes the place of another, and what was printed."""
+    output = tmp_path_factory.mktemp("converted") / "pit_ti.keras"
+    output.write_text("mine")
+    return output, text_of("convert", checkpoint, f"--output={output}", "--overwrite")
+
+
 def test_convert_makes_a_model_that_predicts_by_imagenets_names(
-    checkpoint, pictures, capsys, tmp_path
+    checkpoint, converted, pictures, capsys
 ):
-    model = tmp_path / "pit_ti.keras"
-    lines = printed(capsys, "convert", checkpoint, f"--output={model}").splitlines()
+    model, text = converted
+    lines = text.splitlines()
     assert lines[0] == f"pit_ti: 160 of 160 variables carried over from {checkpoint}."
     assert lines[1].startswith(f"Written to {model} (1")
     kernel = keras.models.load_model(model).get_layer("head").kernel
@@ -418,15 +467,14 @@ def test_convert_across_distillation_only_when_asked(checkpoint, capsys, tmp_pat
     assert "copied" in printed(capsys, *arguments, "--weights_across_distillation")
 
 
-def test_convert_replaces_a_file_only_when_asked(checkpoint, capsys, tmp_path):
+def test_convert_replaces_a_file_only_when_asked(checkpoint, converted, tmp_path):
     output = tmp_path / "model.keras"
     output.write_text("mine")
     with pytest.raises(SystemExit, match=r"is there already; --overwrite replaces it"):
         main(["convert", str(checkpoint), f"--output={output}"])
     assert output.read_text() == "mine"
-    printed(capsys, "convert", checkpoint, f"--output={output}", "--overwrite")
-    assert keras.models.load_model(output).name == "pit_ti"
-    assert list(tmp_path.iterdir()) == [output]
+    replaced, _ = converted
+    assert list(replaced.parent.iterdir()) == [replaced]
 
 
 @pytest.mark.parametrize(
@@ -600,16 +648,20 @@ def test_wrong_usage_is_explained(arguments, message, capsys):
     assert message in explanation
 
 
-def command(*arguments, before="pass", **streams):
-    """`pit-keras` in a process of its own, after some Python of the test's."""
-    program = f"import sys; {before}; from pit_keras.cli import main; main()"
+def command(*arguments, **streams):
+    """`pit-keras` in a process of its own."""
+    program = "from pit_keras.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments)], text=True, check=False, **streams
     )
 
 
 @pytest.mark.parametrize(
-    "arguments", [["models", "vit_ti"], ["predict", "--model={run}", "{pictures}"]]
+    "arguments",
+    [
+        ["models", "vit_ti"],
+        pytest.param(["predict", "--model={run}", "{pictures}"], marks=pytest.mark.slow),
+    ],
 )
 def test_a_reader_that_has_gone_ends_the_program_without_a_word(arguments, run, pictures):
     arguments = [argument.format(run=run, pictures=pictures) for argument in arguments]
@@ -625,12 +677,19 @@ def test_a_reader_that_has_gone_ends_the_program_without_a_word(arguments, run, 
 
 
 def test_ctrl_c_ends_the_program_with_one_word(pictures):
-    interrupt = (
-        "import signal; sys.addaudithook(lambda event, arguments: event.startswith('os.') and "
-        f"{str(pictures)!r} in str(arguments) and signal.raise_signal(signal.SIGINT))"
-    )
+    program = f"""
+import signal, sys
+from pit_keras.cli import main
 
-    ended = command("predict", "--model=x", pictures, before=interrupt, capture_output=True)
+def interrupt(event, arguments):
+    if event.startswith("os.") and {str(pictures)!r} in str(arguments):
+        signal.raise_signal(signal.SIGINT)
+
+sys.addaudithook(interrupt)
+main(["predict", "--model=x", {str(pictures)!r}])
+"""
+
+    ended = forked.run_code(program)
 
     assert ended.returncode == 130
     assert ended.stderr.splitlines()[-1] == "Interrupted."

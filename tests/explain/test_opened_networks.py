@@ -46,7 +46,7 @@ def test_weights_of_a_file_go_into_the_model_of_that_name(tmp_path):
 
 
 def test_the_size_by_default_is_the_papers():
-    (network,) = open_networks(["resnet50_no_pooling"])
+    (network,) = open_networks(["pit_ti"], "none")
     assert network.model.input_shape[1:3] == network.data.image_size == (224, 224)
 
 

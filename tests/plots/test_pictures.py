@@ -50,9 +50,7 @@ def colours(path):
     return [colour for colour in found if min(colour) < 250]
 
 
-@pytest.mark.parametrize(
-    ("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (6, 1, 6), (7, 2, 6), (8, 2, 6)]
-)
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (6, 1, 6), (7, 2, 6)])
 def test_every_image_is_in_the_grid(photos, tmp_path, count, rows, columns):
     output = tmp_path / "out.png"
     draw_predictions(photos[:count], [[("cat", 0.7), ("dog", 0.3)]] * count, output)
@@ -146,7 +144,7 @@ def draw(output, *batches, names="abcd", batch_size=None):
 
 @pytest.mark.parametrize(
     ("images", "batches", "rows", "columns"),
-    [(1, 1, 1, 1), (2, 3, 1, 2), (8, 2, 1, 8), (9, 1, 2, 5), (20, 1, 2, 8)],
+    [(1, 1, 1, 1), (2, 3, 1, 2), (9, 1, 2, 5), (20, 1, 2, 8)],
 )
 def test_batches_are_blocks_of_what_the_model_sees(tmp_path, images, batches, rows, columns):
     numbers = np.arange(images * batches).reshape(batches, images)
