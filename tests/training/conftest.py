@@ -7,6 +7,7 @@ from sklearn.datasets import load_digits
 from whole_runs import eagerly, forget_last_epoch, train
 
 from pit_keras.config.recipes import recipe
+from pit_keras.create import create_model
 from pit_keras.runs.run_folder import RunFolder
 
 
@@ -50,6 +51,15 @@ def make_tiny_config(digit_folder):
         return config
 
     return make
+
+
+@pytest.fixture(scope="session")
+def teacher(tmp_path_factory):
+    """The file of a network that knows the classes of `digit_folder`, though not well."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
+    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
+    create_model("pit_ti", classes=3, input_shape=(16, 16, 3), **sizes).save(path)
+    return path
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from pit_keras.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
-def make_distilling_config(finished, make_tiny_config):
+def make_distilling_config(teacher, make_tiny_config):
     """As `make_tiny_config`, of a student that the run teaches, in parts of batches."""
 
     def make():
         config = make_tiny_config()
         config.model.name = "pit_ti_distilled"
-        config.distillation.kind, config.distillation.teacher = "hard", str(finished[1])
+        config.distillation.kind, config.distillation.teacher = "hard", str(teacher)
         config.training.batch_size, config.training.accumulate = 9, 3
         config.training.label_smoothing = 0.1
         return config

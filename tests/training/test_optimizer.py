@@ -45,8 +45,13 @@ def make_variable(path, value, dtype="float32"):
         return keras.Variable(value, name=name, dtype=dtype)
 
 
+EXACT = {"beta_1": 0.875, "beta_2": 0.96875, "weight_decay": 0.25, "epsilon": 1e-14}
+
+
 def assert_close_in_float64(actual, expected):
-    """Far from the rounding, and from any fault; learning rates must be such as float32 holds."""
+    """Far from the rounding, and from any fault. Keras takes learning rates, and its own optimizers
+    betas and weight decay, through float32: they must be such as it holds.
+    """
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -233,8 +238,10 @@ def test_delta_zero_is_adam_with_decoupled_decay():
     start = np.random.default_rng(0).normal(size=(4, 5))
     gradients = np.random.default_rng(1).normal(size=(3, 4, 5))
     variables = [make_variable(f"{name}/kernel", start, "float64") for name in "ab"]
-    settings = {"learning_rate": 0.125, "weight_decay": 0.3, "epsilon": 1e-14}
-    optimizers = [AdamP(delta=0.0, **settings), keras.optimizers.AdamW(**settings)]
+    optimizers = [
+        AdamP(learning_rate=0.125, delta=0.0, **EXACT),
+        keras.optimizers.AdamW(learning_rate=0.125, **EXACT),
+    ]
     for gradient in gradients:
         for optimizer, variable in zip(optimizers, variables, strict=True):
             optimizer.apply([tf.constant(gradient)], [variable])
@@ -243,13 +250,12 @@ def test_delta_zero_is_adam_with_decoupled_decay():
 
 def test_adamw_is_keras_own_with_a_rate_for_each_variable():
     start = np.random.default_rng(0).normal(size=(4, 5))
-    settings = {"weight_decay": 0.3, "beta_2": 0.9, "epsilon": 1e-14}
     ours = [make_variable(f"{name}/kernel", start, "float64") for name in "ab"]
     theirs = [make_variable(f"{name}/kernel", start, "float64") for name in "cd"]
-    optimizer = AdamW(learning_rate=0.125, **settings)
+    optimizer = AdamW(learning_rate=0.125, **EXACT)
     optimizer.scale_learning_rates([(ours[1], 0.25)])
     rates = (0.125, 0.125 * 0.25)
-    others = [keras.optimizers.AdamW(learning_rate=rate, **settings) for rate in rates]
+    others = [keras.optimizers.AdamW(learning_rate=rate, **EXACT) for rate in rates]
     optimizer.build(ours)
     for gradient in np.random.default_rng(1).normal(size=(8, 4, 5)):
         optimizer.apply([tf.constant(gradient)] * 2, ours)

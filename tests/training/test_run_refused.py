@@ -43,11 +43,11 @@ def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
         ("distillation.teacher", "nothing", "'nothing' is neither a model's name"),
     ],
 )
-def test_what_does_not_fit(path, value, message, make_tiny_config, tmp_path, finished):
+def test_what_does_not_fit(path, value, message, make_tiny_config, tmp_path, teacher):
     config = make_tiny_config()
     section, name = path.split(".")
     if section == "distillation":
-        config.distillation.kind, config.distillation.teacher = "hard", str(finished[1])
+        config.distillation.kind, config.distillation.teacher = "hard", str(teacher)
         config.model.name = "pit_ti" if name == "kind" else "pit_ti_distilled"
     setattr(getattr(config, section), name, value)
     with pytest.raises(ValueError, match=message):

@@ -5,10 +5,12 @@ import math
 import shutil
 
 import keras
+import numpy as np
 import pytest
-from whole_runs import contents, forget_last_epoch, rows, train, trainer_of
+from whole_runs import checkpoints, forget_last_epoch, rows, train, trainer_of
 
 from pit_keras.data.pipeline import train_batches
+from pit_keras.runs.checkpoints import read_arrays
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.trainer import Trainer
 
@@ -56,7 +58,6 @@ class Diverging(Trainer):
 
 def test_a_loss_that_is_not_finite_stops_the_run(before_last_epoch):
     config, folder = before_last_epoch
-    before = contents(folder.checkpoints)
     kept = folder.checkpoints / "step-00000004.npz"
     trainer = trainer_of(config, folder.path, Diverging)
 
@@ -75,8 +76,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(before_last_epoch):
     assert [int(row["id"]) for row in examples] == fifth["id"].numpy().tolist()
     assert all(row["image"].startswith(config.data.dataset[7:]) for row in examples)
     assert not folder.finished
-    # Another test carries on from these, and this run is not begun anew.
-    assert contents(folder.checkpoints) == before
+    # Other tests carry on from such a checkpoint.
+    assert checkpoints(folder.path) == [kept]
+    arrays = read_arrays(kept)
+    assert all(np.isfinite(values).all() for name, values in arrays.items() if "/" in name)
 
 
 def test_a_loss_scale_that_is_used_up_stops_the_run(make_tiny_config, tmp_path):

@@ -6,10 +6,7 @@ import signal
 import socket
 
 import forked
-import pytest
 import runs
-
-from pit_keras.create import create_model
 
 TALK = """
 from pit_keras.training.workers import join_workers
@@ -43,14 +40,6 @@ def test_workers_talk_to_each_other():
         codes = [TALK.format(index=index, addresses=known) for index in (0, 1)]
         processes = list(pool.map(forked.run_code, codes))
     assert [process.returncode for process in processes] == [0, 0], processes
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory):
-    path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
-    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
-    create_model("pit_ti", classes=3, input_shape=(16, 16, 3), **sizes).save(path)
-    return path
 
 
 def start_workers(images, folders, logs, *flags):
