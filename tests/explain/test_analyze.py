@@ -18,6 +18,8 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     small = {"input_shape": (24, 24, 3), "patch_size": 4, "stride": 4, "head_dim": 8, "classes": 10}
     pit_keras.create_model("pit_ti", **small, depths=(1, 1, 1)).save(folder / "pit.keras")
+    resnet = {"input_shape": (32, 32, 3), "base_width": 4, "depths": (1, 1, 1, 1)}
+    pit_keras.create_model("resnet50", **resnet, classes=10).save(folder / "resnet.keras")
     return folder
 
 
@@ -70,14 +72,13 @@ def test_interaction_writes_a_table_and_the_two_plots(models, tmp_path):
             "--image_size must be one side or height,width in pixels; got 'big'",
         ),
         (
-            ["--model=resnet50", "--image_size=32", "--queries=class"],
-            "--queries=class is for networks with class tokens, and resnet50 has none.",
+            ["--model={models}/resnet.keras", "--queries=class"],
+            "--queries=class is for networks with class tokens, and {models}/resnet.keras has none",
         ),
         (
-            ["--model=resnet50", "--image_size=32", "--keys=all"],
-            "--keys=all is for networks with class tokens, and resnet50 has none.",
+            ["--model={models}/resnet.keras", "--keys=all"],
+            "--keys=all is for networks with class tokens, and {models}/resnet.keras has none",
         ),
-        (["--model=efficientnet_b0"], "efficientnet_b0 has neither attention nor blocks of conv"),
         (["--model=pit_s"], "--weights must say which weights pit_s gets"),
         (["--dataset=folder:nowhere"], "nowhere"),
         (["--output_dir=/proc/x"], "/proc/x"),
@@ -91,13 +92,14 @@ def test_bad_input_is_one_sentence(arguments, message, models, tmp_path):
         f"--output_dir={tmp_path / 'out'}",
     ]
 
+    arguments = [argument.format(models=models) for argument in arguments]
     ended = forked.run_script(SCRIPT, "interaction", *given, *arguments)
 
     assert ended.returncode == 1
     assert ended.stdout == ""
     *_, sentence = ended.stderr.strip().splitlines()
     assert sentence.startswith("error: ")
-    assert message in sentence
+    assert message.format(models=models) in sentence
     assert "Traceback" not in ended.stderr
     assert not list(tmp_path.iterdir())
 
