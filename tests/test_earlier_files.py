@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from tolerances import assert_close
+from tolerances import assert_close, terms
 
 import pit_keras
 from pit_keras.config.fields import Config
@@ -30,15 +30,6 @@ import keras
 
 keras.models.load_model({str(EARLIER / "pit.keras")!r})
 """
-
-
-def terms(model):
-    """The terms of all sums that follow one another in a model: one for each input of a kernel."""
-    return sum(
-        np.prod(weight.shape[:-1], dtype=int)
-        for weight in model.weights
-        if weight.name in ("kernel", "depthwise_kernel")
-    )
 
 
 @pytest.mark.parametrize("name", ["pit", "detr"])
