@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from tolerances import assert_close, terms
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.config.fields import Config
@@ -39,7 +39,7 @@ def test_a_model_opens_and_computes_the_same(name):
     logits = outputs["logits"] if isinstance(outputs, dict) else outputs
     expected = np.load(EARLIER / "outputs.npz")[name]
     # Every block begins with a normalisation: numbers on the way have the size 1.
-    assert_close(logits, expected, roundings=terms(model), scale=1)
+    assert_close(logits, expected, roundings=terms_along(model), scale=1)
 
 
 def test_keras_knows_the_layers_where_it_is_imported_after_the_package():

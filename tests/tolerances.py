@@ -6,7 +6,12 @@ the largest number on the way. `n` is counted, not tuned: a sum or a matrix prod
 has `k`, a network the sum of its layers' terms along its longest path, a run as many each step.
 """
 
+import math
+
+import keras
 import numpy as np
+
+from pit_keras.models.attention import TransformerBlock
 
 
 def assert_close(actual, expected, *, roundings, scale=None, dtype="float32"):
@@ -25,13 +30,34 @@ def assert_close(actual, expected, *, roundings, scale=None, dtype="float32"):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=roundings * eps * scale)
 
 
-def terms(model):
-    """The terms of all sums that follow one another in a model: one for each input of a kernel.
+def terms_along(model, batch=None):
+    """Terms of all sums of a network, as if each followed on the other: no path has more.
 
-    Between them are normalisations, so numbers on the way have the size 1.
+    Args:
+        model: A model of a fixed image size.
+        batch: Number of images, where normalisation takes its statistics from the batch.
     """
-    return sum(
-        np.prod(weight.shape[:-1], dtype=int)
-        for weight in model.weights
-        if weight.name in ("kernel", "depthwise_kernel")
-    )
+    terms = 0
+    for variable in model.weights:
+        if variable.name == "kernel":  # a depth-wise one sums over places alone
+            inputs = variable.shape[: 2 if "depthwise" in variable.path else -1]
+            terms += math.prod(inputs)
+        elif variable.name == "gamma":  # a mean and a variance
+            terms += 2 * variable.shape[-1]
+    for layer in model.layers:
+        if isinstance(layer, TransformerBlock):  # scores, softmax, mean of the values
+            tokens, channels = layer.input.shape[1:]
+            terms += channels // layer.num_heads + 2 * tokens
+        elif batch and isinstance(layer, keras.layers.BatchNormalization):
+            terms += 2 * batch * math.prod(layer.input.shape[1:3])
+    return terms
+
+
+def random_walk(terms):
+    """How far two computations with so many roundings each come apart, in units of eps.
+
+    A rounding is anywhere within half a unit, 0.29 of a unit in the mean square. Independent ones
+    of either sign add up as their squares do, to six times that in less than one of 10^8 cases;
+    the difference of two computations has twice as many of them.
+    """
+    return 6 * 0.29 * math.sqrt(2 * terms)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from keras import ops
-from tolerances import assert_close, terms
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.explain.inside_pooling import (
@@ -60,7 +60,7 @@ def test_a_step_is_the_models_own(model, images, stage, before, after):
     assert step.kernel.shape == (3, 3, before[-1], 2)
 
     features = ops.convert_to_numpy(pit_keras.stage_features(model, stage)(images))
-    assert_close(step.map_before, features, roundings=terms(model))
+    assert_close(step.map_before, features, roundings=terms_along(model))
     pooling = pooling_after(model, stage)
     bias = ops.convert_to_numpy(pooling.depthwise_conv.bias)
     expected = pooled_by_hand(step.map_before, step.kernel, bias, before=1)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from tolerances import assert_close, terms
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras import attention_maps, stage_features
@@ -100,7 +100,7 @@ def test_rollout_is_the_product_of_its_matrices(case):
     # Attention scores multiply two tensors of kernels that are three times as large as usual, and
     # a rollout multiplies by a matrix of all tokens in each block.
     blocks = sum(isinstance(layer, TransformerBlock) for layer in model.layers)
-    roundings = 9 * terms(model) + blocks * (6 * 8 + 2)
+    roundings = 9 * terms_along(model) + blocks * (6 * 8 + 2)
     for image in range(2):
         expected = transcribed(model, pixels[image : image + 1], 2 if "distilled" in case else 1)
         assert len(stages) == len(expected) == (1 if case.startswith("vit") else 3)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from calls_on_any_backend import IMAGES, LABELS, small_model
-from tolerances import assert_close, terms
+from tolerances import assert_close, terms_along
 
 from pit_keras.measure.compiled_calls import LEARNING_RATE, inference_call, training_call
 from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
@@ -19,7 +19,7 @@ def cross_entropy(logits):
 def test_inference_gives_the_models_logits(name):
     model = small_model(name)
     logits = inference_call(model, IMAGES)()
-    assert_close(logits, model(IMAGES, training=False), roundings=terms(model))
+    assert_close(logits, model(IMAGES, training=False), roundings=terms_along(model))
 
 
 @pytest.fixture

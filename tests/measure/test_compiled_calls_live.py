@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from calls_on_any_backend import numbers, small_model
-from tolerances import assert_close, terms
+from tolerances import assert_close, terms_along
 
 SCRIPT = pathlib.Path(__file__).with_name("calls_on_any_backend.py")
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
@@ -35,4 +35,4 @@ def test_logits_and_losses_agree(backend, tensorflow_numbers):
         # Three steps go through the network forwards and backwards. AdamP moves a weight by about
         # the learning rate even where rounding alone decides the sign of its gradient, but such a
         # weight has next to no influence on the loss.
-        assert_close(actual[name], expected, roundings=6 * terms(small_model(name)))
+        assert_close(actual[name], expected, roundings=6 * terms_along(small_model(name)))

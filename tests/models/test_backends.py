@@ -9,8 +9,7 @@ import sys
 import numpy as np
 import pytest
 from any_backend import DETECTOR, NETWORKS, OTHER_SIZE, detector_numbers, numbers
-from roundings import terms_along
-from tolerances import assert_close
+from tolerances import assert_close, terms_along
 
 import pit_keras
 

@@ -7,8 +7,7 @@ import tensorflow as tf
 import timm
 import torch
 import torchvision
-from roundings import random_walk, terms_along
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 

@@ -4,9 +4,8 @@ import forked
 import keras
 import numpy as np
 import pytest
-from roundings import random_walk, terms_along
 from shapes_only import shapes_only
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 from pit_keras.models import backbone_layers, is_detector, masked_detector

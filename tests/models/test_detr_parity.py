@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 from fixed_weights import fixed_feature_maps, fixed_padding, fixed_state_dict
-from roundings import random_walk
-from tolerances import assert_close
+from tolerances import assert_close, random_walk
 
 import pit_keras
 from pit_keras.models import backbone_layers

@@ -1,8 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from roundings import terms_along
-from tolerances import assert_close
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.models.inference import logits_only

@@ -5,9 +5,8 @@ import inspect
 import keras
 import numpy as np
 import pytest
-from roundings import terms_along
 from shapes_only import shapes_only
-from tolerances import assert_close
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from roundings import random_walk, terms_along
 from shapes_only import shapes_only
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla, two_headed

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 import pytest
 from fixed_weights import fixed_images, fixed_state_dict, sampled
-from roundings import random_walk, terms_along
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 from pit_keras.models import stage_features, tracing_for_xla

@@ -7,9 +7,8 @@ import tensorflow as tf
 import timm
 import torch
 from fixed_weights import TIMM_NAMES
-from roundings import random_walk, terms_along
 from timm.models.pit import Pooling, PoolingVisionTransformer
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 from pit_keras.models import stage_features

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import ops
-from roundings import terms_along
-from tolerances import assert_close
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.models import check_can_recompute, recomputing_blocks, tracing_for_xla

@@ -4,9 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from roundings import random_walk
 from shapes_only import shapes_only
-from tolerances import assert_close
+from tolerances import assert_close, random_walk
 
 import pit_keras
 from pit_keras.models import variant_of

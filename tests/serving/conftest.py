@@ -2,7 +2,7 @@
 
 import pytest
 from servers import encoded
-from tolerances import terms
+from tolerances import terms_along
 
 import pit_keras
 from pit_keras.export.agreement import real_images
@@ -46,7 +46,7 @@ def smallest_model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def roundings(trained):
     """How many come between an image and the logits of `trained`, or an attention map."""
-    return terms(trained.model)
+    return terms_along(trained.model)
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,9 @@ import timm
 import torch
 from fixed_embeddings import INPUT_CHANNELS, fixed_embedding, fixed_kernel
 from fixed_maps import roundings_of_resampling
-from roundings import random_walk, terms_along
 from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc
 from timm.models import adapt_input_conv
-from tolerances import assert_close
+from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
 from pit_keras.weights import load_weights

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from roundings import terms_along
 from safetensors.torch import save_file
 from timm.models.pit import PoolingVisionTransformer
-from tolerances import assert_close
+from tolerances import assert_close, terms_along
 
 import pit_keras
 from pit_keras.weights import load_weights
