@@ -1,15 +1,17 @@
 """The tables are read by the numbers of their fields, as a reader of another language does."""
 
+import io
 import zipfile
 
 import flatbuffers
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 
 import pit_keras
-from pit_keras.export.tflite import export_tflite
+from pit_keras.export.tflite_metadata import with_metadata
 
 
 class Table:
@@ -46,23 +48,21 @@ class Table:
 
 
 @pytest.fixture(scope="module")
-def path(make_trained, tmp_path_factory):
-    path = tmp_path_factory.mktemp("metadata") / "model.tflite"
-    export_tflite(make_trained("vit_ti"), path, license="CC-BY-4.0, für alle")
-    return path
+def contents(exported):
+    return (exported.folder / "model.tflite").read_bytes()
 
 
-def metadata_of(path):
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+def metadata_of(contents):
+    model = schema.ModelT.InitFromPackedBuf(contents)
     (entry,) = [entry for entry in model.metadata if entry.name == b"TFLITE_METADATA"]
     buffer = bytes(model.buffers[entry.buffer].data)
     assert flatbuffers.util.GetBufferIdentifier(buffer, 0) == b"M001"
     return Table(buffer, flatbuffers.encode.Get(flatbuffers.packer.uoffset, buffer, 0))
 
 
-def test_the_model(path):
-    model = metadata_of(path)
-    assert model.text(0) == "vit_ti"
+def test_the_model(contents):
+    model = metadata_of(contents)
+    assert model.text(0) == "pit_ti_distilled"
     assert model.text(1) == "Image classifier of 10 classes in float32."
     assert model.text(2) == pit_keras.__version__
     assert model.text(4) == "pit_keras"
@@ -70,8 +70,8 @@ def test_the_model(path):
     assert model.text(7) == "1.0.0"
 
 
-def test_the_input_is_an_rgb_image_that_needs_no_normalisation(path):
-    (graph,) = metadata_of(path).tables(3)
+def test_the_input_is_an_rgb_image_that_needs_no_normalisation(contents):
+    (graph,) = metadata_of(contents).tables(3)
     (image,) = graph.tables(2)
     assert image.text(0) == "image"
     assert image.table(3).byte(0) == 2  # ImageProperties
@@ -82,24 +82,27 @@ def test_the_input_is_an_rgb_image_that_needs_no_normalisation(path):
     assert (image.table(5).floats(0), image.table(5).floats(1)) == ([255.0], [0.0])
 
 
-def test_the_output_has_labels_in_a_file_that_is_there(path):
-    (graph,) = metadata_of(path).tables(3)
+def test_the_output_has_labels_in_a_file_that_is_there(contents):
+    (graph,) = metadata_of(contents).tables(3)
     (logits,) = graph.tables(3)
     assert logits.text(0) == "logits"
     assert logits.table(3).byte(0) == 1  # FeatureProperties
     (labels,) = logits.tables(6)
     assert labels.byte(2) == 2  # TENSOR_AXIS_LABELS
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(io.BytesIO(contents)) as archive:
         assert len(archive.read(labels.text(0)).decode().splitlines()) == 10
 
 
-def test_without_a_licence_nothing_is_said_of_one(make_trained, tmp_path):
-    export_tflite(make_trained("vit_ti"), tmp_path / "model.tflite")
-    assert metadata_of(tmp_path / "model.tflite").text(5) is None
+def test_without_a_licence_nothing_is_said_of_one():
+    spec = tf.TensorSpec((1, 2, 2, 3), tf.float32)
+    function = tf.function(lambda images: images + 1.0).get_concrete_function(spec)
+    model = tf.lite.TFLiteConverter.from_concrete_functions([function]).convert()
+    assert metadata_of(with_metadata(model, "name", "description", "MIT")).text(5) == "MIT"
+    assert metadata_of(with_metadata(model, "name", "description")).text(5) is None
 
 
-def test_weights_are_aligned(path):
-    model = schema.Model.GetRootAs(path.read_bytes())
+def test_weights_are_aligned(contents):
+    model = schema.Model.GetRootAs(contents)
     buffers = [model.Buffers(index) for index in range(model.BuffersLength())]
     starts = [
         buffer._tab.Vector(buffer._tab.Offset(4)) for buffer in buffers if buffer.DataLength()

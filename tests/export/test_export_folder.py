@@ -1,10 +1,13 @@
 import os
+import signal
 import threading
+import time
 
 import pytest
 
+from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.export import export_folder
-from pit_keras.export.export_folder import move_into_place
+from pit_keras.export.export_folder import check_targets, exclusive_folder, move_into_place
 
 
 def make(path, kind, text):
@@ -67,3 +70,38 @@ def test_a_reader_of_a_folder_never_finds_it_missing(tmp_path):
     reader.join()
     assert not missing
     assert text_of(target) == "199"
+
+
+def names_in(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
+    with pytest.raises(OSError, match="/proc cannot be written to: "):
+        check_targets("/proc/new/folder", ("tflite",))
+    check_targets(tmp_path / "new" / "folder", ("tflite",))
+    assert not names_in(tmp_path)
+
+
+def test_what_a_killed_export_left_goes_with_the_next(tmp_path):
+    (tmp_path / ".export-killed").mkdir()
+    (tmp_path / ".export-killed/model.tflite").write_text("half")
+    (tmp_path / "other").write_text("mine")
+    with exclusive_folder(tmp_path) as folder:
+        (folder / "model.tflite").write_text("half")
+        assert not (tmp_path / ".export-killed").exists()
+    assert names_in(tmp_path) == {"other"}
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path):
+    def half_an_export():
+        with sigterm_as_ctrl_c(), exclusive_folder(tmp_path / "new") as folder:
+            (folder / "model.tflite").write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        half_an_export()
+    assert not names_in(tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before

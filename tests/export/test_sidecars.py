@@ -5,8 +5,7 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 from pit_keras.data.preprocessing import decode
 from pit_keras.export.agreement import compare
-from pit_keras.export.saved_model import export_saved_model
-from pit_keras.export.sidecars import PredictionLog, prediction_log
+from pit_keras.export.sidecars import PredictionLog, class_names_text, prediction_log
 from pit_keras.runs.versioned_folder import version_folder
 
 # What the classes of tensorflow-serving-api 2.21.0 make of the request in the test.
@@ -16,21 +15,13 @@ FROM_SERVING_API = (
 )
 
 
-@pytest.fixture(scope="module")
-def exported(make_trained, tmp_path_factory):
-    """The trained model, and the folder of its SavedModel."""
-    trained, path = make_trained(image_size=(32, 40)), tmp_path_factory.mktemp("warm_up")
-    export_saved_model(trained, path)
-    return trained, version_folder(path)
-
-
 def inputs_of(request):
     protos = {entry.key: TensorProto.FromString(entry.value) for entry in request.inputs}
     return {key: tf.constant(tf.make_ndarray(proto)) for key, proto in protos.items()}
 
 
 def test_the_requests_can_be_replayed(exported):
-    trained, folder = exported
+    trained, folder = exported.trained, version_folder(exported.folder / "saved_model")
     loaded = tf.saved_model.load(str(folder))
     file = folder / "assets.extra" / "tf_serving_warmup_requests"
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]
@@ -42,7 +33,7 @@ def test_the_requests_can_be_replayed(exported):
     assert {request.model_spec.name for request in requests} == {trained.model.name}
 
     pixels, encoded = (inputs_of(request) for request in requests)
-    assert pixels["images"].shape == (1, 32, 40, 3)
+    assert pixels["images"].shape == (1, 40, 24, 3)
     assert np.std(pixels["images"]) > 10
     image = decode(encoded["image_bytes"][0]).numpy()
     for request, inputs, shown in zip(
@@ -55,3 +46,10 @@ def test_the_requests_can_be_replayed(exported):
 def test_messages_are_those_of_tensorflow_serving():
     log = prediction_log("pit", "serve_bytes", {"image_bytes": tf.constant([b"x"])})
     assert log.SerializeToString(deterministic=True) == FROM_SERVING_API
+
+
+@pytest.mark.parametrize("bad", ["cat\ndog", "cat\r", "\u2028"])
+def test_class_names_are_one_a_line(bad):
+    assert class_names_text(("cat", "", "two words")) == "cat\n\ntwo words\n"
+    with pytest.raises(ValueError, match="holds a line break"):
+        class_names_text(("cat", bad))

@@ -1,6 +1,5 @@
 """A detector in other forms: the same objects, in pixels of the image that is given."""
 
-import dataclasses
 import io
 import json
 import re
@@ -15,20 +14,20 @@ from PIL import Image
 from pit_keras.cli import main
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import fit
-from pit_keras.export.agreement import compare_detections, take_sample
+from pit_keras.export.agreement import take_sample
 from pit_keras.export.export_report import read_report
 from pit_keras.export.exporting import export
-from pit_keras.export.formats import DETECTOR_FORMATS
+from pit_keras.export.formats import DETECTOR_FORMATS, TOLERANCE
 from pit_keras.export.tflite import (
     export_detector_tflite,
     is_tflite_detector,
     load_tflite_detector,
     signature,
 )
-from pit_keras.runs.found_objects import THRESHOLD
 from pit_keras.runs.trained_detector import TrainedDetector
 
 NAMES = ("cat", "Größe", "two words")
+SIDE = 640  # of the largest image, in pixels; exact forms may differ by `TOLERANCE` of it
 DATA = DataConfig(image_size=IMAGE_SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
 
 
@@ -51,12 +50,12 @@ def trained():
 def exported(trained, photographs, tmp_path_factory):
     """The folder to which it was exported in every form."""
     folder = tmp_path_factory.mktemp("exported")
-    sample = take_sample(photographs, trained.data, "pieces")
+    sample = take_sample(photographs[:4], trained.data, "pieces")  # one of each size
     export(trained, folder, compare_on=sample, license="MIT")
     return folder
 
 
-def test_every_form_agrees_with_the_keras_model(exported, photographs):
+def test_every_form_agrees_with_the_keras_model(exported):
     report = read_report(exported)
     assert tuple(report.entries) == DETECTOR_FORMATS
     assert set(report.left_out) == {"tflite_int8", "onnx"}
@@ -64,10 +63,10 @@ def test_every_form_agrees_with_the_keras_model(exported, photographs):
     assert report.model["classes"] == 3
     for name, entry in report.entries.items():
         assert entry.accepted
-        assert entry.agreement.images == len(photographs)
-        assert entry.agreement.objects > 8
+        assert entry.agreement.images == 4
+        assert entry.agreement.objects > 4
         exact = name in ("saved_model", "tflite")
-        assert entry.agreement.within(1e-4) == exact
+        assert entry.agreement.within() == exact
         assert all(milliseconds > 0 for milliseconds in entry.latency_ms.values())
 
 
@@ -84,14 +83,14 @@ def check_found(found, at, expected):
     for row, (name, score, box, label) in enumerate(expected):
         assert found["classes"][at, row].numpy().decode() == name
         assert found["labels"][at, row] == label
-        assert float(found["scores"][at, row]) == pytest.approx(score, abs=1e-4)
-        assert found["boxes"][at, row].numpy() == pytest.approx(np.array(box), abs=0.1)
+        assert float(found["scores"][at, row]) == pytest.approx(score, abs=TOLERANCE)
+        assert found["boxes"][at, row].numpy() == pytest.approx(np.array(box), abs=SIDE * TOLERANCE)
 
 
 def test_a_saved_model_gives_the_objects_of_images_of_any_size(trained, served, photographs):
     serve = served.signatures["serving_default"]
     found_any = 0
-    for image in photographs[:4]:
+    for image in photographs[1:3]:
         pair = np.stack([image, image[::-1]])
         found = serve(images=pair)
         assert found["boxes"].shape == (2, 10, 4)
@@ -128,11 +127,11 @@ def test_a_tflite_file_gives_shares_of_the_image_whatever_lies_beside_it(trained
     for images in (pixels, padded):
         found = detect(images=images, content=content[None])
         boxes = found["boxes"][0] * [50, 60, 50, 60]
-        np.testing.assert_allclose(boxes, expected["boxes"], atol=1e-2)
-        np.testing.assert_allclose(found["scores"][0], expected["scores"], atol=1e-4)
+        np.testing.assert_allclose(boxes, expected["boxes"], rtol=0, atol=60 * TOLERANCE)
+        np.testing.assert_allclose(found["scores"][0], expected["scores"], rtol=0, atol=TOLERANCE)
         np.testing.assert_array_equal(found["labels"][0], expected["labels"])
     whole = detect(images=padded, content=np.array([IMAGE_SIZE], np.int32))
-    assert np.abs(whole["scores"][0] - expected["scores"]).max() > 1e-4
+    assert np.abs(whole["scores"][0] - expected["scores"]).max() > TOLERANCE
 
 
 def test_a_tflite_file_finds_objects_as_a_detector_does(trained, exported, photographs, tmp_path):
@@ -142,7 +141,7 @@ def test_a_tflite_file_finds_objects_as_a_detector_does(trained, exported, photo
     (found,), (expected,) = loaded.detections_of([lying]), trained.detections_of([lying])
     assert [each.name for each in found] == [each.name for each in expected]
     for one, other in zip(found, expected, strict=True):
-        assert one.box == pytest.approx(other.box, abs=0.1)
+        assert one.box == pytest.approx(other.box, abs=SIDE * TOLERANCE)
     assert load_tflite_detector(exported / "model.tflite", "abc").class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match="There are 2 class names for the 3 classes"):
         load_tflite_detector(exported / "model.tflite", "ab")
@@ -203,62 +202,8 @@ def test_what_has_no_meaning_for_a_detector_is_refused(tmp_path):
     common = "export", f"--model={path}", f"--output_dir={tmp_path / 'out'}"
     for arguments, sentence in (
         (("--format", "onnx"), "onnx cannot be written: detectors are written as saved_model"),
-        (("--format", "saved_model_bfloat16"), "detectors are written as saved_model"),
         (("--calibrate_on=64",), "--calibrate_on has no meaning for a detector"),
         (("--compare_on=33",), "A detector is compared on at most 32 images"),
     ):
         assert sentence in error_of(*common, *arguments, "--images", photo)
     assert not (tmp_path / "out").exists()
-
-
-def answers_of(images=2, queries=4, seed=0):
-    rng = np.random.default_rng(seed)
-    return {
-        "boxes": rng.uniform(size=(images, queries, 4)),
-        "scores": np.tile([0.9, 0.8, 0.69, 0.1], (images, 1)),
-        "labels": rng.integers(3, size=(images, queries)),
-    }
-
-
-def test_agreement_counts_the_objects_that_stay_the_same():
-    expected = answers_of()
-    same = compare_detections(expected, expected)
-    assert (same.score_difference, same.box_difference, same.same_objects) == (0, 0, 1)
-    assert (same.objects, same.images) == (4, 2)
-    assert same.within()
-
-    def changed(name, at, by):
-        other = {key: value.copy() for key, value in expected.items()}
-        other[name][at] += by
-        return compare_detections(expected, other)
-
-    assert changed("boxes", (0, 0, 2), 0.019).same_objects == 1
-    assert changed("boxes", (0, 0, 2), 0.019).box_difference == pytest.approx(0.019)
-    assert changed("boxes", (0, 0, 2), -0.021).same_objects == 0.75
-    assert changed("labels", (1, 1), 1).same_objects == 0.75
-    assert changed("labels", (1, 3), 1).same_objects == 1  # nobody is sure of it
-    assert changed("scores", (1, 0), -0.11).same_objects == 0.75
-    assert changed("scores", (1, 0), -0.11).score_difference == pytest.approx(0.11)
-    more = changed("scores", (0, 2), 0.02)  # an object now, and close to what it was
-    assert (more.objects, more.same_objects) == (5, 1)
-    lost = changed("scores", (0, 2), THRESHOLD + 0.2 - 0.69)
-    assert (lost.objects, lost.same_objects) == (5, 0.8)
-    unsure = {**expected, "scores": expected["scores"] / 2}
-    assert "neither is sure of any object" in str(compare_detections(unsure, unsure))
-    assert compare_detections(unsure, unsure).cells[2] == "no objects"
-    assert not changed("boxes", (0, 3, 0), 2e-4).within()
-    assert changed("boxes", (0, 3, 0), 5e-5).within()
-
-
-def test_what_is_not_finite_does_not_agree():
-    for name in ("boxes", "scores"):
-        other = answers_of()
-        other[name][0, 0] = np.nan
-        agreement = compare_detections(answers_of(), other)
-        assert not agreement.finite
-        assert not agreement.within()
-    few = {name: values[:1] for name, values in answers_of().items()}
-    with pytest.raises(ValueError, match="boxes of shape"):
-        compare_detections(answers_of(), few)
-    nothing = {**answers_of(), "scores": np.full((2, 4), 0.3)}
-    assert dataclasses.astuple(compare_detections(nothing, nothing))[2:4] == (1.0, 0)

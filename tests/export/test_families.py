@@ -1,0 +1,27 @@
+import keras
+import numpy as np
+import pytest
+
+from pit_keras.export.agreement import compare
+from pit_keras.export.families import in_float32
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_a_model_of_mixed_precision_computes_in_float32(make_trained, photographs, policy):
+    reference = make_trained("pit_ti_distilled")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        trained = make_trained("pit_ti_distilled", fresh=True)
+    finally:
+        keras.config.set_dtype_policy(before)
+    trained.model.set_weights(reference.model.get_weights())
+    images, expected = photographs[:2], reference.logits(photographs[:2])
+    # 16 bits do show.
+    assert not compare(expected, trained.logits(images)).within()
+    np.testing.assert_array_equal(in_float32(trained).logits(images), expected)
+
+
+def test_a_model_in_float32_stays_as_it_is(make_trained):
+    trained = make_trained()
+    assert in_float32(trained).model is trained.model
