@@ -70,15 +70,15 @@ def trained(strategy):
 
 
 def gradients(strategy):
-    """(metrics, gradients) of one step of a compiled ViT, from two parts of a batch."""
+    """(metrics, gradients) of one compiled step in float64, from two parts of a batch."""
     config = config_for(batch_size=BATCH // 2, accumulate=2)
     config.optimizer.clip_norm = None
     with strategy.scope():
-        model = steps.vit()
+        model = steps.float64_network()
         optimizer = steps.descent(model)
     step = steps.step_of(config, model, optimizer, strategy, jit=True)
     before = model.get_weights()
-    metrics = step(*steps.inputs(0, one_batch(strategy, steps.batch(images=BATCH))))
+    metrics = step(*steps.inputs(0, one_batch(strategy, steps.batch("float64", BATCH))))
     return metrics, [a - b for a, b in zip(before, model.get_weights(), strict=True)]
 
 

@@ -14,7 +14,7 @@ import runs
 from PIL import Image
 from steps import path_of
 from tolerances import assert_close
-from whole_runs import checkpoints, contents, events, forget_last_epoch, rows, train
+from whole_runs import checkpoints, contents, eagerly, events, forget_last_epoch, rows, train
 
 from pit_keras.config.fields import Config
 from pit_keras.create import create_model
@@ -166,7 +166,8 @@ def test_two_workers_do_what_one_process_does(data, tmp_path):
         workers = ("--distribute=multi_worker", f"--workers={known}", f"--worker={index}")
         log = tmp_path / f"log{index}.txt"
         started.append((forked.start_script(DETECT, flags(config, folder, *workers), log), log))
-    trainer, expected = train(config, alone)
+    with eagerly():
+        trainer, expected = train(config, alone)
     for process, log in started:
         assert runs.finish(process, log) == 0, log.read_text()
     assert not unused.exists()
