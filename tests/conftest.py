@@ -4,12 +4,15 @@ So do comparisons with foolbox, whose place a definition in NumPy takes.
 The page of `pit-keras serve` is tested where there is a browser.
 """
 
+import ctypes
 import importlib.util
 import os
 import pathlib
 import shutil
 import signal
 import sys
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # Two test processes share the processor anyway, and programs of XLA's that use its pool of threads
@@ -48,3 +51,12 @@ if _missing("playwright") or shutil.which("chromium") is None:
 
 for folder in ("data", "golden"):  # modules that tests elsewhere use too
     sys.path.insert(0, str(pathlib.Path(__file__).parent / folder))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_is_given_back():
+    """Graphs of a file's models are freed, and what the C library keeps of them is returned."""
+    yield
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.clear_session()
+    getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
