@@ -100,7 +100,8 @@ def test_rollout_is_the_product_of_its_matrices(case):
     # Attention scores multiply two tensors of kernels that are three times as large as usual, and
     # a rollout multiplies by a matrix of all tokens in each block.
     blocks = sum(isinstance(layer, TransformerBlock) for layer in model.layers)
-    roundings = 9 * terms_along(model) + blocks * (6 * 8 + 2)
+    terms = terms_along(small(case, input_shape=pixels.shape[1:]))
+    roundings = 9 * terms + blocks * (6 * 8 + 2)
     for image in range(2):
         expected = transcribed(model, pixels[image : image + 1], 2 if "distilled" in case else 1)
         assert len(stages) == len(expected) == (1 if case.startswith("vit") else 3)
