@@ -104,7 +104,7 @@ def _convert(trained):
 
 
 def _erfc(context, node, *_):
-    """Writes erfc(x), of which ONNX has no operation, as 1 - erf(x)."""
+    """Writes erfc(x) as 1 - erf(x): ONNX has no operation for it."""
     node.type = "Erf"
     (output,) = node.output
     one = context.make_const(f"{node.name}_one", np.float32(1)).output[0]

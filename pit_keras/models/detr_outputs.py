@@ -6,7 +6,7 @@ from pit_keras.models.boxes import centres_to_corners
 
 
 def last_outputs(outputs):
-    """Of what all decoder layers of a masked detector find, (B, L, Q, ...), the last's."""
+    """What a masked detector's last decoder layer finds: (B, L, Q, ...) -> (B, Q, ...)."""
     return {name: output[:, -1] for name, output in outputs.items()}
 
 
