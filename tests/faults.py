@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # What a copy of the project does without.
-LEFT_OUT = (".git", ".venv", "runs", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+FOLDERS = ("pit_keras", "train", "tests", "notebooks", "benchmarks", "results")
 COLUMNS = ("fault", "description", "caught_by", "seconds")
 
 
@@ -308,7 +308,11 @@ def result_of(fault, root):
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy, log = pathlib.Path(folder, "project"), pathlib.Path(folder, "log.txt")
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*LEFT_OUT))
+        copy.mkdir()
+        for name in FOLDERS:
+            shutil.copytree(root / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in filter(pathlib.Path.is_file, root.iterdir()):
+            shutil.copy(path, copy)
         file = place_of(fault, copy)
         content = file.read_text(encoding="utf-8")
         file.write_text(content.replace(fault.text, fault.replacement), encoding="utf-8")
