@@ -22,7 +22,7 @@ import time
 from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-# What a copy of the project does without.
+# What the tests need of the project, beside its files.
 FOLDERS = ("pit_keras", "train", "tests", "notebooks", "benchmarks", "results")
 COLUMNS = ("fault", "description", "caught_by", "seconds")
 
@@ -230,7 +230,7 @@ FAULTS = (
         "The logits of an int8 TFLite file are clipped to the range of the calibration images'.",
         'recipe.add_dynamic_config(_CLASSIFIERS, "FULLY_CONNECTED", _BITS)',
         'recipe.add_static_config(_CLASSIFIERS, "FULLY_CONNECTED", _BITS, _BITS)',
-        ("test_tflite.py",),
+        ("test_tflite_quantization.py", "test_tflite.py"),
     ),
     Fault(
         "disagreeing_export_is_kept",
