@@ -128,8 +128,8 @@ def _network(model, kind):
     others = [variable.numpy() for variable in model.non_trainable_variables]
 
     def network(images):
-        # Of constants, a processor's library arranges the weights for its products once; of
-        # variables in each call.
+        # A processor's library arranges constant weights for its products once, variables in each
+        # call.
         constants = tf.nest.map_structure(tf.constant, (trainable, others))
         logits, _ = model.stateless_call(*constants, images, training=False)
         return tf.cast(logits, tf.float32)

@@ -336,7 +336,7 @@ def draw_token_pooling(step, channels, output):
     negative.
 
     Args:
-        step: A `pit_keras.explain.inside_pooling.PoolingStep`, of which the first image is drawn.
+        step: A `pit_keras.explain.inside_pooling.PoolingStep`; its first image is drawn.
         channels: Numbers of channels of the map before.
         output: The picture to write; its ending decides the format.
     """

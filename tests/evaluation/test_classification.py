@@ -237,7 +237,7 @@ def test_every_replica_counts_its_images_once():
         assert two["images"] == one["images"] == images
         assert two["top1"] == one["top1"]
         assert two["top5"] == one["top5"]
-        # Of logits that are up to ten times the loss.
+        # The logits are up to ten times the loss.
         assert two["loss"] == pytest.approx(one["loss"], rel=10 * (SUMMED + images) * EPS)
 
 

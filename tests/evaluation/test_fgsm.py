@@ -39,7 +39,7 @@ ZOO = {
 }
 
 
-# Of a logit of the linear model, the softmax and the gradient of a pixel.
+# Terms of a logit of the linear model, of the softmax and of a pixel's gradient.
 SUMMED = SIDE**2 * 3 + 10 + 10
 
 
@@ -163,7 +163,7 @@ def test_a_distilled_model_is_attacked_through_the_mean_of_its_heads():
         loss = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     expected = tape.gradient(loss, images)
     gradient, _ = fgsm_gradient(model, images, labels)
-    # The same network, of which the last step alone is written in another way.
+    # The same network; only the last step is written in another way.
     summed = sum(np.prod(w.shape[:-1]) for w in model.weights if len(w.shape) > 1)
     assert_close(gradient, expected, roundings=summed)
 

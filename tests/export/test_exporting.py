@@ -76,7 +76,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def other():
-    """Of other random weights."""
+    """A classifier with other random weights."""
     return classifier_with(keras.layers.ReLU())
 
 

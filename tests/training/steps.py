@@ -19,7 +19,7 @@ def pit(name="pit_ti_distilled", **rates):
 
 
 def vit(**rates):
-    """Of two blocks, the second of which may be dropped."""
+    """A ViT of two blocks; the second may be dropped."""
     keras.utils.set_random_seed(0)
     sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depth": 2, "heads": 2}
     return create_model("vit_ti", classes=CLASSES, input_shape=(SIDE, SIDE, 3), **sizes, **rates)
