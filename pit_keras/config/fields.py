@@ -56,6 +56,7 @@ class ModelConfig:
     patch_size: int | None = None
     stride: int | None = None
     head_dim: int | None = None
+    depth: int | None = None  # ViT's blocks
     depths: tuple[int, ...] | None = None  # PiT's blocks of each stage
     heads: tuple[int, ...] | None = None  # PiT's heads of each stage
     base_width: int | None = None  # ResNet's

@@ -44,12 +44,13 @@ def _largest(size, taps):
     return [side * taps // 4 for side in size]
 
 
-# Traced once for each size, and not again by every pipeline.
-_traced = functools.partial(
-    tf.function,
-    input_signature=[tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.bool)],
-    autograph=False,
-)
+def _traced(function, *shapes_and_dtypes, **options):
+    """The graph of a function of fixed shapes: it is made once, for all pipelines."""
+    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_dtypes]
+    return tf.function(function, specs, autograph=False, **options).get_concrete_function()
+
+
+_IMAGE, _MIRRORED = ((None, None, 3), tf.uint8), ((), tf.bool)
 
 
 @functools.cache
@@ -57,7 +58,6 @@ def _resizing(size, taps):
     height, width = _largest(size, taps)
     weights, down, across = _compiled(size, taps)
 
-    @_traced
     def resized(image, mirrored):
         shape = tf.shape(image)[:2]
         rows = tf.reshape(image, tf.stack([shape[0], 3 * shape[1]]))  # (H, W, 3) -> (H, W * 3)
@@ -66,23 +66,21 @@ def _resizing(size, taps):
         row, row_weight, column, column_weight = weights(shape, mirrored)
         return across(down(rows, row, row_weight), column, column_weight)
 
-    return resized
+    return _traced(resized, _IMAGE, _MIRRORED)
 
 
 @functools.cache
 def _falling_back(size):
-    @_traced
     def resized(image, mirrored):
         straight = tf.cast(resize(image, size), tf.uint8)
         return tf.cond(mirrored, lambda: tf.reverse(straight, axis=[1]), lambda: straight)
 
-    return resized
+    return _traced(resized, _IMAGE, _MIRRORED)
 
 
 def _compiled(size, taps):
     """The three steps for one number of neighbours: their weights, then each axis in turn."""
 
-    @tf.function(jit_compile=True, autograph=False)
     def weights(shape, mirrored):
         row, row_weight = _neighbours(shape[0], size[0], taps)
         column, column_weight = _neighbours(shape[1], size[1], taps)
@@ -92,17 +90,31 @@ def _compiled(size, taps):
         )
         return row, row_weight, column, column_weight
 
-    @tf.function(jit_compile=True, autograph=False)
     def down(rows, row, weight):  # uint8 (H, W * 3) -> float32 (height, W * 3)
         return tf.reduce_sum(tf.cast(tf.gather(rows, row), tf.float32) * weight[..., None], axis=1)
 
-    @tf.function(jit_compile=True, autograph=False)
     def across(rows, column, weight):  # float32 (height, W * 3) -> uint8 (height, width, 3)
         pixels = tf.gather(tf.reshape(rows, (size[0], -1, 3)), column, axis=1)  # (h, w, taps, 3)
         values = tf.reduce_sum(pixels * weight[..., None], axis=2)
         return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
 
-    return weights, down, across
+    (height, width), (old_height, old_width) = size, _largest(size, taps)
+    compiled = functools.partial(_traced, jit_compile=True)
+    return (
+        compiled(weights, ((2,), tf.int32), _MIRRORED),
+        compiled(
+            down,
+            ((old_height, 3 * old_width), tf.uint8),
+            ((height, taps), tf.int32),
+            ((height, taps), tf.float32),
+        ),
+        compiled(
+            across,
+            ((height, 3 * old_width), tf.float32),
+            ((width, taps), tf.int32),
+            ((width, taps), tf.float32),
+        ),
+    )
 
 
 def _neighbours(length, target, taps):

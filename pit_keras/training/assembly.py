@@ -19,6 +19,7 @@ VARIANT_FIELDS = (
     "patch_size",
     "stride",
     "head_dim",
+    "depth",
     "depths",
     "heads",
     "base_width",

@@ -36,9 +36,6 @@ async def run_cells(notebook):
 
 
 if __name__ == "__main__":
-    # Programs that run for a few steps are not worth the time that it takes to optimise them.
-    flags = os.environ.get("XLA_FLAGS", "")
-    os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
     folder, name = os.path.split(sys.argv[1])
     os.chdir(folder)
     notebook = nbformat.read(name, as_version=4)

@@ -31,17 +31,17 @@ def digit_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_tiny_config(digit_folder):
-    """Makes the quickest run there is: two steps an epoch, three epochs, few weights."""
+    """Makes the quickest run there is: two steps an epoch, two epochs, few weights."""
 
     def make():
-        config = recipe("cutmix", "pit_ti")
+        config = recipe("cutmix", "vit_ti")
         config.model.patch_size, config.model.stride, config.model.head_dim = 4, 4, 4
-        config.model.depths, config.model.heads = (1, 1, 1), (1, 2, 4)
+        config.model.depth = 1
         config.model.drop_path_rate = 0.1  # so that there are random decisions in the model too
         config.data.dataset = f"folder:{digit_folder}"
         config.data.image_size, config.data.crop_scale = (16, 16), (0.6, 1.0)
         config.training.batch_size = 27
-        config.training.epochs = 3
+        config.training.epochs = 2
         config.training.jit = "off"
         config.training.ema_decay = 0.9
         config.training.checkpoint_every_steps = 2  # in every epoch, however quick it is
@@ -57,8 +57,8 @@ def make_tiny_config(digit_folder):
 def teacher(tmp_path_factory):
     """The file of a network that knows the classes of `digit_folder`, though not well."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.keras"
-    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
-    create_model("pit_ti", classes=3, input_shape=(16, 16, 3), **sizes).save(path)
+    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depth": 1}
+    create_model("vit_ti", classes=3, input_shape=(16, 16, 3), **sizes).save(path)
     return path
 
 

@@ -14,7 +14,7 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "train/train.py"
 PATIENCE = 300  # seconds until a process that does nothing is taken for one that hangs
 
 
-def flags(images, output_dir, *more, model="pit_ti"):
+def flags(images, output_dir, *more, model="vit_ti"):
     """A run on a folder of 54 digits that takes seconds, with every random decision there is."""
     return [
         "--recipe=cutmix",
@@ -27,8 +27,8 @@ def flags(images, output_dir, *more, model="pit_ti"):
         "--config.model.patch_size=4",
         "--config.model.stride=4",
         "--config.model.head_dim=4",
-        "--config.model.depths=(1,1,1)",
-        "--config.model.heads=(1,2,4)",
+        "--config.model.depth=1",
+        "--config.optimizer.name=adamw",  # which starts sooner than AdamP
         "--config.model.drop_path_rate=0.1",
         "--config.data.crop_scale=(0.6,1.0)",  # see `digit_folder`
         "--config.training.ema_decay=0.99",

@@ -19,7 +19,7 @@ from pit_keras.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("eager_functions")
 
-LAST = 2  # epoch of the finished run
+LAST = 1  # epoch of the finished run
 
 
 def assert_ends_like(finished, folder, trainer, results):
@@ -41,9 +41,9 @@ def test_an_unreadable_checkpoint_falls_back_to_the_one_before(finished, unfinis
     resumed = train(config, folder.path)
 
     printed = capsys.readouterr().out
-    assert "step-00000006.npz cannot be read" in printed
+    assert "step-00000004.npz cannot be read" in printed
     # The end of an epoch is saved too where that takes little of the time.
-    assert re.search("Carrying on after epoch (1 of 3 and 2 of 2 steps|2 of 3)", printed)
+    assert re.search("Carrying on after epoch (0 of 2 and 2 of 2 steps|1 of 2)", printed)
     assert_ends_like(finished, folder, *resumed)
 
 
@@ -71,11 +71,11 @@ def test_a_signal_during_an_evaluation_saves_the_epoch_that_was_trained(
             return super()._evaluate(can_stop)
 
     config, folder = before_last_epoch
-    with pytest.raises(TrainingInterrupted, match="after 2 of 2 steps of epoch 3 of 3"):
+    with pytest.raises(TrainingInterrupted, match="after 2 of 2 steps of epoch 2 of 2"):
         trainer_of(config, folder.path, Signalled).run()
     assert len(rows(folder.path)) == LAST
     (interrupted,) = events(folder.path, "interrupted")
-    assert (interrupted["step"], interrupted["signal"]) == (6, "SIGTERM")
+    assert (interrupted["step"], interrupted["signal"]) == (4, "SIGTERM")
 
     assert_ends_like(finished, folder, *train(config, folder.path))
 
@@ -159,11 +159,11 @@ def test_a_lost_history_and_configuration_are_written_anew(unfinished, finished)
 def test_checkpoints_of_another_run_are_left_alone(unfinished):
     config, folder = unfinished
     config = copy.deepcopy(config)
-    config.training.epochs, config.training.log_every_steps = 2, 7
+    config.training.epochs, config.training.log_every_steps = 3, 7
     folder.config.write_text(config.to_json())
     before = [path.read_bytes() for path in checkpoints(folder.path)]
 
-    with pytest.raises(OSError, match=r"not of this run: training.epochs is 3 there and 2 here\."):
+    with pytest.raises(OSError, match=r"not of this run: training.epochs is 2 there and 3 here\."):
         train(config, folder.path)
 
     assert not folder.finished

@@ -17,7 +17,7 @@ def make_distilling_config(teacher, make_tiny_config):
 
     def make():
         config = make_tiny_config()
-        config.model.name = "pit_ti_distilled"
+        config.model.name = "vit_ti_distilled"
         config.distillation.kind, config.distillation.teacher = "hard", str(teacher)
         config.training.batch_size, config.training.accumulate = 9, 3
         config.training.label_smoothing = 0.1

@@ -28,9 +28,9 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert Config.from_json(folder.config.read_text()) == config
     assert folder.read_classes() == ("0", "1", "2")
     assert json.loads(folder.results.read_text()) == results
-    assert len(rows(path)) == 3
+    assert len(rows(path)) == 2
     assert list(folder.logs.rglob("events.out.tfevents.*"))
-    assert [file.name for file in checkpoints(path)] == ["step-00000004.npz", "step-00000006.npz"]
+    assert [file.name for file in checkpoints(path)] == ["step-00000002.npz", "step-00000004.npz"]
     assert (folder.checkpoints / "best.npz").exists()
     assert [file.name for file in path.iterdir() if file.name.startswith(".")] == [".lock"]
 
@@ -94,8 +94,7 @@ def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(better
         "1.0",
         "0.0",
     )
-    assert results["loss"] == pytest.approx(results[better]["loss"])
-    assert results["loss"] != pytest.approx(results[other]["loss"], rel=1e-4)
+    assert results["loss"] == results[better]["loss"] != results[other]["loss"]
     assert_is_saved(trainer, path, results)
 
 
@@ -119,10 +118,10 @@ def test_saving_by_minutes(judged):
 def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
     _, path, trainer, _ = finished
     history = rows(path)
-    assert [int(row["epoch"]) for row in history] == [0, 1, 2]
+    assert [int(row["epoch"]) for row in history] == [0, 1]
     for epoch, row in enumerate(history, 1):
         expected = warmup_cosine(
-            epoch * trainer.steps, base=0.05 * 27 / 512, steps=6, warmup_steps=2
+            epoch * trainer.steps, base=0.05 * 27 / 512, steps=4, warmup_steps=2
         )
         assert float(row["learning_rate"]) == pytest.approx(float(expected))
     assert float(history[-1]["loss"]) < float(history[0]["loss"])
@@ -133,15 +132,15 @@ def test_the_log_tells_what_happened(finished):
     (start,) = events(path, "start")
     assert (start["step"], start["replicas"], start["jit"]) == (0, 1, False)
     assert start["parameters"] == trainer.model.count_params()
-    assert [event["step"] for event in events(path, "epoch")] == [2, 4, 6]
+    assert [event["step"] for event in events(path, "epoch")] == [2, 4]
     for event, row in zip(events(path, "epoch"), rows(path), strict=True):
         assert {name: event[name] for name in row} == {n: json.loads(v) for n, v in row.items()}
         assert event["images_per_second"] > 0
         assert 0 <= event["data_wait"] <= 1
-    assert events(path, "checkpoint")[-1]["file"] == "checkpoints/step-00000006.npz"
+    assert events(path, "checkpoint")[-1]["file"] == "checkpoints/step-00000004.npz"
     (end,) = events(path, "end")
     assert end["top1"] == results["top1"]
-    assert len(events(path, "step")) == 6 // config.training.log_every_steps
+    assert len(events(path, "step")) == 4 // config.training.log_every_steps
 
 
 def test_a_finished_run_is_not_touched(finished):

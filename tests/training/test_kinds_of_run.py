@@ -12,14 +12,13 @@ from pit_keras.create import create_model
 from pit_keras.runs.run_folder import RunFolder
 
 NETWORKS = {
-    "pit_ti": {},
-    # Its weights begin much smaller than PiT's.
-    "vit_ti": {"model.depths": None, "model.heads": None, "model.head_dim": 16},
+    "pit_ti": {"model.depth": None, "model.depths": (1, 1, 1), "model.heads": (1, 2, 4)},
+    "vit_ti": {"model.head_dim": 16},  # its weights begin much smaller than PiT's
     "resnet50": {
         "model.patch_size": None,
         "model.stride": None,
         "model.head_dim": None,
-        "model.heads": None,
+        "model.depth": None,
         "model.depths": (1, 1, 1, 1),
         "model.base_width": 4,
     },
@@ -70,6 +69,9 @@ def test_fine_tuning_keeps_frozen_stages_and_carries_on_without_the_weights_file
     config, folder = make_tiny_config(), RunFolder(tmp_path / "run")
     config.training.epochs, config.optimizer.warmup_epochs = 2, 0.0
     config.training.jit, config.training.distribute = jit, "mirrored"
+    config.model.name = "pit_ti"
+    for path, value in NETWORKS["pit_ti"].items():
+        set_field(config, path, value)
     fields = ("patch_size", "stride", "head_dim", "depths", "heads")
     sizes = {name: getattr(config.model, name) for name in fields}
     start = create_model("pit_ti", classes=3, input_shape=(16, 16, 3), **sizes)

@@ -58,22 +58,21 @@ class Diverging(Trainer):
 
 def test_a_loss_that_is_not_finite_stops_the_run(before_last_epoch):
     config, folder = before_last_epoch
-    kept = folder.checkpoints / "step-00000004.npz"
+    kept = folder.checkpoints / "step-00000002.npz"
     trainer = trainer_of(config, folder.path, Diverging)
 
     with pytest.raises(FloatingPointError) as stopped:
         trainer.run()
 
     message = str(stopped.value)
-    assert "The loss is not finite at step 1 of 2 in epoch 3." in message
+    assert "The loss is not finite at step 1 of 2 in epoch 2." in message
     assert f"{kept}; the same command carries on" in message
     assert f"27 examples are listed in {folder.not_finite}" in message
     with folder.not_finite.open(newline="") as file:
         examples = list(csv.DictReader(file))
-    (fifth,) = train_batches(trainer.source, config.data, batch_size=27, seed=0, start=4 * 27).take(
-        1
-    )
-    assert [int(row["id"]) for row in examples] == fifth["id"].numpy().tolist()
+    batches = train_batches(trainer.source, config.data, batch_size=27, seed=0, start=2 * 27)
+    third = next(iter(batches))
+    assert [int(row["id"]) for row in examples] == third["id"].numpy().tolist()
     assert all(row["image"].startswith(config.data.dataset[7:]) for row in examples)
     assert not folder.finished
     # Other tests carry on from such a checkpoint.

@@ -55,9 +55,8 @@ def start_workers(images, folders, logs, *flags):
                 f"--worker={index}",
                 "--epochs=2",
                 "--batch_size=4",
-                "--config.optimizer.name=adamw",
                 *flags,
-                model="pit_ti_distilled",
+                model="vit_ti_distilled",
             ),
             log,
         )

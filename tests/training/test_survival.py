@@ -38,7 +38,7 @@ def test_a_run_ends_as_if_nothing_had_happened_to_it(kills, digit_folder, tmp_pa
         printed = log.read_text()[before:]
         assert f"{number.name}: saving after this step" in printed
         assert f"{number.name}: the run is saved after" in printed
-        assert "train.py --recipe=cutmix --model=pit_ti --dataset=folder:" in printed
+        assert "train.py --recipe=cutmix --model=vit_ti --dataset=folder:" in printed
         assert f"--output_dir={folder}" in printed
     damage_newest(folder, moments)
     assert runs.finish(runs.start(arguments, log), log) == 0, log.read_text()
