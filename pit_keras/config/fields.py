@@ -186,6 +186,9 @@ class DetectionConfig:
     freeze_norms: bool | None = None
 
 
+_FIRST_SECTIONS = ("recipe", "model", "data", "optimizer", "training")  # since version 0.1.0
+
+
 @dataclasses.dataclass
 class Config:
     """Everything that decides a run's result. `to_json` and `from_json` are exact inverses."""
@@ -204,18 +207,19 @@ class Config:
 
     @classmethod
     def from_json(cls, text):
-        """Reads what `to_json` wrote.
+        """Reads what `to_json` wrote, or an earlier version's.
+
+        A field that came later keeps its default, which is what was done before.
 
         Raises:
-            ValueError: If it is not JSON, names a field that does not exist, or lacks one.
+            ValueError: If it is not JSON, names a field that does not exist, or lacks a section.
         """
         config, content = cls(), json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("A configuration is a JSON object of fields.")
-        values = dict(_leaves(content))
-        for path, value in values.items():
+        for path, value in _leaves(content):
             set_field(config, path, value)
-        missing = [path for path in field_paths(config) if path not in values]
+        missing = [name for name in _FIRST_SECTIONS if name not in content]
         if missing:
             raise ValueError(f"it lacks {', '.join(missing)}.")
         check_types(config)

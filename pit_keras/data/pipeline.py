@@ -123,10 +123,12 @@ def train_batches(
 
     @_as_written
     def augment(example):
+        largest = None  # of an image in a file its size is not known before
         if not source.is_encoded:
+            largest = example["image"].shape[:2]
             crop = source.load(example["image"], functools.partial(choose_box, example))
             example = {**example, "image": crop}
-        return {**example, "image": _augment(example, seed, config)}
+        return {**example, "image": _augment(example, seed, config, largest)}
 
     @_as_written
     def finish(batch):
@@ -228,11 +230,11 @@ def worker_shard(batch_size, replicas, worker, workers):
     return Shard(worker, workers, batch_size // workers)
 
 
-def _augment(example, seed, config):
+def _augment(example, seed, config, largest=None):
     """Crops uint8 of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
     seed = _view_seed(seed, example, config.views)
     mirrored = is_mirrored(seed) if config.flip else tf.constant(False)
-    image = fast_resize(example["image"], config.image_size, mirrored)
+    image = fast_resize(example["image"], config.image_size, mirrored, largest)
     if config.rand_augment:
         policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
         image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])

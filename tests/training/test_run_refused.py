@@ -13,7 +13,7 @@ from whole_runs import train, trainer_of
         ({"config.json": "[1]"}, "is not a run's configuration"),
         ({"config.json": "{"}, "is not a run's configuration"),
         ({"config.json": '{"speed": 1}'}, "'speed'"),
-        ({"config.json": "{}"}, "it lacks recipe, model.name, model.weights"),
+        ({"config.json": "{}"}, "it lacks recipe, model, data"),
     ],
 )
 def test_folders_that_are_no_run_are_left_alone(content, message, make_tiny_config, tmp_path):
