@@ -100,6 +100,7 @@ def check_interaction_and_robustness(shown, folder):
     """The accuracies, in percent."""
     rows = re.findall(r"(stage\d)_block1 (\dx\d) above (\S+): \S+%", shown.text)
     stages = ("stage1", "8x8"), ("stage2", "4x4"), ("stage3", "2x2")
+    stages = ("stage1", "8x8"), ("stage2", "4x4"), ("stage3", "2x2")
     assert sorted(rows) == [
         (*stage, threshold) for stage in stages for threshold in ("0.02", "0.1")
     ]
