@@ -1,4 +1,4 @@
-"""The same logits with less work, for those who ask a model for nothing else."""
+"""The same logits with less work, for inference."""
 
 import keras
 from keras import layers
@@ -8,14 +8,11 @@ from pit_keras.models.classifier import check_functional
 
 
 def logits_only(model):
-    """A model of the same weights and outputs whose last block leaves out what nobody reads.
+    """A model of the same weights and outputs whose last block computes only what is read.
 
-    The classifier of PiT and ViT reads class tokens alone. Of the last block's other tokens only
-    keys and values matter: 5% of the multiplications of PiT-S are saved. It is for inference; the
-    feature map of the last stage is not in it. Other models are returned as they are.
-
-    Raises:
-        ValueError: If the model is not functional.
+    The classifier of PiT and ViT reads class tokens alone; the last block needs no more than keys
+    and values of the others. That saves 5% of PiT-S's multiplications, and the last stage's feature
+    map. Other models are returned as they are.
     """
     check_functional(model, "logits_only")
     blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
