@@ -83,7 +83,7 @@ def create_model(
         model, weights = _detector(name, variant, settings, weights, overrides)
     elif weights == "imagenet" and isinstance(variant, Application):
         # Keras loads them itself, into a network that it builds slightly differently for them.
-        model = build_model(name, **settings, overrides=overrides, weights=weights)
+        model = build_model(name, **settings, overrides=overrides, of_family={"weights": weights})
         weights = None
     else:
         model = build_model(name, **settings, overrides=overrides)
@@ -106,7 +106,7 @@ def _detector(name, variant, settings, weights, overrides):
         **{**settings, "classes": 1000, "include_top": False, "classifier_activation": None},
         **{**variant.backbone_fields, **of_backbone},
     )
-    model = build_model(name, **settings, overrides=overrides, backbone=backbone)
+    model = build_model(name, **settings, overrides=overrides, of_family={"backbone": backbone})
     return model, weights if of_whole else None
 
 

@@ -117,15 +117,14 @@ def interaction_model(model, definition=Definition()):
 
 
 def convolution_interaction(model, name=None):
-    """The paper's approximation for ResNet50: what a convolution reads over its map's size.
+    """The paper's approximation for ResNet50: the share of its input map that a convolution reads.
 
-    A k x k convolution reads k x k positions of its input map, or as many as a shorter side has.
-    There is no threshold: of nine positions that count alike each has 11%, more than either of
-    figure 5's.
+    It reads k x k positions, or as many as a shorter side has. There is no threshold: each of nine
+    positions that count alike has 11%, more than either of figure 5's.
 
     Returns:
-        By name of each convolution within blocks that is larger than 1 x 1, in order of depth: the
-        share, and the height and width of the map.
+        For each convolution within blocks larger than 1 x 1, by name in order of depth: the share,
+        and the height and width of the map.
     """
     name, found = name or model.name, {}
     for layer in model.layers:
@@ -146,14 +145,11 @@ def convolution_interaction(model, name=None):
 
 
 def measure_interaction(model, batches, definition=Definition(), after_batch=None):
-    """The mean interaction of each block of a PiT or ViT over batches of images.
+    """Mean interaction of a PiT or ViT, float64 (blocks, thresholds), and the number of images.
 
     Args:
         batches: As of `data.pipeline.evaluation_batches`; images of weight 0 do not count.
         after_batch: Called with the number of batches done, after each.
-
-    Returns:
-        float64 (blocks, thresholds), and the number of images.
     """
     import tensorflow as tf  # here, since all that stands above runs on any backend
 
@@ -206,20 +202,14 @@ def interaction_of_source(
     definition=Definition(),
     progress=True,
 ):
-    """A network's interaction over images of a data set, as rows of a table.
+    """Interaction of an `opened_networks.Network` over a data set: a row per block and threshold.
 
     Without attention it is the approximation, which needs no images.
 
     Args:
-        network: A `pit_keras.explain.opened_networks.Network`.
         source: What `open_source` returns; its classes do not matter.
         images: How many, from all over the split; all if it has fewer.
         batch_size: Images at a time; with the size of the largest map it bounds the memory.
-
-    Returns:
-        A list of dictionaries, one for each block and threshold, in order: `model`, `weights`,
-        `kind` ("measured" or "approximation"), `block` (from 1), `layer`, `grid`, `queries`,
-        `keys`, `threshold`, `share`, `images`, `dataset` and `split`.
     """
     check_measurable(network, source, split)
     if not has_transformer_blocks(network.model):

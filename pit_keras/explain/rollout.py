@@ -34,14 +34,12 @@ class Rollout:
         self._blocks, self._reader = len(maps), keras.Model(model.input, [*maps, *features])
 
     def __call__(self, images):
-        """Each stage's shares of the decision for normalised images (B, H, W, 3).
+        """Shares of the decision: normalised images (B, H, W, 3) -> float64 (B, h, w) per stage.
 
-        All blocks' attention maps are in memory at once, for PiT-S 19 MB for each image.
-
-        Returns:
-            For each stage a float64 array (B, h, w) of its input's grid; the first is that of the
-            image's patches. The rest of an image's sum to 1 is the class (and distillation) tokens'
-            own. In a distilled model the decision is the mean of both tokens', as the logits are.
+        The grid is that of the stage's input, first that of the image's patches. What an image's
+        shares lack to 1 is the class (and distillation) tokens' own. In a distilled model the
+        decision is the mean of both tokens', as the logits are. All blocks' attention maps are in
+        memory at once, for PiT-S 19 MB for each image.
         """
         outputs = [ops.convert_to_numpy(x) for x in self._reader(images, training=False)]
         maps, features = outputs[: self._blocks], outputs[self._blocks :]

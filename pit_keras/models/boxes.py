@@ -3,9 +3,8 @@
 A box is (centre x, centre y, width, height) or its corners (left, top, right, bottom), in pixels or
 as shares of an image. All functions take boxes (..., 4) of any float type and compute in float32.
 
-IoU and GIoU are our own, since those of Keras 3.15 and keras-cv 0.9 add 1e-7 to the union: a box of
-0.002 x 0.002 has an IoU of 0.976 with itself. Keras also takes no more than (batch, boxes, 4),
-without the axis of decoder layers, and has no elementwise form and no GIoU.
+IoU and GIoU are our own, since those of Keras 3.15 and keras-cv 0.9 add 1e-7 to the union, so that
+a box of 0.002 x 0.002 has an IoU of 0.976 with itself, and take no axis of decoder layers.
 """
 
 import keras

@@ -14,8 +14,8 @@ NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.9
 class SymmetricConv2D(layers.Conv2D):
     """A `Conv2D` of an odd kernel that pads half the kernel on each side, as PyTorch does.
 
-    Keras' "same" does so where the stride is 1, but not where it is 2. A layer of its own for the
-    padding would give the variants of a network other layers, and weight files go by their order.
+    Keras' "same" does so where the stride is 1, but not where it is 2. Padding is no layer of its
+    own, so that all variants of a network have the same layers, as weight files need.
 
     Groups are convolved one by one: TensorFlow has no kernel for them on the CPU, and the gradient
     of XLA's, which Keras takes instead, needs 13 to 90 times as long (RegNetY-16GF, two cores).
@@ -39,10 +39,7 @@ class SymmetricConv2D(layers.Conv2D):
 
 
 def convolution(x, channels, kernel_size, name, *, stride=1, dilation=1, groups=1):
-    """A convolution without bias, (B, H, W, C) -> (B, h, w, channels).
-
-    Patches side by side (a stride as large as the kernel) are not padded, all others symmetrically.
-    """
+    """A convolution without bias, padded but for patches: (B, H, W, C) -> (B, h, w, channels)."""
     patches = stride == kernel_size
     layer = layers.Conv2D if patches else SymmetricConv2D
     return layer(
@@ -101,10 +98,7 @@ def _projected(x, channels, stride, block_name):
 
 
 def pooled_classifier(feature_map, settings, initializers):
-    """The last map (B, h, w, C) -> logits (B, classes), in float32 in any precision.
-
-    Without the top it is the map's mean (B, C). The initialisers are the classifier's.
-    """
+    """The last map (B, h, w, C) -> logits (B, classes); its mean (B, C) without the top."""
     x = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(feature_map)
     if not settings.include_top:
         return x

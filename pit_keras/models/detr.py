@@ -65,10 +65,8 @@ VARIANTS = {
 def build(variant, settings, backbone):
     """Builds a detector on a backbone without classifier, whose layers become the detector's.
 
-    Returns:
-        A model from images (B, H, W, 3) to a dict of float32:
-            "logits": (B, Q, classes + 1), the last of them for "no object";
-            "boxes": (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides.
+    Images (B, H, W, 3) -> {"logits": (B, Q, classes + 1), the last for "no object", "boxes":
+    (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides}, in float32.
     """
     _check(variant, settings)
     x = stage_features(backbone).outputs[-1]  # (B, h, w, channels)
@@ -161,13 +159,10 @@ def _check_detector(model):
 def masked_detector(model):
     """The detector for training and for images padded to one size, of the same layers and weights.
 
-    Encoder and decoder do not see padding; the backbone sees it as zeros, as in DETR.
-
-    Returns:
-        A `keras.Model` from {"images": (B, H, W, 3), "padding_mask": bool (B, H, W), true where
-        there is padding} to the outputs of each of the L decoder layers, the detector's own last:
-        {"logits": (B, L, Q, classes + 1), "boxes": (B, L, Q, 4)}. Boxes are shares of the image's
-        sides without its padding.
+    Encoder and decoder do not see padding; the backbone sees it as zeros, as in DETR. The model
+    maps {"images": (B, H, W, 3), "padding_mask": bool (B, H, W), true where there is padding} to
+    the outputs of each of the L decoder layers: {"logits": (B, L, Q, classes + 1), "boxes":
+    (B, L, Q, 4)}. Boxes are shares of the image's sides without its padding.
     """
     check_functional(model, "masked_detector")
     _check_detector(model)

@@ -28,9 +28,7 @@ def _set(variable, value):
 
 
 def tracing_for_xla(compiled=True):
-    """Within it, layers choose the form that XLA compiles well. The numbers are the same.
-
-    With `compiled=False` they choose the form for functions that XLA does not compile.
+    """Within it, layers choose the form that XLA compiles well, or not. The numbers are the same.
 
     Enter it inside the function that is compiled:
 
@@ -52,20 +50,11 @@ def recomputing_blocks(recompute=True):
     """Within it, a block called with `training=True` keeps only its input for the gradient.
 
     The gradient computes the block again, with the same dropout (gradient checkpointing, Chen et
-    al., arXiv 1604.06174): the same gradients with less memory and more time. XLA sees that the
-    masks of dropout are the same both times, and may keep them.
+    al., arXiv 1604.06174): the same gradients with less memory and more time. XLA may keep the
+    masks of dropout.
 
-    Enter it inside the function that is compiled or that each replica runs; a model that was traced
-    before, or on another thread, does not see it:
-
-        @tf.function
-        def step(images):
-            with recomputing_blocks(), tf.GradientTape() as tape:
-                loss = loss_of(model(images, training=True))
-            return tape.gradient(loss, model.trainable_variables)
-
-    A `keras.StatelessScope` around it may hold the states of seed generators, but not the weights:
-    the gradient is computed again for the variables themselves.
+    Enter it like `tracing_for_xla`, inside the function that each replica runs. A
+    `keras.StatelessScope` around it may hold the states of seed generators, but not the weights.
     """
     if recompute and keras.backend.backend() != "tensorflow":
         raise ValueError(

@@ -48,10 +48,9 @@ def _feature_map(layer):
 
 
 def pre_logits(model):
-    """The classifier's input: images -> features (B, C), which are normalised in PiT and ViT.
+    """The classifier's input, as with `include_top=False`: images -> features (B, C).
 
-    For a distilled model it is the mean of the class token's and the distillation token's features,
-    as with `include_top=False`.
+    They are normalised in PiT and ViT, and the mean of both tokens' in a distilled model.
     """
     check_functional(model, "pre_logits")
     named = {layer.name: layer for layer in model.layers if layer.weights}

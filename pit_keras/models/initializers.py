@@ -10,10 +10,8 @@ EMBEDDING_STDDEV = 0.02  # position embeddings and class tokens, in every family
 def linear_initializers(scheme, fan_in):
     """Initialisers for one layer, as keyword arguments; make them anew for each layer.
 
-    Args:
-        scheme: "torch_default", which the authors of PiT leave: uniform within 1 / sqrt(fan_in),
-            the bias too; or "truncated_normal", DeiT's: deviation 0.02, bias zero.
-        fan_in: Inputs that each output sums over.
+    "torch_default", the choice of PiT's authors, is uniform within 1 / sqrt(fan_in), the bias too;
+    "truncated_normal", DeiT's, has deviation 0.02 and bias zero.
     """
     if scheme == "truncated_normal":
         kernel = initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV)

@@ -20,8 +20,7 @@ def patch_grid(image_size, patch_size, stride):
 def embedding_grid(variant, image_size):
     """Grid of a position embedding that is resampled to the images' grid; None for their own.
 
-    `base_size` of the `PiT` or `ViT` is the image size that the embedding is for; by default
-    224 x 224 for images of any size.
+    It is that of images of `variant.base_size`, by default 224 x 224 if the size is open.
     """
     size = variant.base_size
     if size is None:

@@ -27,14 +27,18 @@ class Settings:
     """The arguments of `create_model` that all families share."""
 
     name: str
-    num_tokens: int
-    classes: int
-    input_shape: tuple[int | None, int | None, int]
-    include_top: bool
-    classifier_activation: Any
-    drop_rate: float
-    attention_drop_rate: float
-    drop_path_rate: float
+    classes: int = 1000
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3)
+    include_top: bool = True
+    classifier_activation: Any = None
+    drop_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    @property
+    def num_tokens(self):
+        """T: the class token, and for distilled models the distillation token."""
+        return 2 if self.name.endswith(DISTILLED) else 1
 
     def __post_init__(self):
         sides = self.input_shape
@@ -100,39 +104,18 @@ def _find(name):
     )
 
 
-def build_model(
-    name,
-    *,
-    classes=1000,
-    input_shape=(224, 224, 3),
-    include_top=True,
-    classifier_activation=None,
-    drop_rate=0.0,
-    attention_drop_rate=0.0,
-    drop_path_rate=0.0,
-    overrides=None,
-    **of_family,
-):
-    """Builds a model without weights; see `pit_keras.create_model` for the arguments.
+def build_model(name, *, overrides=None, of_family=None, **settings):
+    """Builds a model without weights.
 
     Args:
         overrides: Fields of the variant's row and their values.
-        **of_family: Arguments of one family's `build` alone: a detector's `backbone`, the `weights`
+        of_family: Arguments of one family's `build` alone: a detector's `backbone`, the `weights`
             that Keras loads into its applications.
+        **settings: Fields of `Settings`; see `pit_keras.create_model`.
     """
     variant, build = _find(name)
-    settings = Settings(
-        name=name,
-        num_tokens=2 if name.endswith(DISTILLED) else 1,
-        classes=_plain(classes),
-        input_shape=_plain(input_shape),
-        include_top=include_top,
-        classifier_activation=classifier_activation,
-        drop_rate=_plain(drop_rate),
-        attention_drop_rate=_plain(attention_drop_rate),
-        drop_path_rate=_plain(drop_path_rate),
-    )
-    return build(_overridden(name, variant, overrides or {}), settings, **of_family)
+    settings = Settings(name, **{field: _plain(value) for field, value in settings.items()})
+    return build(_overridden(name, variant, overrides or {}), settings, **(of_family or {}))
 
 
 def overridable_fields(variant):
@@ -148,7 +131,7 @@ def check_known(name, overrides, fields):
     """Raises ValueError, with the valid arguments, for an override that is none of the fields."""
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
-        common = [field.name for field in dataclasses.fields(Settings)][2:]
+        common = [field.name for field in dataclasses.fields(Settings)][1:]
         raise ValueError(
             f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
             f"{', '.join([*common, 'weights', 'weights_across_distillation', *fields])}."

@@ -27,11 +27,8 @@ class ResNet:
 
     It is torchvision's network, "v1.5": a block halves in its 3 x 3 convolution. With half the
     natural `output_stride`, 16 instead of 32, the last stage does not halve and is dilated instead,
-    for dense prediction, as DETR's DC5: its 3 x 3 convolutions, but for the first block's, have
-    their taps two pixels apart.
-
-    Small images want a stem that reduces less: with `stem_stride=2` it has no max pooling, with 1
-    its convolution has no stride either. The weights are the same in all these forms.
+    for dense prediction, as DETR's DC5. For small images a stem with `stem_stride=2` has no max
+    pooling, with 1 no stride either. The weights are the same in all these forms.
     """
 
     base_width: int  # channels that the first stage computes with, and the stem's
@@ -82,13 +79,10 @@ class ResNet:
 class ResNetWithoutPooling:
     """A ResNet of ViT's dimensions: one grid and one number of channels from the stem to the end.
 
-    The stem cuts the image into patches, 14 x 14 at 224. The authors released no code for this
-    network. That its channels do not grow is our reading of figure 1(b), ViT's dimensions; with
-    `width_multipliers=(1, 2, 4, 8)` and a smaller `base_width` they grow as in ResNet-50. The stem,
-    a patch convolution with normalisation and ReLU, is a choice too.
-
-    The default width makes it as costly as ResNet-50: 4.11 against 4.09 G multiply-accumulates. Its
-    fields are also the overrides that `create_model` accepts.
+    The authors released no code for it. That its channels do not grow is our reading of figure
+    1(b); with `width_multipliers=(1, 2, 4, 8)` and a smaller `base_width` they do. The stem, a
+    patch convolution with normalisation and ReLU, is our choice too. The default width makes it as
+    costly as ResNet-50: 4.11 against 4.09 G multiply-accumulates.
     """
 
     base_width: int  # channels that a block computes with

@@ -22,7 +22,6 @@ from pit_keras.weights.recognition import (
     hinting,
 )
 
-KERAS_SUFFIXES = (".keras", ".h5")
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
@@ -59,19 +58,24 @@ def load_weights(model, weights, *, across_distillation=False):
 def _load(model, weights, across_distillation):
     if str(weights) == released.IMAGENET:
         return _load_released(model, across_distillation)
-    path = pathlib.Path(weights)
-    if path.suffix not in KERAS_SUFFIXES + PYTORCH_SUFFIXES:
-        raise ValueError(
-            f"Unknown weights {str(weights)!r}; give None, 'imagenet', or the path of a .keras, "
-            ".weights.h5, .safetensors or .pth file."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {path}.")
+    path = _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
     if path.suffix == ".h5":
         load_h5(model, path)
         return Report(str(path), model.name, len(model.weights), len(model.weights))
     checkpoint = read_keras(path) if path.suffix == ".keras" else read_checkpoint(model, path)
     return carry_over(checkpoint, model, across_distillation)
+
+
+def _existing(weights, suffixes):
+    path = pathlib.Path(weights)
+    if path.suffix not in suffixes:
+        raise ValueError(
+            f"Unknown weights {str(path)!r}; give 'imagenet', or the path of a file that ends in "
+            f"{', '.join(suffixes)}."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {path}.")
+    return path
 
 
 def _load_released(model, across_distillation):
@@ -197,14 +201,7 @@ def _described(checkpoint, name):
             raise ValueError("imagenet stands for the released weights of a model: add --model.")
         released.release_of(name)
         return Description(name, classes=1000, channels=3, grid=None)
-    path = pathlib.Path(checkpoint)
-    if path.suffix not in (".keras", *PYTORCH_SUFFIXES):
-        raise ValueError(
-            f"Unknown checkpoint {str(checkpoint)!r}; give 'imagenet', or a .safetensors, .pth or "
-            ".keras file."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    path = _existing(checkpoint, (".keras", *PYTORCH_SUFFIXES))
     is_keras = path.suffix == ".keras"
     return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)))
 

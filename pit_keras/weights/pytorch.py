@@ -51,10 +51,10 @@ def load_pytorch_weights(model, path_or_state_dict):
         found = origins(model, state_dict)
         keys = _keys(found)
         check_names(name, model.name, keys, _tensors(model, state_dict, headless))
-        values = {origin.variable.path: _converted(origin, state_dict, name) for origin in found}
-        for origin in found:
-            if values[origin.variable.path].shape != tuple(origin.variable.shape):
-                raise Misfit(_shape_message(origin, state_dict, name))
+        values = {
+            origin.variable.path: _converted(origin, state_dict, name, origin.variable.shape)
+            for origin in found
+        }
     Checkpoint(name, values, _names(found)).check_finite()
     for origin in found:
         origin.variable.assign(values[origin.variable.path])
@@ -195,16 +195,16 @@ def _array(tensor):
         return tensor.astype(np.float32, copy=False)
 
 
-def _converted(origin, state_dict, name):
+def _converted(origin, state_dict, name, shape=None):
+    """A variable's value, of the shape that it must have, if any."""
     try:
-        return origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+        value = origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+        if shape is None or value.shape == tuple(shape):
+            return value
     except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor
-        raise Misfit(_shape_message(origin, state_dict, name)) from None
-
-
-def _shape_message(origin, state_dict, name):
+        pass
     shapes = ", ".join(str(tuple(state_dict[key].shape)) for key in origin.keys)
-    return (
+    raise Misfit(
         f"{name}: tensor {' + '.join(origin.keys)} of shape {shapes} does not fit "
         f"{origin.variable.path} of shape {tuple(origin.variable.shape)}."
     )

@@ -170,7 +170,7 @@ def test_classifier_activation():
         ),
         (
             lambda: small("pit_ti", weights="imagnet"),
-            "Unknown weights 'imagnet'; give None, 'imagenet',",
+            "Unknown weights 'imagnet'; give 'imagenet', or",
         ),
     ],
 )
