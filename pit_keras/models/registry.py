@@ -11,15 +11,13 @@ from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
 DISTILLED = "_distilled"
 
-# Modules of a table `VARIANTS` and a function `build`, and the forms of each row.
-_FAMILIES = (
-    (pit, ("", DISTILLED)),
-    (vit, ("", DISTILLED)),
-    (resnet, ("",)),
-    (regnet, ("",)),
-    (keras_applications, ("",)),
-    (detr, ("",)),
-)
+_FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
+_MODELS = {  # rows and the functions that build them, by name
+    name + form: (row, family.build)
+    for family in _FAMILIES
+    for name, row in family.VARIANTS.items()
+    for form in (("", DISTILLED) if family in (pit, vit) else ("",))
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,29 +77,20 @@ def list_models(pattern="*"):
     """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
     if not isinstance(pattern, str):
         raise ValueError(f"pattern must be a string, such as 'pit_*'; got {pattern!r}.")
-    names = (
-        name + suffix for family, forms in _FAMILIES for name in family.VARIANTS for suffix in forms
-    )
-    return sorted(fnmatch.filter(names, pattern))
+    return sorted(fnmatch.filter(_MODELS, pattern))
 
 
 def variant_of(name):
-    """The row of a model's family table, such as a `PiT` or a `ResNet`.
-
-    An unknown name is a ValueError that lists the models.
-    """
+    """The row of a model's family table, such as a `PiT`; ValueError for an unknown name."""
     return _find(name)[0]
 
 
 def _find(name):
-    if name not in list_models():
+    if name not in _MODELS:
         near = difflib.get_close_matches(str(name), list_models(), n=3)
         hint = f"Did you mean {' or '.join(near)}? " if near else ""
         raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
-    row = name.removesuffix(DISTILLED)
-    return next(
-        (family.VARIANTS[row], family.build) for family, _ in _FAMILIES if row in family.VARIANTS
-    )
+    return _MODELS[name]
 
 
 def build_model(name, *, overrides=None, of_family=None, **settings):

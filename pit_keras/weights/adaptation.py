@@ -3,6 +3,7 @@
 The conventions are timm's (`resample_abs_pos_embed`, `adapt_input_conv`).
 """
 
+import collections
 import dataclasses
 import math
 from typing import NamedTuple
@@ -79,26 +80,18 @@ def patch_grid_of(model):
 
 def settings_of(model):
     """Sizes of a PiT or ViT, by the names of the fields of its row; empty for other models."""
-    stages = {}
-    for layer in model.layers:
-        if isinstance(layer, TransformerBlock):
-            stages.setdefault(layer.name.partition("_")[0], []).append(layer)
-    if not stages:
+    blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
+    if not blocks:
         return {}
+    stages = [block.name.partition("_")[0] for block in blocks]
+    depths = tuple(collections.Counter(stages).values())
+    heads = tuple(dict(zip(stages, (block.num_heads for block in blocks), strict=True)).values())
     patches = model.get_layer("patch_embedding")
-    heads = tuple(blocks[0].num_heads for blocks in stages.values())
-    depths = tuple(map(len, stages.values()))
-    is_pit = len(stages) > 1
-    return {
-        "patch_size": patches.kernel_size[0],
-        "stride": patches.strides[0],
-        "head_dim": patches.filters // heads[0],
-        **(
-            {"depths": depths, "heads": heads}
-            if is_pit
-            else {"depth": depths[0], "heads": heads[0]}
-        ),
-    }
+    sizes = {"patch_size": patches.kernel_size[0], "stride": patches.strides[0]}
+    sizes["head_dim"] = patches.filters // heads[0]
+    if len(depths) == 1:
+        return sizes | {"depth": depths[0], "heads": heads[0]}
+    return sizes | {"depths": depths, "heads": heads}
 
 
 def adapted(checkpoint, target, across_distillation=False):

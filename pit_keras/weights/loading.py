@@ -136,7 +136,7 @@ def _check_fit(checkpoint, values, target, new):
 
 
 def _check_settings(checkpoint, target):
-    """Names the sizes of the checkpoint's model, which the other one can be built with."""
+    """Raises Misfit, with the remedy, if the checkpoint's model has other sizes."""
     theirs = {
         name: value
         for name, value in checkpoint.settings.items()
@@ -149,8 +149,8 @@ def _check_settings(checkpoint, target):
         f"--config.model.{name}={shlex.quote(str(value))}" for name, value in theirs.items()
     )
     raise Misfit(
-        f"{checkpoint.source} has {described}, unlike this {target.name}; add {flags} (in Python, "
-        "the same arguments of create_model)."
+        f"{checkpoint.source} has {described}, unlike this {target.name}; create the model with "
+        f"them (train.py: {flags})."
     )
 
 
