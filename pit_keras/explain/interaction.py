@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pit_keras.models.attention import TransformerBlock, has_transformer_blocks
+from pit_keras.models.attention import BlockView, TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.tokens import PrependTokens
 
@@ -67,28 +67,6 @@ def interaction_shares(attention, num_tokens=1, definition=Definition()):
     return ops.stack(shares, axis=-1)
 
 
-class InteractionBlock(layers.Layer):
-    """A `TransformerBlock` with its interaction: (B, N, C) -> (B, N, C), (B, thresholds).
-
-    The block runs once, and none of its attention maps is kept.
-    """
-
-    def __init__(self, block, num_tokens, definition):
-        super().__init__(dtype=block.dtype_policy, name=f"{block.name}_interaction")
-        self.block = block
-        self.num_tokens = num_tokens
-        self.definition = definition
-
-    def call(self, inputs):
-        outputs, attention = self.block.with_attention(inputs)
-        return outputs, interaction_shares(attention, self.num_tokens, self.definition)
-
-    def compute_output_spec(self, inputs):
-        shares = (inputs.shape[0], len(self.definition.thresholds))
-        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs, keras.KerasTensor(shares, dtype="float32")
-
-
 def interaction_model(model, definition=Definition()):
     """The interaction of all blocks in one forward pass: images -> (B, blocks, thresholds).
 
@@ -100,13 +78,18 @@ def interaction_model(model, definition=Definition()):
     (num_tokens,) = (x.num_tokens for x in model.layers if isinstance(x, PrependTokens))
     shares = []
 
+    def with_interaction(block, inputs):  # (B, N, C) -> (B, N, C), (B, thresholds)
+        outputs, attention = block.with_attention(inputs)  # in one run; the map is not kept
+        return outputs, interaction_shares(attention, num_tokens, definition)
+
     def in_place_of(layer):
-        is_block = isinstance(layer, TransformerBlock)
-        return InteractionBlock(layer, num_tokens, definition) if is_block else layer
+        if not isinstance(layer, TransformerBlock):
+            return layer
+        return BlockView(layer, with_interaction, f"{layer.name}_interaction")
 
     def call(layer, *arguments, **keywords):
         outputs = layer(*arguments, **keywords)
-        if isinstance(layer, InteractionBlock):
+        if isinstance(layer, BlockView):
             outputs, shares_of_block = outputs
             shares.append(shares_of_block)
         return outputs

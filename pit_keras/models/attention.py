@@ -195,6 +195,18 @@ class TransformerBlock(layers.Layer):
         return input_shape
 
 
+class BlockView(layers.Layer):
+    """`function(block, inputs)` of a built block as a layer, for inference; it cannot be saved."""
+
+    def __init__(self, block, function, name):
+        super().__init__(name=name, dtype=block.dtype_policy)
+        self.block = block
+        self.function = function
+
+    def call(self, inputs):
+        return self.function(self.block, inputs)
+
+
 def attention_weights(query, key, padding=None):
     """Softmax of the scaled products: (B, heads, M, size), (B, heads, N, size) -> (B, heads, M, N).
 

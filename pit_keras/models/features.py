@@ -11,7 +11,7 @@ import re
 import keras
 from keras import layers, ops
 
-from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.attention import BlockView, TransformerBlock
 from pit_keras.models.classifier import check_functional
 
 HEADS = ("head", "head_dist")
@@ -96,7 +96,7 @@ def attention_maps(model, blocks=None):
     if not wanted:
         names = ", ".join(block.name for block in found)
         raise ValueError(f"{model.name} has no blocks {blocks!r}; its blocks are {names}.")
-    maps = {block: AttentionMap(block)(block.input) for block in dict.fromkeys(wanted)}
+    maps = {block: _attention_map(block) for block in dict.fromkeys(wanted)}
     outputs = [maps[block] for block in wanted]
     return _AttentionMaps(model.input, outputs, name=f"{model.name}_attention_maps")
 
@@ -109,20 +109,13 @@ class _AttentionMaps(keras.Model):
         )
 
 
-class AttentionMap(layers.Layer):
-    """The attention weights of a `TransformerBlock`, (B, N, C) -> (B, heads, N, N) in float32."""
-
-    def __init__(self, block):
-        super().__init__(dtype=block.dtype_policy, name=f"{block.name}_attention_map")
-        self.block = block
-
-    def call(self, inputs):
-        return ops.cast(self.block.attention_of(inputs), "float32")
-
-    def compute_output_spec(self, inputs):
-        batch, positions, _ = inputs.shape
-        shape = (batch, self.block.num_heads, positions, positions)
-        return keras.KerasTensor(shape, dtype="float32")
+def _attention_map(block):
+    view = BlockView(
+        block,
+        lambda block, inputs: ops.cast(block.attention_of(inputs), "float32"),
+        name=f"{block.name}_attention_map",
+    )
+    return view(block.input)  # (B, N, C) -> (B, heads, N, N)
 
 
 def _chosen(wanted, known):

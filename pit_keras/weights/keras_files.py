@@ -5,7 +5,7 @@ import zipfile
 
 import h5py
 
-from pit_keras.models.model_file import DAMAGED_FILE_ERRORS, first_line, read_model
+from pit_keras.models.model_file import read_model
 from pit_keras.weights.adaptation import patch_grid_of, settings_of
 from pit_keras.weights.recognition import Checkpoint, Misfit
 
@@ -43,11 +43,10 @@ def load_h5(model, path):
         _check_h5_left_over(model, path)
         values = {v.path: v.numpy() for v in model.weights}
         Checkpoint(str(path), values).check_finite()
-    except DAMAGED_FILE_ERRORS as error:
+    except Exception as error:  # Keras has no error of its own for a damaged file
         model.set_weights(before)  # Keras stops halfway
-        raise Misfit(
-            f"The weights in {path} do not fit {model.name}: {first_line(error)}"
-        ) from error
+        reason = str(error).strip().split("\n")[0]  # Keras' text has a paragraph for each layer
+        raise Misfit(f"The weights in {path} do not fit {model.name}: {reason}") from error
 
 
 def _check_h5_left_over(model, path):
