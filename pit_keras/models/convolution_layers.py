@@ -81,12 +81,18 @@ def residual_stages(x, variant, settings, bottleneck):
             stride = first_stride if block == 1 else 1
             branch = bottleneck(x, width, stride, 1 if block == 1 else dilation, name)
             shortcut = _projected(x, width, stride, name)
-            branch = layers.Dropout(
-                next(drop_path_rates), noise_shape=(None, 1, 1, 1), name=f"{name}_drop_path"
-            )(branch)
-            x = layers.Add(name=f"{name}_add")([shortcut, branch])
-            x = layers.ReLU(name=f"stage{stage}" if block == depth else f"{name}_output")(x)
+            output_name = f"stage{stage}" if block == depth else f"{name}_output"
+            x = residual(shortcut, branch, next(drop_path_rates), name, output_name)
     return x
+
+
+def residual(shortcut, branch, drop_path_rate, block_name, output_name):
+    """ReLU of a shortcut plus a branch, which is left out for an image with `drop_path_rate`."""
+    branch = layers.Dropout(
+        drop_path_rate, noise_shape=(None, 1, 1, 1), name=f"{block_name}_drop_path"
+    )(branch)
+    x = layers.Add(name=f"{block_name}_add")([shortcut, branch])
+    return layers.ReLU(name=output_name)(x)
 
 
 def _projected(x, channels, stride, block_name):
