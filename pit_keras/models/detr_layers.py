@@ -11,7 +11,7 @@ import keras
 from keras import initializers, layers, ops
 
 from pit_keras.models.attention import attention_weights
-from pit_keras.models.initializers import linear, linear_initializers
+from pit_keras.models.initializers import dense, linear, linear_initializers
 from pit_keras.models.registered_layer import registered
 from pit_keras.models.tokens import grid_of, length
 
@@ -126,39 +126,33 @@ class DetrAttention(layers.Layer):
         self.dropout = dropout
 
     def build(self, query_shape, *_):
-        channels = query_shape[-1]
+        channels, policy = query_shape[-1], self.dtype_policy
         # PyTorch initialises the three as one matrix of 3 * C outputs.
         bound = math.sqrt(6 / (channels + 3 * channels))
         self.query, self.key, self.value = (
-            self._dense(channels, name, initializers.RandomUniform(-bound, bound))
+            dense(name, channels, channels, policy, initializers.RandomUniform(-bound, bound))
             for name in ("query", "key", "value")
         )
-        self.projection = self._dense(channels, "projection", initializers.GlorotUniform())
+        initial = initializers.GlorotUniform()
+        self.projection = dense("projection", channels, channels, policy, initial)
         # Named, since a name that Keras counts up would differ between files of the same weights.
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
-
-    def _dense(self, channels, name, initializer):
-        dense = layers.Dense(
-            channels, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
-        )
-        dense.build((None, channels))
-        return dense
+        self.drop = layers.Dropout(self.dropout, dtype=policy, name="drop")
 
     def call(self, query, key, value, padding=None, training=False):
         shape = (-1, length(query, 1), query.shape[-1])
         query, key, value = (
-            self._heads(dense, x)
-            for dense, x in ((self.query, query), (self.key, key), (self.value, value))
+            self._heads(layer, x)
+            for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         weights = attention_weights(query, key, padding)  # (B, heads, M, N)
         heads = ops.matmul(self.drop(weights, training=training), value)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, shape[-1]))  # (B * M, C)
         return ops.reshape(self.projection(merged), shape)
 
-    def _heads(self, dense, x):
+    def _heads(self, layer, x):
         """Projects and splits into heads, (B, N, C) -> (B, heads, N, C / heads)."""
         positions, channels = length(x, 1), x.shape[-1]
-        x = dense(ops.reshape(x, (-1, channels)))  # (B * N, C), see `attention.Attention`
+        x = layer(ops.reshape(x, (-1, channels)))  # (B * N, C), see `attention.Attention`
         x = ops.reshape(x, (-1, positions, self.num_heads, channels // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
@@ -187,11 +181,9 @@ class _PostNormLayer(layers.Layer):
         self.norm = self._norm("norm", channels)
 
     def _dense(self, channels, fan_in, name):
-        initial = linear_initializers("torch_default", fan_in)
-        initial["kernel_initializer"] = initializers.GlorotUniform()
-        dense = layers.Dense(channels, **initial, dtype=self.dtype_policy, name=name)
-        dense.build((None, fan_in))
-        return dense
+        bias = linear_initializers("torch_default", fan_in)["bias_initializer"]
+        kernel = initializers.GlorotUniform()
+        return dense(name, fan_in, channels, self.dtype_policy, kernel, bias)
 
     def _norm(self, name, channels):
         norm = layers.LayerNormalization(

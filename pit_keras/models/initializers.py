@@ -26,10 +26,17 @@ def linear_initializers(scheme, fan_in):
 
 
 def linear(name, inputs, outputs, dtype, scheme="torch_default"):
-    """A built `Dense` layer, (..., inputs) -> (..., outputs)."""
-    dense = layers.Dense(outputs, **linear_initializers(scheme, inputs), dtype=dtype, name=name)
-    dense.build((None, inputs))
-    return dense
+    """A built `Dense` layer that begins as `linear_initializers` says."""
+    return dense(name, inputs, outputs, dtype, *linear_initializers(scheme, inputs).values())
+
+
+def dense(name, inputs, outputs, dtype, kernel, bias="zeros"):
+    """A built `Dense` layer of these initialisers, (..., inputs) -> (..., outputs)."""
+    layer = layers.Dense(
+        outputs, kernel_initializer=kernel, bias_initializer=bias, dtype=dtype, name=name
+    )
+    layer.build((None, inputs))
+    return layer
 
 
 def kaiming_normal(fan_out):

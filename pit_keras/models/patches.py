@@ -17,6 +17,17 @@ def patch_grid(image_size, patch_size, stride):
     return tuple(None if side is None else (side - patch_size) // stride + 1 for side in image_size)
 
 
+def is_dilated(output_stride, natural, reduction):
+    """Whether a network has half its natural `output_stride` and dilates its last reduction."""
+    is_whole = output_stride is None or type(output_stride) is int
+    if not is_whole or output_stride not in (None, natural, natural // 2):
+        raise ValueError(
+            f"output_stride must be {natural}, or {natural // 2} to dilate the last {reduction}; "
+            f"got {output_stride!r}."
+        )
+    return output_stride == natural // 2
+
+
 def embedding_grid(variant, image_size):
     """Grid of a position embedding that is resampled to the images' grid; None for their own.
 

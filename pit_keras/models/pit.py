@@ -9,7 +9,7 @@ from keras import layers
 
 from pit_keras.models.attention import LAYER_NORM_EPSILON, TransformerBlock
 from pit_keras.models.classifier import class_token_classifier
-from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
+from pit_keras.models.patches import embedding_grid, is_dilated, patch_convolution, patch_grid
 from pit_keras.models.pooling import TokenPooling
 from pit_keras.models.tokens import PositionEmbedding, PrependTokens, SplitTokens, pooled_grid
 
@@ -39,14 +39,10 @@ class PiT:
         """
         poolings = len(self.depths) - 1
         natural = self.stride * TokenPooling.STRIDE**poolings
-        dilated = natural // TokenPooling.STRIDE
-        is_whole = self.output_stride is None or type(self.output_stride) is int
-        if not is_whole or self.output_stride not in (None, natural, dilated):
-            raise ValueError(
-                f"output_stride must be {natural}, or {dilated} to dilate the last pooling, for a "
-                f"patch stride of {self.stride}; got {self.output_stride!r}."
-            )
-        last = 1 if self.output_stride == dilated else TokenPooling.STRIDE
+        dilated = is_dilated(
+            self.output_stride, natural, f"pooling, for a patch stride of {self.stride}"
+        )
+        last = 1 if dilated else TokenPooling.STRIDE
         return (1, *(poolings - 1) * (TokenPooling.STRIDE,), last)
 
     def grids(self, image_size):

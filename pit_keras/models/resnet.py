@@ -16,7 +16,7 @@ from pit_keras.models.convolution_layers import (
     residual_stages,
 )
 from pit_keras.models.initializers import linear_initializers
-from pit_keras.models.patches import patch_grid
+from pit_keras.models.patches import is_dilated, patch_grid
 
 EXPANSION = 4  # channels of a bottleneck's output over those that it computes with
 
@@ -45,14 +45,9 @@ class ResNet:
         """Stride of each stage's first block."""
         if self.stem_stride not in (4, 2, 1):
             raise ValueError(f"stem_stride of a ResNet must be 4, 2 or 1; got {self.stem_stride}.")
-        natural = 8 * self.stem_stride
-        is_whole = self.output_stride is None or type(self.output_stride) is int
-        if not is_whole or self.output_stride not in (None, natural, natural // 2):
-            raise ValueError(
-                f"output_stride of a ResNet must be {natural}, or {natural // 2} to dilate the "
-                f"last stage, for a stem_stride of {self.stem_stride}; got {self.output_stride!r}."
-            )
-        return 1, 2, 2, 1 if self.output_stride == natural // 2 else 2
+        reduction = f"stage, for a stem_stride of {self.stem_stride}"
+        dilated = is_dilated(self.output_stride, 8 * self.stem_stride, reduction)
+        return 1, 2, 2, 1 if dilated else 2
 
     def dilations(self):
         """Dilation of the 3 x 3 convolutions in each stage's blocks, but for the first block."""
