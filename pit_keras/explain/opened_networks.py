@@ -37,8 +37,8 @@ def open_networks(names, weights=None, image_size=None):
     Convolutional networks by name get no weights: their spatial interaction does not depend on any.
 
     Args:
-        weights: Of the transformers by name: "imagenet", "none" for random ones, or the path of a
-            weights file where there is only one.
+        weights: For PiT and ViT by name: "imagenet", "none" for random ones, or the path of a
+            weights file where there is only one model.
         image_size: Height and width for networks by name; None for 224 x 224. Others have theirs.
     """
     if not names or len(set(names)) < len(names):

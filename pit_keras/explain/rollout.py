@@ -36,8 +36,8 @@ class Rollout:
     def __call__(self, images):
         """Shares of the decision: normalised images (B, H, W, 3) -> float64 (B, h, w) per stage.
 
-        The grid is that of the stage's input, first that of the image's patches. What an image's
-        shares lack to 1 is the class (and distillation) tokens' own. In a distilled model the
+        The grid is that of the stage's input, first that of the image's patches. The rest of an
+        image's sum to 1 is the class (and distillation) tokens' own. In a distilled model the
         decision is the mean of both tokens', as the logits are. All blocks' attention maps are in
         memory at once, for PiT-S 19 MB for each image.
         """

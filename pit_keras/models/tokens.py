@@ -91,7 +91,7 @@ class SplitTokens(layers.Layer):
     Args:
         grid: H and W. If one is None, a second input gives them: the map that this stage's tokens
             were made from.
-        stride: Of this stage's grid over that map's.
+        stride: Sides of that map over those of this stage's grid.
     """
 
     def __init__(self, num_tokens, grid, stride=1, **kwargs):

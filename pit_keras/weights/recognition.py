@@ -84,7 +84,7 @@ def _listed(names):
 
 
 class Description(NamedTuple):
-    """What the shapes of a checkpoint tell; None where they do not."""
+    """A checkpoint as its shapes show it; None where they do not."""
 
     name: str | None  # the model that it fits in all but size, classes and channels
     classes: int | None
