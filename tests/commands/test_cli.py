@@ -210,7 +210,7 @@ def test_only_models_with_attention_explain(pictures, capsys, tmp_path):
     for file, message in (
         (
             "resnet.keras",
-            "resnet.keras has no attention to explain its decisions with; PiT and",
+            "resnet.keras has no attention to explain its decisions with; use a PiT",
         ),
         ("x.tflite", "error: --explain reads the attention of a Keras model, which "),
     ):
