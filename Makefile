@@ -45,7 +45,7 @@ demo: $(INSTALLED)
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
+	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile -m "not slow"
 
 # More of the same too: all variants, more kills, larger images.
 test-all: $(INSTALLED)

@@ -16,10 +16,10 @@ def damage_newest(folder, moments):
     newest.write_bytes(content[: moments.randrange(len(content))])
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_a_run_ends_as_if_nothing_had_happened_to_it(kills, digit_folder, tmp_path):
     """SIGKILLs at random moments, a SIGTERM, a SIGINT, and two damaged checkpoints."""
-    flags = [f"--epochs={EPOCHS if kills < 5 else 3 * EPOCHS}"]
+    flags = [f"--epochs={EPOCHS if kills < 5 else 15 * EPOCHS}"]
     undisturbed, folder, log = tmp_path / "undisturbed", tmp_path / "run", tmp_path / "log.txt"
     assert runs.finish(runs.start(runs.flags(digit_folder, undisturbed, *flags), log), log) == 0
     moments = random.Random(0)
