@@ -44,12 +44,15 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 \\"
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
+# A process more than cores, since some tests wait; files in the order of tests/conftest.py.
+IN_PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile -m "not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
 
 # More of the same too: all variants, more kills, larger images.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -39,7 +39,7 @@ NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
 DEV = [
     *NOTEBOOKS,
     "pytest>=9.0",
-    "pytest-xdist>=3.5",
+    "pytest-xdist>=3.7",
     "import-linter>=2.9",
     "ruff>=0.6",
     "httpx>=0.27",

@@ -53,6 +53,14 @@ for folder in ("data", "golden"):  # modules that tests elsewhere use too
     sys.path.insert(0, str(pathlib.Path(__file__).parent / folder))
 
 
+def pytest_collection_modifyitems(items):
+    """The longest files come first, so that in the end no process waits for another."""
+    order = {
+        name: place for place, name in enumerate(("training", "notebooks", "commands", "export"))
+    }
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_is_given_back():
     """Graphs of a file's models are freed, and what the C library keeps of them is returned."""
