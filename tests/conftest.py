@@ -55,10 +55,8 @@ for folder in ("data", "golden"):  # modules that tests elsewhere use too
 
 def pytest_collection_modifyitems(items):
     """The longest files come first, so that in the end no process waits for another."""
-    order = {
-        name: place for place, name in enumerate(("training", "notebooks", "commands", "export"))
-    }
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    longest = ("training", "notebooks", "commands", "export")
+    items.sort(key=lambda item: item.path.parent.name not in longest)
 
 
 @pytest.fixture(scope="module", autouse=True)
