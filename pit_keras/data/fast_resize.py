@@ -14,7 +14,7 @@ import tensorflow as tf
 from pit_keras.data.preprocessing import resize
 
 # Neighbours along one axis. With n of them an image may be n / 4 times as large as the result.
-_TAPS = (4, 5, 6, 7, 8, 10, 12, 16)
+_TAPS = (4, 6, 8, 12, 16)
 
 
 def fast_resize(image, size, mirrored=False, largest=None):

@@ -190,7 +190,8 @@ def test_a_run_in_half_precision_from_a_classifiers_weights(data, tmp_path):
     config.model.weights = str(tmp_path / "start")
     config.model.frozen_stages = 1
     try:
-        trainer, _ = train(config, tmp_path / "run")
+        with eagerly():
+            trainer, _ = train(config, tmp_path / "run")
     finally:
         keras.config.set_dtype_policy("float32")
     assert np.isfinite(float(rows(tmp_path / "run")[0]["loss"]))
