@@ -4,6 +4,7 @@ The numbers are PiT-S' at 224 x 224. A map is drawn to scale: its side is the nu
 its depth the number of channels.
 """
 
+import itertools
 import pathlib
 
 SVG = pathlib.Path(__file__).parent / "pit.svg"
@@ -15,6 +16,7 @@ INK, PALE, SPATIAL, CLASS, POOLING = "#1f2937", "#6b7280", "#2563eb", "#ea580c",
 # (left, side of the map, channels, blocks, heads)
 STAGES = ((250, 27, 144, 2, 3), (545, 14, 288, 6, 6), (800, 7, 576, 4, 12))
 TOKEN = 12  # the side of a class token
+X = "\N{MULTIPLICATION SIGN}"
 
 
 def polygon(points, fill, opacity=1.0):
@@ -74,7 +76,7 @@ def stage(number, left, grid, channels, blocks, heads):
         *block(left, BASE - side, side, depth, SPATIAL, grid),
         *block(left, TOKENS_AT, TOKEN, depth, CLASS),
         text(middle, BASE + 24, f"Stage {number}", 15, weight="bold"),
-        text(middle, BASE + 44, f"{grid} × {grid} tokens"),
+        text(middle, BASE + 44, f"{grid} {X} {grid} tokens"),
         text(middle, BASE + 62, f"{channels} channels"),
         text(middle, BASE + 80, f"{blocks} blocks, {heads} heads", color=PALE),
     ]
@@ -91,7 +93,9 @@ def pooling(before, after):
     middle, token = (start + right) / 2 - 4, TOKENS_AT + TOKEN / 2
     return [
         line(start - 4, FLOW, middle - 58, FLOW, SPATIAL, 2),
-        *box(middle, FLOW, 112, 56, POOLING, ["depth-wise 3 × 3", "stride 2", "channels × 2"]),
+        *box(
+            middle, FLOW, 112, 56, POOLING, [f"depth-wise 3 {X} 3", "stride 2", f"channels {X} 2"]
+        ),
         line(middle + 56, FLOW, right - 9, FLOW, SPATIAL, 2, "spatial"),
         line(left + TOKEN + channels * DEPTH * 0.7 + 6, token, middle - 34, token, CLASS, 2),
         *box(middle, token, 68, 28, POOLING, ["Dense"]),
@@ -114,11 +118,11 @@ def ends():
     return [
         *block(28, BASE - 112, 112, 3, PALE, 1),
         text(84, BASE + 24, "Image", 15, weight="bold"),
-        text(84, BASE + 44, "224 × 224"),
+        text(84, BASE + 44, f"224 {X} 224"),
         text(84, BASE + 62, "RGB"),
         line(146, FLOW, first - 9, FLOW, SPATIAL, 2, "spatial"),
         text(192, FLOW - 38, "patches", 12),
-        text(192, FLOW - 22, "16 × 16", 12),
+        text(192, FLOW - 22, f"16 {X} 16", 12),
         text(192, FLOW - 6, "stride 8", 12),
         text(first - 12, token + 4.5, "class token", 13, CLASS, "bold", "end"),
         line(last + 6, token, last + 30, token, CLASS, 2, "class"),
@@ -137,7 +141,7 @@ def drawing():
     ]  # fmt: skip
     for number, values in enumerate(STAGES, 1):
         parts += stage(number, *values)
-    for before, after in zip(STAGES, STAGES[1:], strict=False):
+    for before, after in itertools.pairwise(STAGES):
         parts += pooling(before, after)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
     font = 'font-family="Helvetica, Arial, sans-serif"'
