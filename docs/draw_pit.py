@@ -91,11 +91,10 @@ def pooling(before, after):
     (left, grid, channels, *_), (right, *_) = before, after
     start = left + grid * CELL + channels * DEPTH * 0.7 + 8
     middle, token = (start + right) / 2 - 4, TOKENS_AT + TOKEN / 2
+    convolution = [f"depth-wise 3 {X} 3", "stride 2", f"channels {X} 2"]
     return [
         line(start - 4, FLOW, middle - 58, FLOW, SPATIAL, 2),
-        *box(
-            middle, FLOW, 112, 56, POOLING, [f"depth-wise 3 {X} 3", "stride 2", f"channels {X} 2"]
-        ),
+        *box(middle, FLOW, 112, 56, POOLING, convolution),
         line(middle + 56, FLOW, right - 9, FLOW, SPATIAL, 2, "spatial"),
         line(left + TOKEN + channels * DEPTH * 0.7 + 6, token, middle - 34, token, CLASS, 2),
         *box(middle, token, 68, 28, POOLING, ["Dense"]),

@@ -1,4 +1,4 @@
-"""What `results/` holds is what the package counts; the tables of README and docs are made from it."""
+"""`results/` holds what the package counts, and the tables of README and docs come from it."""
 
 import importlib.util
 import pathlib
