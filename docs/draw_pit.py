@@ -82,7 +82,7 @@ def stage(number, left, grid, channels, blocks, heads):
     ]
 
 
-TOKENS_AT = 92  # the top of the class tokens
+TOKENS_AT = 104  # the top of the class tokens
 FLOW = BASE - 3.5 * CELL  # the height of the arrows between maps
 
 
