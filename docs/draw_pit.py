@@ -8,13 +8,13 @@ import itertools
 import pathlib
 
 SVG = pathlib.Path(__file__).parent / "pit.svg"
-WIDTH, HEIGHT = 1120, 430
+WIDTH, HEIGHT = 1120, 408
 CELL = 5.0  # of a position, in units of the drawing
 DEPTH = 0.13  # of a channel
 BASE = 300  # where the maps stand
 INK, PALE, SPATIAL, CLASS, POOLING = "#1f2937", "#6b7280", "#2563eb", "#ea580c", "#059669"
 # (left, side of the map, channels, blocks, heads)
-STAGES = ((250, 27, 144, 2, 3), (545, 14, 288, 6, 6), (800, 7, 576, 4, 12))
+STAGES = ((250, 27, 144, 2, 3), (570, 14, 288, 6, 6), (852, 7, 576, 4, 12))
 TOKEN = 12  # the side of a class token
 X = "\N{MULTIPLICATION SIGN}"
 
@@ -92,14 +92,18 @@ def pooling(before, after):
     start = left + grid * CELL + channels * DEPTH * 0.7 + 8
     middle, token = (start + right) / 2 - 4, TOKENS_AT + TOKEN / 2
     convolution = [f"depth-wise 3 {X} 3", "stride 2", f"channels {X} 2"]
+    top, bottom = TOKENS_AT - 20, FLOW + 40
     return [
-        line(start - 4, FLOW, middle - 58, FLOW, SPATIAL, 2),
-        *box(middle, FLOW, 112, 56, POOLING, convolution),
-        line(middle + 56, FLOW, right - 9, FLOW, SPATIAL, 2, "spatial"),
+        f'<rect x="{middle - 66:g}" y="{top:g}" width="132" height="{bottom - top:g}" rx="12" '
+        f'fill="{POOLING}" fill-opacity="0.07"/>',
+        text(middle, (token + FLOW) / 2 - 14, "Token", 15, POOLING, "bold"),
+        text(middle, (token + FLOW) / 2 + 4, "pooling", 15, POOLING, "bold"),
+        line(start - 4, FLOW, middle - 62, FLOW, SPATIAL, 2),
+        *box(middle, FLOW, 120, 58, POOLING, convolution),
+        line(middle + 60, FLOW, right - 9, FLOW, SPATIAL, 2, "spatial"),
         line(left + TOKEN + channels * DEPTH * 0.7 + 6, token, middle - 34, token, CLASS, 2),
         *box(middle, token, 68, 28, POOLING, ["Dense"]),
         line(middle + 34, token, right - 9, token, CLASS, 2, "class"),
-        text(middle, BASE + 24, "Token pooling", 13, POOLING, "bold"),
     ]
 
 
@@ -120,9 +124,9 @@ def ends():
         text(84, BASE + 44, f"224 {X} 224"),
         text(84, BASE + 62, "RGB"),
         line(146, FLOW, first - 9, FLOW, SPATIAL, 2, "spatial"),
-        text(192, FLOW - 38, "patches", 12),
-        text(192, FLOW - 22, f"16 {X} 16", 12),
-        text(192, FLOW - 6, "stride 8", 12),
+        text(192, FLOW - 41, "patches", 12),
+        text(192, FLOW - 25, f"16 {X} 16", 12),
+        text(192, FLOW - 9, "stride 8", 12),
         text(first - 12, token + 4.5, "class token", 13, CLASS, "bold", "end"),
         line(last + 6, token, last + 30, token, CLASS, 2, "class"),
         *box(last + 96, token, 124, 44, CLASS, ["LayerNorm, Dense", "1000 logits"]),
