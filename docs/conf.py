@@ -13,10 +13,12 @@ html_theme = "furo"
 html_title = "pit_keras"
 html_show_sphinx = False
 exclude_patterns = ["_build"]
+smartquotes = False  # docstrings quote code
 
 myst_heading_anchors = 3  # [text](page.md#heading) finds headings of these levels
 
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
