@@ -35,9 +35,11 @@ EXPORT = [
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
+DOCS = ["sphinx>=7.2", "myst-parser>=3.0", "furo>=2024.1"]
 NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
 DEV = [
     *NOTEBOOKS,
+    *DOCS,
     "pytest>=9.0",
     "pytest-xdist>=3.7",
     "import-linter>=2.9",
@@ -67,6 +69,7 @@ setup(
         "onnx": [*EXPORT, *ONNX],
         "convert": CONVERT,
         "serve": SERVE,
+        "docs": [*TRAIN, *EXPORT, *DOCS],
         "dev": sorted({*TRAIN, *EXPORT, *ONNX, *CONVERT, *SERVE, *DEV}),
     },
     entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},

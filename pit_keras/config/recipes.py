@@ -6,7 +6,7 @@ images.
         --output_dir=runs/pit_s_cutmix
 
 Top-1 on ImageNet to expect is the paper's table 2: `results/paper.csv` has it for each model and
-setting, the README for the PiTs. None was trained to the end here.
+setting, docs/recipes/ for the PiTs. None was trained to the end here.
 
 `finetune` is this project's own; its docstring says where its values come from.
 """
