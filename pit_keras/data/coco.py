@@ -51,7 +51,7 @@ class CocoSource(IndexedSource, DetectionSource):
         return int(tf.reduce_max(self.objects["train"]["labels"].row_lengths()))
 
     def ground_truth(self, split):
-        # Read again, since COCO's own would fill the memory while it is not needed.
+        # Read again: COCO's own annotations would take much of the memory all through training.
         return read_annotations(self.files[split])
 
     def _example(self, split, index):

@@ -93,20 +93,14 @@ def mirror(image, boxes):
 
 
 def augment(image, boxes, labels, seed, image_size, *, flip, multi_scale, random_crop):
-    """Augments a training image.
+    """Augments a training image, uint8 (H, W, 3), with its boxes (n, 4) and labels (n,).
 
     Args:
-        image: uint8 (H, W, 3).
-        boxes: float32 (n, 4), left, top, right, bottom in pixels.
-        labels: (n,).
-        seed: int64 (2,), the example's.
+        boxes: left, top, right, bottom in pixels; afterwards see `centre_boxes`.
         image_size: the largest short side and the largest long side.
         flip: mirror one half of the images.
         multi_scale: draw the short side, else it is the largest.
         random_crop: crop one half of the images, see `crop_box`.
-
-    Returns:
-        The image, uint8 (h, w, 3); its boxes, float32 (k, 4), see `centre_boxes`; and labels (k,).
     """
     largest, longest = image_size
     if random_crop:

@@ -20,7 +20,6 @@ OPTIONAL = ("is_crowd", "area")  # of an object
 IMAGE_ID = "image/id"
 FILE_NAME = "image/filename"
 # TFDS numbers COCO's 80 classes in succession; COCO's own ids leave these out of 1 to 90.
-COCO_CLASSES = 80
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
@@ -140,7 +139,7 @@ def _has_labelled_boxes(feature):
 
 def _category_ids(builder_name, classes):
     """COCO's own ids for COCO, so that detections can be compared with its files; else from 1."""
-    if builder_name == "coco" and classes == COCO_CLASSES:
+    if builder_name == "coco" and classes == 80:
         return tuple(number for number in range(1, 91) if number not in COCO_GAPS)
     return tuple(range(1, classes + 1))
 
@@ -156,7 +155,7 @@ def _stored_size(contents):
         return tf.io.extract_jpeg_shape(contents)[:2]
 
     return attempt(
-        lambda contents: tf.cond(tf.io.is_jpeg(contents), jpeg_size, png_size),
+        lambda _: tf.cond(tf.io.is_jpeg(contents), jpeg_size, png_size),
         contents,
         tf.zeros(2, tf.int32),
     )

@@ -85,8 +85,7 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
         dataset: "digits" (scikit-learn's 1,797 scans, with a fixed split), "folder:PATH" (see
             `image_folder`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
-        holdout: the share of the training images held out where the data set has no validation
-            part; None holds nothing out and leaves "val" empty.
+        holdout: the share held out where the data set has no validation part, or None.
         manual_dir: a folder of files downloaded by hand, to prepare a TFDS data set from.
 
     Raises:

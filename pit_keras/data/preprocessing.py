@@ -74,9 +74,6 @@ def load_image(path):
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is not a complete image.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a directory; give the path of a JPEG or PNG image.")
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no image at {path}.")
     try:
@@ -130,7 +127,7 @@ def resize_and_crop(image, image_size, crop_ratio):
     resized_size, corner = evaluation_geometry(
         source_size[0], source_size[1], image_size, crop_ratio
     )
-    # What `tf.image.resize` and a slice would give, without computing the pixels that are cut off.
+    # Equal to `tf.image.resize` and a slice, without computing the pixels that are cut off.
     crop = tf.raw_ops.ScaleAndTranslate(
         images=batch,
         size=tf.constant(image_size, tf.int32),

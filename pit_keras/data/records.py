@@ -38,8 +38,6 @@ class RecordSplit:
     @functools.cached_property
     def kept(self):
         """How many records of each file belong to this part: int64 (files,)."""
-        if self.is_whole:
-            return np.array(self.lengths, np.int64)
         total = sum(self.lengths)
         with tf.init_scope():  # eagerly, also where a pipeline's function is being traced
             held = self._holds(tf.range(total, dtype=tf.int64)).numpy()
@@ -97,7 +95,7 @@ class RecordSplit:
     def _in_order(self, file_order, *columns):
         """Tensors with an entry for each file, in another order if there is one."""
         if file_order is None:
-            file_order = range(len(self.files))
+            file_order = tf.range(len(self.files))
         return [tf.gather(column, file_order) for column in (self.files, *columns)]
 
     def _belonging(self, records):

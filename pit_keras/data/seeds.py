@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for: each purpose has an independent stream.
+    """The purpose of a draw; each has an independent stream.
 
     Two draws with one seed are not independent, not even of different shapes or distributions.
     """

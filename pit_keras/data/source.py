@@ -1,4 +1,4 @@
-"""What every data set can do, whether its images carry one label or boxes."""
+"""The interface of all data sets, whether their images carry one label or boxes."""
 
 import abc
 from collections.abc import Mapping
