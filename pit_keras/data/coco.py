@@ -60,13 +60,10 @@ class CocoSource(IndexedSource, DetectionSource):
 
 
 def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
-    """Opens a data set for detection by name: "coco:PATH" (see the module), or a TFDS data set that
-    has boxes, such as "coco/2017" (see `detection_records`).
+    """Opens a data set for detection by name.
 
-    `data_dir` and `manual_dir` are those of `labelled_images.open_source`.
-
-    Raises:
-        FileNotFoundError, ValueError: the data set does not exist or cannot be used.
+    `dataset` is "coco:PATH" (see the module), or the name of a TFDS data set that has boxes, such
+    as "coco/2017". The other arguments and the errors are those of `labelled_images.open_source`.
     """
     if dataset in ("", "coco:", "digits") or dataset.startswith("folder:"):
         problem = "names nothing" if dataset in ("", "coco:") else "has no boxes"

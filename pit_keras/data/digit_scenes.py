@@ -43,8 +43,8 @@ class Look:
         smallest, largest = self.sides
         if self.most < 1 or not 0 < smallest <= largest <= 1 or self.most * largest**2 > 1:
             raise ValueError(
-                f"There is no room for {self.most} digits of {smallest} to {largest} times the "
-                "short side; give 1 or more, of sides 0 < smallest <= largest <= 1."
+                f"{self.most} digits of {smallest} to {largest} times the short side cannot be "
+                "drawn; give 1 or more for which there is room, 0 < smallest <= largest <= 1."
             )
 
 

@@ -93,7 +93,8 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
                 f"is {size[1]} x {size[0]} pixels, its annotations say {stated[1]} x {stated[0]}"
             )
         else:
-            problem, skips = f"has the label {label} of {len(source.class_names)} classes", False
+            problem = f"has the label {label}, but there are {len(source.class_names)} classes"
+            skips = False
         if skips:
             report.skip(name, int(epoch), epoch_length, int(position), problem)
         else:

@@ -178,9 +178,9 @@ def test_white_digits_are_white_and_brighter_than_what_is_below():
 @pytest.mark.parametrize(
     ("most", "sides", "sentence"),
     [
-        (0, (0.1, 0.2), "no room for 0 digits"),
+        (0, (0.1, 0.2), "0 digits of .* give 1 or more"),
         (1, (0.4, 0.2), "0 < smallest <= largest <= 1"),
-        (9, (0.2, 0.4), "no room for 9 digits of 0.4"),
+        (9, (0.2, 0.4), "9 digits of 0.2 to 0.4 .* there is room"),
     ],
 )
 def test_crowds_that_cannot_be_are_refused(most, sides, sentence):

@@ -403,7 +403,9 @@ def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
         batches = train_batches(source, config, batch_size=8, seed=0, unreadable=report)
     else:
         batches = evaluation_batches(source, split, config, batch_size=8, unreadable=report)
-    message = r"record \d of squares-(train|test)\.tfrecord-.* has the label -1 of 3 classes"
+    message = (
+        r"record \d of squares-(train|test)\.tfrecord-.* has the label -1, but there are 3 classes"
+    )
     with pytest.raises(UnreadableImageError, match=message), report.plain_errors():
         take(batches, 5)
 
