@@ -59,6 +59,7 @@ setup(
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
     package_data={
         "pit_keras": ["imagenet_classes.txt"],
+        "pit_keras.weights": ["releases.csv"],
         "pit_keras.evaluation": ["*.html", "imagenet_a_classes.txt", "robustness_paper.csv"],
         "pit_keras.serving": ["page.*"],
     },

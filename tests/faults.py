@@ -65,8 +65,8 @@ FAULTS = (
     Fault(
         "keys_and_values_exchanged",
         "Of DETR's published weights, keys and values are taken for each other.",
-        "projections = (attention.query, attention.key, attention.value)",
-        "projections = (attention.query, attention.value, attention.key)",
+        '_PROJECTIONS = ("query", "key", "value")',
+        '_PROJECTIONS = ("query", "value", "key")',
         ("test_detr_parity.py",),
     ),
     # Data.

@@ -482,8 +482,8 @@ def test_convert_replaces_a_file_only_when_asked(checkpoint, converted, tmp_path
     [
         (["imagenet"], "add --model"),
         (["imagenet", "--model=pit_x"], "no released weights for pit_x; there are for pit_b"),
-        (["imagnet"], "Unknown checkpoint 'imagnet'; give 'imagenet', or a file that"),
-        (["none.pth"], "There is no checkpoint none.pth"),
+        (["imagnet"], "Unknown weights 'imagnet'; give 'imagenet', or the path of a"),
+        (["none.pth"], "There is no weights file none.pth"),
         (["{checkpoint}", "--output=x.h5"], "must end in .keras"),
         (["{checkpoint}", "--model=pit_xs"], "It looks like a checkpoint of pit_ti."),
         (["{checkpoint}", "--model=pit_q"], "Unknown model 'pit_q'"),
