@@ -1,7 +1,6 @@
 """The folder of an export: what may be replaced in it, and how it gets its files."""
 
 import contextlib
-import errno
 import hashlib
 import os
 import pathlib
@@ -174,9 +173,5 @@ def explained(name):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        known = (os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG))
-        reason = next((each for each in known if each in str(error)), str(error))
-        raise OSError(
-            f"{name} cannot be written, nothing was exported: {reason} (in the output folder or in "
-            f"{tempfile.gettempdir()}, where conversions keep files)."
-        ) from error
+        sentence = f"{name} cannot be written, nothing was exported: {error}"
+        raise OSError(sentence) from error

@@ -24,7 +24,7 @@ def is_model_card(text):
 
 
 def model_card(trained, report):
-    """The card as Markdown text; with a run folder it has the run's data, recipe and results."""
+    """The card of a `Report` as Markdown text; only a run folder knows data, recipe and results."""
     run = None if trained.folder is None else RunFolder(trained.folder)
     detector = isinstance(trained, TrainedDetector)
     height, width = tflite_size(trained) if detector else trained.data.image_size

@@ -136,15 +136,15 @@ class Service:
         return asked, *zip(*images, strict=True)
 
     def _prepare_all(self, images):
+        prepared = []
         # One after another: a request with many images leaves the other threads to the others.
-        return [self._prepare(index, contents) for index, contents in enumerate(images)]
-
-    def _prepare(self, index, contents):
-        try:
-            image = decode_safely(contents, self.limits.max_pixels)
-        except ValueError as error:
-            raise HTTPException(400, f"Image {index} {error}") from None
-        return tuple(image.shape[:2]), self.network.prepare(image)
+        for index, contents in enumerate(images):
+            try:
+                image = decode_safely(contents, self.limits.max_pixels)
+            except ValueError as error:
+                raise HTTPException(400, f"Image {index} {error}") from None
+            prepared.append((tuple(image.shape[:2]), self.network.prepare(image)))
+        return prepared
 
     async def _computed(self, work, prepared):
         """Results of one kind of work, when all of them are there."""
