@@ -44,8 +44,10 @@ def check_targets(output_dir, formats, overwrite=False):
                 "with --output_dir."
             )
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    with _temporary_folder(existing, ".check-"):
-        pass
+    try:
+        tempfile.TemporaryDirectory(dir=existing, prefix=".check-").cleanup()
+    except OSError as error:
+        raise OSError(f"{existing} cannot be written to: {error.strerror}.") from error
 
 
 def _foreign(output_dir, targets):
@@ -83,23 +85,13 @@ def exclusive_folder(output_dir):
     try:
         for leftover in output_dir.glob(f"{_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        with _temporary_folder(output_dir, _PREFIX) as folder:
-            yield folder
+        with tempfile.TemporaryDirectory(dir=output_dir, prefix=_PREFIX) as folder:
+            yield pathlib.Path(folder)
     finally:
         (output_dir / _LOCK).unlink(missing_ok=True)
         lock.release()
         if is_new and not any(output_dir.iterdir()):
             output_dir.rmdir()
-
-
-@contextlib.contextmanager
-def _temporary_folder(parent, prefix):
-    try:
-        folder = tempfile.TemporaryDirectory(dir=parent, prefix=prefix)
-    except OSError as error:
-        raise OSError(f"{parent} cannot be written to: {error.strerror}.") from error
-    with folder as path:
-        yield pathlib.Path(path)
 
 
 def put_in_place(folder, output_dir, written, removed):

@@ -22,6 +22,10 @@ from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import TrainedModel
 
 THREADS = (1, 2)
+_PACKAGES = {
+    "tflite": ("export", ("ai_edge_litert", "ai_edge_quantizer")),
+    "onnx": ("onnx", ("onnx", "onnxruntime", "onnxscript", "tf2onnx")),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +175,9 @@ def why_not(format_, job):
     known = [FORMATS[name] for name in DETECTOR_FORMATS]
     if isinstance(job.trained, TrainedDetector) and format_ not in known:
         return f"detectors are written as {', '.join(DETECTOR_FORMATS)} only"
-    if format_.family == "onnx" and _missing("onnx", "tf2onnx", "onnxruntime"):
-        return "its packages are not installed: pip install 'pit_keras[onnx]'"
-    if format_.family == "tflite" and _missing("ai_edge_litert"):
-        return "its packages are not installed: pip install 'pit_keras[export]'"
+    extra, packages = _PACKAGES.get(format_.family, ("", ()))
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        return f"its packages are not installed: pip install 'pit_keras[{extra}]'"
     images = 0 if job.calibration is None else len(job.calibration)
     if format_.kind == "int8" and images < LEAST_CALIBRATION_IMAGES:
         return (
@@ -182,7 +185,3 @@ def why_not(format_, job):
             f"{images}; give --calibration_images, or --dataset and --data_dir"
         )
     return None
-
-
-def _missing(*packages):
-    return any(importlib.util.find_spec(package) is None for package in packages)

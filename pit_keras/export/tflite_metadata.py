@@ -14,11 +14,6 @@ METADATA_NAME = "TFLITE_METADATA"
 
 _ALIGNMENT = 16  # bytes, of buffers in a TFLite file
 _PARSER_VERSION = "1.0.0"  # the oldest reader that knows all fields used here
-# Values of the schema's enumerations and unions.
-_TENSOR_AXIS_LABELS = 2  # AssociatedFileType
-_RGB = 1  # ColorSpaceType
-_FEATURE_PROPERTIES, _IMAGE_PROPERTIES = 1, 2  # ContentProperties
-_NORMALIZATION_OPTIONS = 1  # ProcessUnitOptions
 
 
 def with_metadata(model, name, description, license=None):
@@ -27,13 +22,9 @@ def with_metadata(model, name, description, license=None):
     The model takes an RGB image of values 0..255 that needs no normalisation and gives logits,
     whose labels are in the associated file `CLASSES_FILE`: the caller appends it to the bytes.
     """
-    try:
-        from ai_edge_litert import schema_py_generated as schema
-        from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
-    except ImportError as error:
-        raise ImportError(
-            "Writing a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
-        ) from error
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools.flatbuffer_utils import read_model_from_bytearray
+
     content = read_model_from_bytearray(model)
     entry = schema.MetadataT(name=METADATA_NAME, buffer=len(content.buffers))
     content.metadata = [*(content.metadata or []), entry]
@@ -53,20 +44,20 @@ def _metadata(name, description, license):
         "image",
         "RGB image of the model's size. It is normalised within the model.",
         no_dimensions,
-        (_IMAGE_PROPERTIES, (_RGB,)),
-        [(_NORMALIZATION_OPTIONS, (zero, one))],  # mean, deviation
+        (2, (1,)),  # ImageProperties, RGB
+        [(1, (zero, one))],  # NormalizationOptions: mean, deviation
         (largest, zero),  # largest, smallest value
     )
     labels = (
         CLASSES_FILE,
         "Names of the classes, one a line in the order of the logits.",
-        _TENSOR_AXIS_LABELS,
+        2,  # TENSOR_AXIS_LABELS
     )
     logits = (
         "logits",
         "Logits of the classes; their softmax is the probabilities.",
         no_dimensions,
-        (_FEATURE_PROPERTIES, ()),
+        (1, ()),  # FeatureProperties
         no_units,
         no_range,
         [labels],

@@ -31,15 +31,11 @@ def int8_products(model, samples):
 
     `samples` are calibration images as arguments of the model's signature, by name.
     """
-    try:
-        from ai_edge_quantizer.calibrator import Calibrator
-        from ai_edge_quantizer.quantizer import Quantizer
-        from ai_edge_quantizer.recipe_manager import RecipeManager
-        from ai_edge_quantizer.utils.qsv_utils import min_max_update
-    except ImportError as error:
-        raise ImportError(
-            "int8 needs the package ai-edge-quantizer: pip install pit_keras[export]."
-        ) from error
+    from ai_edge_quantizer.calibrator import Calibrator
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
     recipe = RecipeManager()
     for product in _PRODUCTS:
         recipe.add_static_config(".*", product, _BITS, _BITS)
