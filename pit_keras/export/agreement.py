@@ -95,11 +95,16 @@ class _Differences:
         """Whether the numbers of both models are."""
         return bool(np.isfinite(dataclasses.astuple(self)).all())
 
-    def allowed(self, min_agreement):
-        """The limit in words; None stands for `TOLERANCE`."""
+    def shortfall(self, min_agreement):
+        """How it misses a limit; None stands for `within`."""
+        if not self.finite:
+            return "its numbers, or the Keras model's, are not finite"
         if min_agreement is None:
-            return f"{TOLERANCE:.0e} {self.EXACT}"
-        return f"{min_agreement:.1%} of the {self.ANSWERS} must be the same"
+            return f"{self.largest_errors}; {TOLERANCE:.0e} is allowed"
+        return (
+            f"the same for {self.share:.1%}, while {min_agreement:.1%} of the {self.ANSWERS} must "
+            "be the same"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +116,6 @@ class Agreement(_Differences):
     """
 
     HEADINGS: ClassVar = ("largest error", "mean error", "same top-1", "images")
-    EXACT: ClassVar = "of the largest logit is allowed"
     ANSWERS: ClassVar = "likeliest classes"
 
     max_difference: float
@@ -134,13 +138,9 @@ class Agreement(_Differences):
         # False for NaN and infinity too.
         return self.max_difference <= tolerance * self.scale < np.inf
 
-    def __str__(self):
-        share = self.max_difference / self.scale if self.scale else self.max_difference
-        return (
-            f"the logits of {self.images} images differ by at most {self.max_difference:.1e}, "
-            f"{share:.0e} of the largest ({self.scale:.3g}), and {self.top1_agreement:.1%} of the "
-            "likeliest classes are the same"
-        )
+    @property
+    def largest_errors(self):
+        return f"logits differ by {self.max_difference / (self.scale or 1):.0e} of the largest"
 
 
 def compare(expected, actual):
@@ -178,7 +178,6 @@ class DetectionAgreement(_Differences):
     """
 
     HEADINGS: ClassVar = ("score error", "box error", "same objects", "images")
-    EXACT: ClassVar = "is allowed, and all objects must be the same"
     ANSWERS: ClassVar = "objects"
 
     score_difference: float
@@ -203,13 +202,11 @@ class DetectionAgreement(_Differences):
         largest = max(self.score_difference, self.box_difference)
         return self.finite and largest <= tolerance and self.same_objects == 1
 
-    def __str__(self):
-        objects = f"{self.same_objects:.1%} of {self.objects} objects are the same"
-        if not self.objects:
-            objects = f"neither is sure of any object (none has a score of {THRESHOLD} or more)"
+    @property
+    def largest_errors(self):
         return (
-            f"the scores of {self.images} images differ by at most {self.score_difference:.1e}, "
-            f"the boxes by {self.box_difference:.1e} of the image's sides, and {objects}"
+            f"scores differ by {self.score_difference:.0e}, boxes by {self.box_difference:.0e} of "
+            f"the image's sides, and {self.same_objects:.1%} of the objects are the same"
         )
 
 

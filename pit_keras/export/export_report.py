@@ -130,11 +130,9 @@ def _entry(values):
 def explain(rejected):
     """Why entries are rejected, in one sentence."""
     return "; ".join(
-        f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
-        f"{entry.agreement.allowed(entry.min_agreement)})"
-        if entry.agreement.finite
-        else f"{entry.format}: its numbers, or the Keras model's, are not finite"
-        for entry in rejected
+        f"{each.format} does not agree with the Keras model "
+        f"({each.agreement.shortfall(each.min_agreement)})"
+        for each in rejected
     )
 
 

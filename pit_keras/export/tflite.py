@@ -185,13 +185,12 @@ def load_tflite_model(path, class_names=None):
         raise FileNotFoundError(f"{path} does not exist; give a TFLite file.")
     try:
         own, preprocessing = _texts(path)
-        eval_crop, classify = preprocessing["eval_crop"], signature(path)
-        _, height, width, _ = classify.get_input_details()["images"]["shape"]
-        _, classes = classify.get_output_details()["logits"]["shape"]
+        image_size, eval_crop = tuple(preprocessing["image_size"]), preprocessing["eval_crop"]
+        signature(path)  # an error if LiteRT cannot load it
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
-    names = checked_names(own if class_names is None else class_names, classes, path)
-    return TFLiteModel(path, names, (int(height), int(width)), eval_crop)
+    names = checked_names(own if class_names is None else class_names, len(own), path)
+    return TFLiteModel(path, names, image_size, eval_crop)
 
 
 @dataclasses.dataclass(frozen=True)
