@@ -63,8 +63,6 @@ def export(
 
     Raises:
         ExportError: If nothing agrees with the Keras model; the folder is as it was.
-        ValueError: If an argument is wrong, or a format cannot be written here.
-        OSError: If the folder cannot be written to, or holds what is not to be overwritten.
     """
     output_dir = pathlib.Path(output_dir)
     if keras.backend.backend() != "tensorflow":

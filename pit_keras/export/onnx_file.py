@@ -7,13 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
+from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
-from pit_keras.export.sidecars import (
-    CLASSES_FILE,
-    PREPROCESSING_FILE,
-    class_names_text,
-    preprocessing_text,
-)
 from pit_keras.models.inference import logits_only
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
@@ -28,8 +23,8 @@ def export_onnx(trained, path):
     preprocessing as `preprocessing.json`. `trained` is a `TrainedModel` in float32.
     """
     metadata = {
-        CLASSES_FILE: class_names_text(trained.class_names),
-        PREPROCESSING_FILE: preprocessing_text(trained.data),
+        sidecars.CLASSES_FILE: sidecars.class_names_text(trained.class_names),
+        sidecars.PREPROCESSING_FILE: sidecars.preprocessing_text(trained.data),
     }
     onnx = _package("onnx")
     model = fused(_convert(trained))

@@ -1,7 +1,4 @@
-"""SavedModel: for TensorFlow Serving, and for any program that has TensorFlow.
-
-First classifiers, then detectors, then how both are run.
-"""
+"""SavedModel: for TensorFlow Serving, and for any program that has TensorFlow."""
 
 import pathlib
 import tempfile
@@ -11,15 +8,8 @@ import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluation, resize_and_crop
+from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
-from pit_keras.export.sidecars import (
-    CLASSES_FILE,
-    PREPROCESSING_FILE,
-    class_names_text,
-    detection_preprocessing_text,
-    preprocessing_text,
-    write_warm_up,
-)
 from pit_keras.models.detr_outputs import detected
 from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.features import pre_logits
@@ -53,7 +43,7 @@ def export_saved_model(trained, path, kind="float32"):
     """
     serve, signatures = _functions(trained, kind)
     weights = trained.model.weights if kind == "float32" else []
-    _write(trained, path, serve, signatures, weights, preprocessing_text(trained.data))
+    _write(trained, path, serve, signatures, weights, sidecars.preprocessing_text(trained.data))
 
 
 def _functions(trained, kind):
@@ -145,7 +135,7 @@ def export_detector_saved_model(trained, path):
     `serve` and the assets are as those of `export_saved_model`.
     """
     serve, signatures = _detector_functions(trained)
-    preprocessing = detection_preprocessing_text(trained.data, trained.fixed_size)
+    preprocessing = sidecars.detection_preprocessing_text(trained.data, trained.fixed_size)
     _write(trained, path, serve, signatures, trained.model.weights, preprocessing)
 
 
@@ -196,15 +186,15 @@ def _in_order(answers, sizes, names):
 
 def _write(trained, path, serve, signatures, weights, preprocessing):
     folder = version_folder(path)
-    names = class_names_text(trained.class_names)
+    names = sidecars.class_names_text(trained.class_names)
     with tempfile.TemporaryDirectory() as assets:
-        files = pathlib.Path(assets, CLASSES_FILE), pathlib.Path(assets, PREPROCESSING_FILE)
-        for file, text in zip(files, (names, preprocessing), strict=True):
-            file.write_bytes(text.encode())
-        classes, preprocessing = map(tf.saved_model.Asset, files)
-        attributes = {"serve": serve, "classes": classes, "preprocessing": preprocessing}
-        _save(signatures, weights, folder, **attributes)
-    write_warm_up(folder, trained.model.name, trained.data.image_size)
+        classes = pathlib.Path(assets, sidecars.CLASSES_FILE)
+        classes.write_bytes(names.encode())
+        file = pathlib.Path(assets, sidecars.PREPROCESSING_FILE)
+        file.write_bytes(preprocessing.encode())
+        attributes = {"serve": serve, "classes": tf.saved_model.Asset(classes)}
+        _save(signatures, weights, folder, **attributes, preprocessing=tf.saved_model.Asset(file))
+    sidecars.write_warm_up(folder, trained.model.name, trained.data.image_size)
 
 
 def save_function(function, inputs, model, path):

@@ -1,7 +1,4 @@
-"""TFLite (LiteRT): one file for phones and small computers.
-
-First how classifiers and detectors are written, then how both are read and run.
-"""
+"""TFLite (LiteRT): one file for phones and small computers; written, read and run."""
 
 import dataclasses
 import functools
@@ -16,16 +13,9 @@ import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import fit, masked_inputs
 from pit_keras.data.preprocessing import normalise, resize_and_crop
+from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
 from pit_keras.export.saved_model import SIGNATURE, save_function
-from pit_keras.export.sidecars import (
-    CLASSES_FILE,
-    DETECTION,
-    PREPROCESSING_FILE,
-    class_names_text,
-    detection_preprocessing_text,
-    preprocessing_text,
-)
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import check_calibration, int8_products
 from pit_keras.models.attention import has_transformer_blocks
@@ -71,11 +61,11 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         check_calibration(calibration, trained.data.image_size)
     elif calibration is not None:
         raise ValueError(f"Only int8 takes calibration images, not {kind}.")
-    names = class_names_text(trained.class_names)
+    names = sidecars.class_names_text(trained.class_names)
     model = _converted_classifier(trained, kind, batch, calibration)
     description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
     contents = with_metadata(model, trained.model.name, description, license)
-    _write(path, contents, names, preprocessing_text(trained.data))
+    _write(path, contents, names, sidecars.preprocessing_text(trained.data))
 
 
 def _check_kind(kind, known):
@@ -120,7 +110,7 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
     `export_tflite`, without TFLite metadata.
     """
     _check_kind(kind, DETECTOR_KINDS)
-    size, names = tflite_size(trained), class_names_text(trained.class_names)
+    size, names = tflite_size(trained), sidecars.class_names_text(trained.class_names)
 
     def detect(images, content):
         outputs = trained.outputs(masked_inputs(images, content, trained.data))
@@ -131,7 +121,7 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
         tf.TensorSpec((batch, 2), tf.int32, name="content"),
     ]
     contents = _converted(detect, inputs, trained.model, kind)
-    _write(path, contents, names, detection_preprocessing_text(trained.data, size))
+    _write(path, contents, names, sidecars.detection_preprocessing_text(trained.data, size))
 
 
 def _converted(function, inputs, model, kind, samples=None):
@@ -156,8 +146,8 @@ def _write(path, contents, names, preprocessing):
     with zipfile.ZipFile(path, "a") as archive:
         # A fixed date, so that the same model gives the same bytes; no compression, since readers
         # that map the file into memory have no decoder.
-        archive.writestr(zipfile.ZipInfo(CLASSES_FILE), names)
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), preprocessing)
+        archive.writestr(zipfile.ZipInfo(sidecars.CLASSES_FILE), names)
+        archive.writestr(zipfile.ZipInfo(sidecars.PREPROCESSING_FILE), preprocessing)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,10 +196,7 @@ class TFLiteDetector:
         return signature(self.path)
 
     def answers(self, image):
-        """`boxes` (Q, 4), shares of the image's sides, `scores` (Q,) and `labels` (Q,) in an image.
-
-        The image is uint8 (h, w, 3) of any size.
-        """
+        """`boxes` (Q, 4), shares of the sides, `scores` (Q,) and `labels` (Q,) in a uint8 image."""
         batch = self._detect.get_input_details()["images"]["shape"][0]
         pixels, content = fit(image[np.newaxis], self.image_size, self.image_size)
         answers = self._detect(
@@ -238,7 +225,7 @@ def load_tflite_detector(path, class_names=None):
 def is_tflite_detector(path):
     """Whether a file was written by `export_detector_tflite`."""
     try:
-        return _texts(path)[1].get("task") == DETECTION
+        return _texts(path)[1].get("task") == sidecars.DETECTION
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
         return False
 
@@ -246,8 +233,8 @@ def is_tflite_detector(path):
 def _texts(path):
     """The class names and the preprocessing that a TFLite file of ours carries."""
     with zipfile.ZipFile(path) as archive:
-        names = archive.read(CLASSES_FILE).decode().splitlines()
-        return names, json.loads(archive.read(PREPROCESSING_FILE))
+        names = archive.read(sidecars.CLASSES_FILE).decode().splitlines()
+        return names, json.loads(archive.read(sidecars.PREPROCESSING_FILE))
 
 
 def run_tflite(path, images, threads=1):
@@ -263,10 +250,9 @@ def logits_of(classify, images):
 
 
 def tflite_latency(path, image, threads=1, calls=CALLS, **others):
-    """Median milliseconds of a call of a TFLite file with its whole batch.
+    """Median milliseconds of a call with a whole batch of one uint8 image of the model's size.
 
-    `image` is uint8 (H, W, 3) of the model's own size; `others` are further inputs of each image,
-    by name.
+    `others` are further inputs of each image, by name.
     """
     interpreter = _interpreter(path, threads)
     interpreter.allocate_tensors()
@@ -278,10 +264,7 @@ def tflite_latency(path, image, threads=1, calls=CALLS, **others):
 
 
 def batches(images, batch):
-    """Images (H, W, 3) in arrays (batch, H, W, 3), each with the number of images in it.
-
-    The last array is filled up with its last image.
-    """
+    """Images in arrays (batch, H, W, 3), the last filled up, each with their number in it."""
     images = iter(images)
     while part := list(itertools.islice(images, batch)):
         yield np.stack(part + part[-1:] * (batch - len(part))), len(part)

@@ -118,7 +118,7 @@ class SameSiteGuard:
 
     def __init__(self, app, host):
         self.app = app
-        self.local = is_local(host)
+        self.local = _is_local(f"[{host}]" if ":" in host else host)
 
     async def __call__(self, scope, receive, send):
         problem = self._problem(Headers(scope=scope)) if scope["type"] == "http" else None
@@ -127,24 +127,17 @@ class SameSiteGuard:
 
     def _problem(self, headers):
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.local and not is_local(_name(host)):
+        if self.local and not _is_local(host):
             return "This server answers to localhost and 127.0.0.1 only."
         if origin is not None and origin.partition("://")[2] != host:
             return "This server does not answer to pages of other sites."
         return None
 
 
-def is_local(host):
-    """Whether a name or an address reaches this machine only from itself."""
+def _is_local(host):
+    """Whether a name or an address, maybe with a port, reaches this machine only from itself."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return host.lower() == "localhost"
-
-
-def _name(host):
-    """The name or address in a Host header, without its port."""
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        return False
