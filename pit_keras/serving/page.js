@@ -8,7 +8,7 @@ const part = (id) => document.getElementById(id);
 const address = `/v1/models/${document.body.dataset.model}`;
 
 let facts = null; // the model's metadata
-let turn = 0; // number of the picture; answers for an earlier one come too late
+let turn = 0; // number of the picture or stage; answers for an earlier one come too late
 let instances = null; // the picture, as requests have it
 let attention = null; // of the picture, in the stage that is shown
 
@@ -93,11 +93,10 @@ async function look(file) {
 }
 
 async function changeStage() {
-  const mine = turn;
-  const chosen = part("stage").value;
+  const mine = ++turn;
   try {
     const explanation = await explain();
-    if (mine !== turn || chosen !== part("stage").value) return;
+    if (mine !== turn) return;
     listHeads(explanation);
     say("");
   } catch (error) {
