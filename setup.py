@@ -29,6 +29,7 @@ EXPORT = [
     "ai-edge-quantizer>=0.10",
     "flatbuffers>=24.3",
     "filelock>=3.12",
+    "jinja2>=3.1",
     "scikit-learn>=1.3",
     "pillow>=10.0",
 ]
@@ -61,6 +62,7 @@ setup(
         "pit_keras": ["imagenet_classes.txt"],
         "pit_keras.weights": ["releases.csv"],
         "pit_keras.evaluation": ["*.html", "imagenet_a_classes.txt", "robustness_paper.csv"],
+        "pit_keras.export": ["model_card.md"],
         "pit_keras.serving": ["page.*"],
     },
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
