@@ -25,7 +25,6 @@ def add(commands):
 
 
 def run(options):
-    """Writes a checkpoint as a .keras file and prints what was carried over."""
     from pit_keras.weights.loading import convert
 
     path, report = convert(

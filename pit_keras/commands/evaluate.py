@@ -10,12 +10,13 @@ from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
     is_detector,
-    load_trained,
+    load_model,
     open_data_set,
     positive,
     refuse,
+    write_json,
 )
-from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.errors import check_different_files, check_outputs
 
 BATCH_SIZE = 64
 
@@ -34,8 +35,8 @@ def add(commands):
         "--split",
         choices=("train", "val", "all"),
         default="val",
-        help="val (default): the validation part, or the share of the images that was held out for "
-        "it; train: the others; all: every image of both",
+        help="val (default): the validation part, or the images held out for it; train: the "
+        "others; all: both",
     )
     command.add_argument(
         "--batch_size",
@@ -54,7 +55,7 @@ def add(commands):
     command.add_argument(
         "--detections",
         metavar="JSON",
-        help="of a detector: also write all that it finds, as a COCO results file",
+        help="of a detector: also write its detections, as a COCO results file",
     )
     robustness.add_options(command)
 
@@ -68,7 +69,7 @@ def run(options):
         return robustness.run(options)
     robustness.check_without_suites(options)
     _check_outputs(options)
-    trained = load_trained(options)
+    trained = load_model(options)
     if is_detector(trained):
         detection.evaluate(options, trained)
     else:
@@ -77,29 +78,22 @@ def run(options):
 
 
 def _check_outputs(options):
-    """Checks what is to be written, before long work."""
     files = {"--output": options.output, "--detections": options.detections}
-    for option, file in files.items():
-        if file is not None:
-            check_can_write(file, option)
-    check_different_files(files)
+    check_outputs(files)
     if options.detections is not None:
-        _check_no_annotations(pathlib.Path(options.detections))
+        # COCO's results are a list, its annotations are not: these must not be overwritten.
+        path = pathlib.Path(options.detections)
+        if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
+            raise ValueError(
+                f"--detections={path} exists and is no COCO results file (a list); choose another "
+                "name."
+            )
     if options.report is not None:
         from pit_keras.evaluation.html_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
         for written in (options.report, pathlib.Path(options.report) / PAGE):
             check_different_files({**files, "--report": written})
-
-
-def _check_no_annotations(path):
-    """COCO's results are a list, its annotations are not: these are not to be lost by a slip."""
-    if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
-        raise ValueError(
-            f"--detections={path} is there and holds something else than COCO's results, a list; "
-            "choose another name."
-        )
 
 
 def _evaluate_classifier(options, trained):
@@ -120,7 +114,7 @@ def _evaluate_classifier(options, trained):
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
-        pathlib.Path(options.output).write_text(text + "\n")
+        write_json(options.output, text)
     if options.report is not None:
         from pit_keras.evaluation.html_report import write_report
 

@@ -14,9 +14,8 @@ from pit_keras.commands.arguments import (
     add_model_arguments,
     image_files,
     is_detector,
-    load_trained,
+    load_model,
     open_data_set,
-    open_detection_data_set,
     positive,
     refuse,
 )
@@ -81,13 +80,11 @@ def add(commands):
         type=_share_of_format,
         default=(),
         metavar="FORMAT=SHARE",
-        help="least share of images with the Keras model's likeliest class (default: "
+        help="least share of images with the Keras model's top-1 class (default: "
         + ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
         + ")",
     )
-    command.add_argument(
-        "--force", action="store_true", help="write also what does not agree closely enough"
-    )
+    command.add_argument("--force", action="store_true", help="write forms that disagree too")
     command.add_argument(
         "--batch_size", type=positive, default=1, help="of the TFLite files (default 1)"
     )
@@ -131,20 +128,24 @@ def run(options):
     run = pathlib.Path(options.model)
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
     check_targets(output_dir, formats, options.overwrite)
-    trained = load_trained(options)
+    trained = load_model(options)
     if is_detector(trained):
-        _check_detector_options(options)
+        refuse(options, ("calibration_images", "calibrate_on"), "a detector")
+        if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
+            raise ValueError(
+                f"--compare_on={options.compare_on} is too many for a detector, which is compared "
+                f"on at most {COMPARE_DETECTOR_ON} images, kept in memory."
+            )
     with sigterm_as_ctrl_c(), _status() as announce:
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)
-        compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
         report = export_model(
             trained,
             output_dir,
             formats=options.formats and formats,
-            compare_on=compare_on,
-            calibrate_on=calibrate_on,
+            compare_on=_compare_on(options, trained, source, paths),
+            calibrate_on=_calibrate_on(options, trained, source, calibration_paths),
             min_agreement=limits,
             force=options.force,
             batch_size=options.batch_size,
@@ -161,26 +162,11 @@ def run(options):
         raise ValueError(f"Not written: {explain(rejected)}; {REMEDY}.")
 
 
-def _check_detector_options(options):
-    """Refuses what has no meaning for a detector."""
-    refuse(options, ("calibration_images", "calibrate_on"), "a detector")
-    if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
-        raise ValueError(
-            f"A detector is compared on at most {COMPARE_DETECTOR_ON} images, which are kept as "
-            f"they came; --compare_on is {options.compare_on}."
-        )
-
-
-def _compare_on(options, trained):
-    """How many images of a data set the exported models are compared on."""
-    return options.compare_on or (COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON)
-
-
 def _print_report(report, output_dir):
     rows = report.rows()
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(report.columns):
-        # Headings may wrap between their words, what is below may not at all.
+        # Headings may wrap between their words, cells not at all.
         width = max(map(len, [*name.split(), *(row[index] for row in rows)]))
         table.add_column(name, justify="right" if index else "left", width=width)
     for row in rows:
@@ -193,7 +179,7 @@ def _print_report(report, output_dir):
 
 @contextlib.contextmanager
 def _status():
-    """A function that shows what is being done, where someone watches."""
+    """A function that shows the current step on a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield lambda words: None
@@ -202,54 +188,53 @@ def _status():
         yield status.update
 
 
-def _samples(options, trained, source, paths, calibration_paths):
-    """The images to compare and to calibrate on; None if there are none for the latter."""
+def _compare_on(options, trained, source, paths):
+    """A sample of the given images, of the validation part, or of two photographs."""
     from pit_keras.data.preprocessing import load_image
-    from pit_keras.export.agreement import (
-        real_images,
-        take_sample,
-        training_images,
-        validation_images,
+    from pit_keras.export.agreement import real_images, take_sample, validation_images
+
+    if paths:
+        return take_sample(map(load_image, paths), trained.data, "images given")
+    if source is not None and source.sizes["val"]:
+        usual = COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON
+        images = validation_images(source, options.compare_on or usual)
+        return take_sample(images, trained.data, f"images of the validation part of {source.name}")
+    print(
+        "Compared on pieces of two photographs, as there is no data set; give --dataset or "
+        "--images for a better comparison.",
+        file=sys.stderr,
     )
+    return take_sample(real_images(), trained.data, "pieces of two photographs")
 
-    def read(files):
-        return take_sample(map(load_image, files), trained.data, "images given")
 
-    data = trained.data
-    compare_on = read(paths) if paths else None
-    if compare_on is None and source is not None and source.sizes["val"]:
-        images = validation_images(source, _compare_on(options, trained))
-        compare_on = take_sample(images, data, f"images of the validation part of {source.name}")
-    if compare_on is None:
-        print(
-            "Compared on pieces of two photographs, since there is no data set: --dataset or "
-            "--images gives better ones.",
-            file=sys.stderr,
-        )
-        compare_on = take_sample(real_images(), data, "pieces of two photographs")
-    calibrate_on = read(calibration_paths) if calibration_paths else None
-    if calibrate_on is None and source is not None and not is_detector(trained):
-        images = training_images(source, options.calibrate_on or CALIBRATE_ON)
-        calibrate_on = take_sample(images, data, f"images of the training part of {source.name}")
-    return compare_on, calibrate_on
+def _calibrate_on(options, trained, source, paths):
+    """A sample of the given images or of a classifier's training part; None without either."""
+    from pit_keras.data.preprocessing import load_image
+    from pit_keras.export.agreement import take_sample, training_images
+
+    if paths:
+        return take_sample(map(load_image, paths), trained.data, "images given")
+    if source is None or is_detector(trained):
+        return None
+    images = training_images(source, options.calibrate_on or CALIBRATE_ON)
+    return take_sample(images, trained.data, f"images of the training part of {source.name}")
 
 
 def _source(options, trained, needed):
-    """The data set; None where nobody asked for one and a run's own is not needed or not there."""
-    open_its = open_detection_data_set if is_detector(trained) else open_data_set
+    """The data set that is asked for, or the run's own where one is needed and at hand."""
     if options.dataset or options.data_dir:
-        return open_its(trained, options.dataset, options.data_dir)
+        return open_data_set(trained, options.dataset, options.data_dir)
     if trained.folder is None or not needed:
         return None
     try:
-        return open_its(trained)
+        return open_data_set(trained)
     except (ValueError, OSError) as error:
-        print(f"The run's data is not at hand: {error}", file=sys.stderr)
+        print(f"The run's data set cannot be opened: {error}", file=sys.stderr)
         return None
 
 
 def _named_by(source, trained, options):
-    """The model with the data set's class names, if it has come without any."""
+    """The model with the data set's class names, if it came without any."""
     if source is None or trained.folder is not None or options.classes is not None:
         return trained
     if len(source.class_names) != len(trained.class_names):

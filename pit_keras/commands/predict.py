@@ -10,13 +10,13 @@ from pit_keras.commands.arguments import (
     image_files,
     is_detector,
     is_tflite,
-    load_predictor,
+    load_model,
     positive,
     progress,
     refuse,
     share,
 )
-from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.errors import check_outputs
 from pit_keras.runs.found_objects import THRESHOLD
 
 TOP = 5
@@ -48,10 +48,10 @@ def add(commands):
 
 
 def run(options):
-    """Prints the likeliest classes of image files, or the objects; draws them if asked."""
+    """Prints the likeliest classes of image files, or their objects; draws them if asked."""
     paths = image_files(options.images)
     _check_pictures(options, paths)
-    predictor = load_predictor(options)
+    predictor = load_model(options, takes_tflite=True)
     if is_detector(predictor):
         refuse(options, ("top", "explain"), "a detector")
         detection.predict(options, predictor, paths)
@@ -84,19 +84,18 @@ def _check_pictures(options, paths):
     """Checks the pictures that are to be drawn, before long work."""
     if options.explain is not None and is_tflite(options.model):
         raise ValueError(
-            f"--explain reads the attention of a Keras model, which {options.model} does not tell; "
+            f"--explain needs the attention of a Keras model, which {options.model} does not have; "
             "give the run folder or the .keras file that it was exported from."
         )
     given = {"--output": options.output, "--explain": options.explain}
-    given = {option: pathlib.Path(path) for option, path in given.items() if path is not None}
-    if not given:
-        return
-    from pit_keras.plots.pictures import MOST_EXPLAINED, MOST_IMAGES, check_picture
-
-    most = {"--output": MOST_IMAGES, "--explain": MOST_EXPLAINED}
+    check_outputs(given)
+    inputs = {path.resolve() for path in paths}
     for option, picture in given.items():
-        check_can_write(picture, option)
-        if picture.resolve() in [path.resolve() for path in paths]:
-            raise ValueError(f"{option}={picture} is one of the pictures to look at.")
-        check_picture(picture, len(paths), most[option])
-    check_different_files(given)
+        if picture is None:
+            continue
+        from pit_keras.plots.pictures import MOST_EXPLAINED, MOST_IMAGES, check_picture
+
+        if pathlib.Path(picture).resolve() in inputs:
+            raise ValueError(f"{option}={picture} is one of the images to predict.")
+        most = MOST_IMAGES if option == "--output" else MOST_EXPLAINED
+        check_picture(picture, len(paths), most)

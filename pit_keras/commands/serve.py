@@ -2,7 +2,7 @@
 
 import argparse
 
-from pit_keras.commands.arguments import add_command, is_tflite, load_classifier, positive
+from pit_keras.commands.arguments import add_command, is_tflite, load_model, positive
 
 
 def add(commands):
@@ -18,11 +18,9 @@ def add(commands):
         default="127.0.0.1",
         help="address to serve at (default 127.0.0.1: for this machine alone; 0.0.0.0: for all)",
     )
+    command.add_argument("--port", type=_port, default=8501, help="default 8501; 0: any free one")
     command.add_argument(
-        "--port", type=_port, default=8501, help="default 8501; 0: one that is free"
-    )
-    command.add_argument(
-        "--name", help="what addresses call the model (default: as its folder or file)"
+        "--name", help="the model's name in addresses (default: that of its folder or file)"
     )
     for option, default, help_ in (
         ("--max_batch", 8, "images that the model sees at once"),
@@ -61,11 +59,8 @@ def run(options):
         timeout=options.timeout,
     )
     with server.bind(options.host, options.port) as listener:
-        server.run(_network(options), name, listener, limits)
+        from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
 
-
-def _network(options):
-    """A model of either kind, ready for serving."""
-    from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
-
-    return (TFLiteNetwork if is_tflite(options.model) else KerasNetwork)(load_classifier(options))
+        network = TFLiteNetwork if is_tflite(options.model) else KerasNetwork
+        classifier = load_model(options, takes_tflite=True, takes_detectors=False)
+        server.run(network(classifier), name, listener, limits)

@@ -7,6 +7,7 @@ A recipe (`pit_keras.config.recipes`) returns a `Config`. Every field is a flag 
 import dataclasses
 import difflib
 import json
+import typing
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -259,6 +260,12 @@ def get_field(config, path):
     for name in path.split("."):
         config = getattr(config, name)
     return config
+
+
+def field_type(path):
+    """The type of a field's values without their range: `int`, `tuple[int, ...] | None`."""
+    section, _, name = path.rpartition(".")
+    return typing.get_type_hints(type(get_field(Config(), section)) if section else Config)[name]
 
 
 def set_field(config, path, value):

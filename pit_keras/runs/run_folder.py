@@ -15,22 +15,21 @@ class RunFolder:
     """Paths of a run's files. Making the object touches nothing.
 
     Attributes:
-        config: `config.json`, all that is needed to run it again.
-        classes: `classes.txt`, names of the classes, one a line, in the order of the logits.
-        categories: `category_ids.txt`, of a detector the classes' ids in COCO's form, likewise.
-        history: `history.csv`, one row an epoch.
-        curves: `history.png`, the same as a plot.
-        logs: `logs/`, for TensorBoard.
-        preview: `preview.png`, training images; it may be there before a run is.
-        log: `log.jsonl`, what happened and when, a JSON object a line.
-        checkpoints: `checkpoints/`, the last complete training states and the best.
-        unreadable: `unreadable.csv`, the images that training skipped and where in the data's
-            stream they first were met; only where there are any.
-        not_finite: `not_finite.csv`, the examples of a batch whose loss was not finite; only after
-            such an end.
-        model: `model.keras`, the best model, what one deploys.
-        results: `results.json`, written last: the mark of a finished run.
-        lock: `.lock`, held by the process that trains in the folder.
+        config: All that is needed to run it again.
+        classes: Names of the classes, one a line, in the order of the logits.
+        categories: Of a detector the classes' ids in COCO's form, likewise.
+        history: One row an epoch.
+        curves: The same as a plot.
+        logs: For TensorBoard.
+        log: What happened and when, a JSON object a line.
+        preview: Training images; it may be there before a run is.
+        checkpoints: The last complete training states and the best.
+        unreadable: The images that training skipped, and their first positions in the data's
+            stream; only where there are any.
+        not_finite: The examples of a batch whose loss was not finite; only after such an end.
+        model: The best model, the one to deploy.
+        results: Written last: the mark of a finished run.
+        lock: Held by the process that trains in the folder.
     """
 
     def __init__(self, path):
@@ -52,12 +51,11 @@ class RunFolder:
 
     @property
     def finished(self):
-        """Whether the run in this folder has ended."""
         return self.results.exists()
 
     @property
     def begun(self):
-        """Whether a training state is there to carry on from."""
+        """Whether there is a training state to resume from."""
         return any(self.checkpoints.glob("step-*.npz"))
 
     def check(self, config, class_names=None, category_ids=None):
@@ -69,8 +67,7 @@ class RunFolder:
             category_ids: Of a detector's data, see `create`.
 
         Raises:
-            ValueError: If the folder holds another run, one of other classes, or files that are no
-                run.
+            ValueError: If the folder holds another run, one of other classes, or other files.
             NotADirectoryError: If it is a file.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -78,10 +75,10 @@ class RunFolder:
         if not self.config.exists():
             if self.finished:
                 raise ValueError(
-                    f"{self.path} holds a finished run, of which it cannot be told whether it is "
-                    "this one: its config.json is lost. Choose another --output_dir."
+                    f"{self.path} holds a finished run, but its config.json is lost, so it cannot "
+                    "be identified; choose another --output_dir."
                 )
-            if self.begun:  # its checkpoints know the configuration, and it is written anew
+            if self.begun:  # its checkpoints hold the configuration, and it is written anew
                 return
             if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
                 raise ValueError(
@@ -89,8 +86,7 @@ class RunFolder:
                     "empty or new --output_dir."
                 )
             return
-        stored = self.read_config()
-        conflict = conflicts(stored, config)
+        conflict = conflicts(self.read_config(), config)
         if conflict:
             raise ValueError(
                 f"{self.path} holds another run: {conflict}. Choose another --output_dir."
@@ -98,7 +94,7 @@ class RunFolder:
         self._check_classes(class_names, category_ids)
 
     def _check_classes(self, class_names, category_ids):
-        """The data of a run may not get other classes, or others' numbers, in its midst."""
+        """The classes of a run's data, and their ids, must not change before it is finished."""
         if class_names is None or not self.classes.exists():
             return
         stored, given = self.read_classes(), tuple(class_names)
@@ -107,8 +103,8 @@ class RunFolder:
             given = tuple(zip(given, category_ids, strict=True))
         if stored != given:
             raise ValueError(
-                f"The data has other classes than the run in {self.path}, which knows "
-                f"{_shortened(stored)} and not {_shortened(given)}; choose another --output_dir."
+                f"The run in {self.path} was trained on the classes {_shortened(stored)}, the data "
+                f"has {_shortened(given)}; choose another --output_dir."
             )
 
     def read_config(self):
@@ -118,15 +114,13 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(
                 f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
-                "damaged, delete it: the command that began the run writes it anew and carries on."
+                "damaged, delete it and repeat the run's command, which writes it anew."
             ) from error
 
     def read_classes(self):
-        """Names of the classes, in the order of the logits."""
         return tuple(self.classes.read_text().splitlines())
 
     def read_categories(self):
-        """The classes' ids in COCO's form, in the order of the logits; of a detector."""
         return tuple(map(int, self.categories.read_text().split()))
 
     def create(self, config, class_names, category_ids=None):
@@ -135,10 +129,7 @@ class RunFolder:
         Args:
             config: The run's `Config`.
             class_names: One for each class.
-            category_ids: For a detector of each class its id in COCO's form.
-
-        Raises:
-            OSError: If the folder cannot be written to.
+            category_ids: For a detector the id of each class in COCO's form.
         """
         self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
@@ -175,11 +166,6 @@ class RunFolder:
             lock.release()
 
     def make(self):
-        """Makes the folder if need be.
-
-        Raises:
-            OSError: If that cannot be done.
-        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -188,12 +174,13 @@ class RunFolder:
     def write_unreadable(self, positions):
         """Writes the images that were skipped, {name: position in the data's stream}."""
         if positions:
-            rows = ((position, name) for name, position in positions.items())
-            _write_rows(self.unreadable, ("position", "image"), rows)
+            rows = [{"position": position, "image": name} for name, position in positions.items()]
+            write_atomically(self.unreadable, csv_text(rows))
 
     def write_not_finite(self, names):
         """Writes the examples of a batch, {id: name}."""
-        _write_rows(self.not_finite, ("id", "image"), names.items())
+        rows = [{"id": id_, "image": name} for id_, name in names.items()]
+        write_atomically(self.not_finite, csv_text(rows, ("id", "image")))
 
 
 def _shortened(classes, most=5):
@@ -204,15 +191,18 @@ def _shortened(classes, most=5):
     return words + (", ..." if len(classes) > most else "")
 
 
-def _write_rows(path, header, rows):
+def csv_text(rows, columns=None):
+    """Rows, {column: value}, as CSV; columns are by default the first row's."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue())
+    writer = csv.DictWriter(text, columns or rows[0], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 @contextlib.contextmanager
 def explained(path):
-    """Turns an error of the operating system into a sentence that names what was written."""
+    """Turns an error of the operating system into a sentence with the file's name."""
     try:
         yield
     except OSError as error:
@@ -220,11 +210,7 @@ def explained(path):
 
 
 def write_atomically(path, text):
-    """Writes a text file so that a reader sees the old content or the new, never half of it.
-
-    Raises:
-        OSError: If it cannot be written; nothing of it stays.
-    """
+    """Writes a text file so that a reader sees the old content or the new, never half of it."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -233,21 +219,17 @@ def write_atomically(path, text):
 
 
 def save_model_atomically(model, path):
-    """`model.save`, so that an interrupted save leaves the file that was there before.
-
-    Raises:
-        OSError: If it cannot be written; nothing of it stays.
-    """
+    """`model.save`, so that an interrupted save leaves the earlier file."""
     with replacing(path) as temporary:
         model.save(temporary)
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a temporary path, which takes the place of `path` when all went well.
+    """A temporary path, whose file takes the place of `path` at the end, if there is no error.
 
-    What was written there is on the disk before it has its name, so that not even a power failure
-    leaves half of it.
+    The file is on the disk before it has its name, so that not even a power failure leaves half of
+    it.
 
     Raises:
         OSError: If it cannot be written; nothing of it stays.

@@ -1,4 +1,4 @@
-"""A trained detector with what one needs to use it: its classes' names and its preprocessing."""
+"""A trained detector with its class names and its preprocessing."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from pit_keras.models.detr_outputs import detected, last_outputs
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
 from pit_keras.runs.trained_model import (
     as_classifier,
-    checked_names,
+    numbered_classes,
     read_images,
     read_model_file,
 )
@@ -32,8 +32,8 @@ class TrainedDetector:
     Attributes:
         model: Normalised images (B, H, W, 3) to logits and boxes, see `pit_keras.models.detr`.
         class_names: One for each class, "no object" not among them.
-        data: The `DataConfig` whose image size (short and long side), mean and std count.
-        folder: The run folder that it comes from; None if it does not come from one.
+        data: The `DataConfig` of its training; image size (short, long side), mean and std count.
+        folder: Its run folder, or None.
     """
 
     model: keras.Model
@@ -55,12 +55,12 @@ class TrainedDetector:
         return last_outputs(self._masked(inputs, training=False))
 
     def answers(self, image, fixed_size=None):
-        """What `detected` says of an image: boxes in its pixels, which may reach beyond it.
+        """The `detected` objects of an image: boxes in its pixels, which may reach beyond it.
 
         Args:
             image: uint8 (H, W, 3), of any size.
             fixed_size: Height and width that it is filled up to, see `preprocess_detection`; None
-                for what evaluation does.
+                for the evaluation's.
         """
         size = fixed_size or self.fixed_size
         inputs = preprocess_detection(image[np.newaxis], self.data, size)
@@ -68,14 +68,11 @@ class TrainedDetector:
         return {name: ops.convert_to_numpy(value)[0] for name, value in answers.items()}
 
     def detections_of(self, images, threshold=THRESHOLD):
-        """The objects in one or more uint8 images (H, W, 3), each of any size.
+        """A list of `FoundObject` for each uint8 image (H, W, 3), the highest score first.
 
         Args:
-            images: The images, which are seen as in evaluation.
-            threshold: Least score of what is told, 0..1.
-
-        Returns:
-            For each image a list of `FoundObject`, the highest score first.
+            images: Of any sizes.
+            threshold: The least score, 0..1.
         """
         return [
             found_objects(self.answers(image), image.shape[:2], self.class_names, threshold)
@@ -84,19 +81,9 @@ class TrainedDetector:
 
 
 def detect(detector, paths, threshold=THRESHOLD):
-    """The objects in image files.
+    """The objects in image files, see `TrainedDetector.detections_of`.
 
-    Args:
-        detector: A `TrainedDetector`, or anything with its `detections_of`.
-        paths: JPEG or PNG files.
-        threshold: Least score of what is told, 0..1.
-
-    Returns:
-        For each file a list of `FoundObject`, the highest score first.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
-            before the first is shown to the model.
+    All files are read before the first is shown to the model.
     """
     return detector.detections_of(read_images(paths), threshold)
 
@@ -104,22 +91,13 @@ def detect(detector, paths, threshold=THRESHOLD):
 def load_trained_detector(path, class_names=None):
     """Loads the detector of a run folder or a `.keras` file.
 
-    Args:
-        path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-        class_names: Names in the order of the logits; None for the run folder's, or numbers.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a detector, or the names do not fit its logits.
+    Args and Raises: As for `load_trained_model`; classes without names are numbered.
     """
     return as_detector(read_model_file(path), class_names)
 
 
 def load_any(path, class_names=None):
-    """The `TrainedModel` or the `TrainedDetector` of a run folder or a `.keras` file.
-
-    Args and Raises: As for `load_trained_model` and `load_trained_detector`.
-    """
+    """The `TrainedModel` or the `TrainedDetector` of a run folder or a `.keras` file."""
     read = read_model_file(path)
     return (as_detector if is_detector(read.model) else as_classifier)(read, class_names)
 
@@ -133,15 +111,15 @@ def as_detector(read, class_names=None):
     fixed = fixed_size(model)
     if run is None and fixed is None:
         warnings.warn(
-            f"{file} is not in its run's folder, which knows the size of its images: they are "
-            f"resized to a short side of {IMAGE_SIZE[0]} and a long one of at most "
-            f"{IMAGE_SIZE[1]} pixels.",
+            f"{file} is in no run folder, which would say the size of its images: they are resized "
+            f"to a short side of {IMAGE_SIZE[0]} and a long side of at most {IMAGE_SIZE[1]} "
+            "pixels.",
             stacklevel=3,
         )
     if fixed is not None:
         data = dataclasses.replace(data, image_size=tuple(sorted(fixed)))
     classes = model.output["logits"].shape[-1] - 1
-    names = checked_names(read.class_names(class_names), classes, file)
+    names = read.class_names(class_names, classes) or numbered_classes(classes)
     return TrainedDetector(model, names, data, read.folder)
 
 

@@ -1,4 +1,4 @@
-"""A trained model with what one needs to use it: names of its classes and its preprocessing."""
+"""A trained model with its class names and its preprocessing."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ from pit_keras.data.preprocessing import load_image, normalise, preprocess_evalu
 from pit_keras.models.detr import is_detector
 from pit_keras.runs.run_folder import RunFolder
 
-# Keras has no error of its own for a damaged file: what it ran into comes through.
+# Keras has no error of its own for a damaged file.
 DAMAGED_FILE_ERRORS = (
     ValueError,
     OSError,
@@ -36,8 +36,8 @@ class TrainedModel:
     Attributes:
         model: Normalised images (B, H, W, 3) to logits (B, classes).
         class_names: One for each logit.
-        data: The `DataConfig` whose image size, evaluation crop, mean and std it was trained with.
-        folder: The run folder that it comes from; None if it does not come from one.
+        data: The `DataConfig` of its training; image size, evaluation crop, mean and std count.
+        folder: Its run folder, or None.
     """
 
     model: keras.Model
@@ -47,7 +47,7 @@ class TrainedModel:
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
-        # One by one: sizes differ, and one image is what most people ask about.
+        # One by one: sizes differ, and most calls are for one image.
         prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
         outputs = [self.model(image, training=False) for image in prepared]
         return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
@@ -65,15 +65,11 @@ def predict(classifier, paths, top=5):
 
     Args:
         classifier: A `TrainedModel`, or anything with its `logits` and `class_names`.
-        paths: JPEG or PNG files.
-        top: Number of classes for each, at most as many as there are.
+        paths: JPEG or PNG files. All are read before the first is shown to the model.
+        top: Number of classes, at most as many as there are.
 
     Returns:
         For each file a list of (class name, probability), likeliest first.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
-            before the first is shown to the model.
     """
     images = read_images(paths)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
@@ -87,10 +83,7 @@ def predict(classifier, paths, top=5):
 def read_images(paths):
     """The images of files, uint8 (H, W, 3), after all files were found to be images.
 
-    They are read once more rather than kept: a folder of photographs does not fit into memory.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image, or there are none.
+    They are read twice rather than kept: a folder of photographs does not fit into memory.
     """
     readable = [path for path in paths if load_image(path).size]
     if not readable:
@@ -99,13 +92,7 @@ def read_images(paths):
 
 
 class ModelFile(NamedTuple):
-    """A Keras model as it was read, of whatever kind.
-
-    Attributes:
-        model: The `keras.Model`.
-        file: The `.keras` file.
-        run: The `RunFolder` that it lies in; None if it does not lie in one.
-    """
+    """A Keras model of whatever kind, the `.keras` file, and the `RunFolder` around it or None."""
 
     model: keras.Model
     file: pathlib.Path
@@ -113,24 +100,26 @@ class ModelFile(NamedTuple):
 
     @property
     def folder(self):
-        """The path of the run folder, or None."""
         return None if self.run is None else self.run.path
 
-    def class_names(self, given=None):
-        """The names that are given, or else the run folder's; None if there are neither."""
-        if given is None and self.run is not None:
-            return read_class_names(self.run.classes)
-        return given
+    def class_names(self, given, classes):
+        """The given names, else the run folder's; None without either."""
+        names = given
+        if names is None and self.run is not None:
+            names = read_class_names(self.run.classes)
+        if names is not None and len(names) != classes:
+            raise ValueError(
+                f"There are {len(names)} class names for the {classes} classes of {self.file}."
+            )
+        return None if names is None else tuple(names)
+
+
+def numbered_classes(classes):
+    return tuple(f"class {index}" for index in range(classes))
 
 
 def read_model_file(path):
-    """Reads the model of a run folder or a `.keras` file.
-
-    Args:
-        path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-
-    Returns:
-        A `ModelFile`.
+    """Reads the `ModelFile` of a run folder or a `.keras` file.
 
     Raises:
         FileNotFoundError: If there is no such file, or the run has no model yet.
@@ -147,16 +136,25 @@ def read_model_file(path):
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    return ModelFile(_load(file), file, folder if folder.config.exists() else None)
+    if not zipfile.is_zipfile(file):
+        raise ValueError(
+            f"{file} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
+        )
+    try:
+        model = keras.models.load_model(file, compile=False)
+    except DAMAGED_FILE_ERRORS as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
+    return ModelFile(model, file, folder if folder.config.exists() else None)
 
 
 def load_trained_model(path, class_names=None):
     """Loads the classifier of a run folder or a `.keras` file.
 
     Args:
-        path: As for `read_model_file`.
+        path: Of the folder or the file; a file in a run folder is taken with the folder.
         class_names: Names in the order of the logits; None for the run folder's. Without either, a
-            model of 1000 classes is taken for one of ImageNet, with a warning.
+            model of 1000 classes gets ImageNet's names, with a warning.
 
     Raises:
         FileNotFoundError: If there is no such file, or the run has no model yet.
@@ -171,23 +169,20 @@ def as_classifier(read, class_names=None):
     _check_classifier(model, file)
     data = DataConfig() if run is None else run.read_config().data
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
-    class_names, classes = read.class_names(class_names), model.output_shape[-1]
-    if class_names is None and classes == imagenet.CLASSES:
+    classes = model.output_shape[-1]
+    names = read.class_names(class_names, classes)
+    if names is None and classes == imagenet.CLASSES:
         warnings.warn(
-            f"There are no class names with {file}; it has 1000 classes, so they are called by "
-            "ImageNet's names.",
+            f"There are no class names with {file}; its 1000 classes are called by ImageNet's "
+            "names.",
             stacklevel=3,
         )
-        class_names = imagenet.class_names()
-    return TrainedModel(model, checked_names(class_names, classes, file), data, read.folder)
+        names = imagenet.class_names()
+    return TrainedModel(model, names or numbered_classes(classes), data, read.folder)
 
 
 def read_class_names(path):
-    """The class names in a UTF-8 text file, one a line, in the order of the logits.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it is not such a text.
-    """
+    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}, which should hold a class name a line.")
@@ -197,21 +192,9 @@ def read_class_names(path):
         raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
-def _load(file):
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{file} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
-        )
-    try:
-        return keras.models.load_model(file, compile=False)
-    except DAMAGED_FILE_ERRORS as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-
-
 def _check_classifier(model, file):
     if is_detector(model):
-        raise ValueError(f"{file} is a detector, which draws boxes; a classifier is wanted here.")
+        raise ValueError(f"{file} is a detector; a classifier is wanted here.")
     shape = model.input_shape
     if len(shape or ()) != 4 or None in shape[1:] or shape[-1] != 3:
         raise ValueError(f"{file} takes {shape}, not RGB images (None, H, W, 3) of one size.")
@@ -227,9 +210,9 @@ def _check_classifier(model, file):
 
 
 def _gives_probabilities(model):
-    """Whether a classifier ends in a softmax, in whatever form, by what it answers.
+    """Whether a classifier ends in a softmax, by its outputs.
 
-    The last layer does not tell: a softmax may be an operation, or lie in a model within the model.
+    A softmax may be an operation, or lie in a model within the model, where no layer shows it.
     """
     # Several images, as logits may sum to one by chance.
     images = (np.full((1, *model.input_shape[1:]), value, "float32") for value in (-2, 0, 2))
@@ -238,18 +221,3 @@ def _gives_probabilities(model):
         (output >= 0).all() and abs(output.sum() - 1) < 0.01  # of float16 or bfloat16 too
         for output in map(ops.convert_to_numpy, outputs)
     )
-
-
-def checked_names(class_names, classes, file):
-    """The names of a model's classes, numbers if there are none.
-
-    Raises:
-        ValueError: If there are more or less than classes.
-    """
-    if class_names is None:
-        return tuple(f"class {index}" for index in range(classes))
-    if len(class_names) != classes:
-        raise ValueError(
-            f"There are {len(class_names)} class names for the {classes} classes of {file}."
-        )
-    return tuple(class_names)
