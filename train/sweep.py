@@ -48,15 +48,7 @@ def main(arguments):
         source = open_source(
             data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
         )
-        planned = plan_sweep(
-            options.families,
-            options.macs,
-            options.seeds,
-            options.patch_size,
-            options.config_of,
-            source,
-            FLAGS.output_dir,
-        )
+        planned = plan_sweep(*options, source, FLAGS.output_dir)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with sigterm_as_ctrl_c():
         try:

@@ -12,42 +12,39 @@ def add(commands):
     from pit_keras.config.fields import PRECISION
 
     command = add_command(commands, "benchmark", run, "measure what models cost on this machine")
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "models",
         nargs="*",
         metavar="MODEL",
         help="names, or patterns such as 'pit_*' (default: all classifiers)",
     )
-    command.add_argument(
+    argument(
         "--measure",
         type=_measures,
         metavar="LIST",
         default="cost,throughput,latency,training,memory",
         help="what to measure (default: %(default)s)",
     )
-    command.add_argument(
+    argument(
         "--image_size",
         type=image_size,
         metavar="SIZE",
         help="such as 224 or 192,256 (default: what each model was published with)",
     )
-    command.add_argument(
-        "--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)"
-    )
-    command.add_argument(
-        "--precision", choices=PRECISION, default="float32", help="(default: %(default)s)"
-    )
-    command.add_argument(
+    argument("--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)")
+    argument("--precision", choices=PRECISION, default="float32", help="(default: %(default)s)")
+    argument(
         "--repeats",
         type=positive,
         metavar="N",
         default=15,
         help="timed calls, of which the median counts (default: %(default)s)",
     )
-    command.add_argument(
+    argument(
         "--output", metavar="CSV", help="a table to write; rows that it has are not measured again"
     )
-    command.add_argument("--markdown", metavar="FILE", help="also write the table as Markdown")
+    argument("--markdown", metavar="FILE", help="also write the table as Markdown")
 
 
 def _measures(text):

@@ -26,33 +26,32 @@ def add(commands):
         commands, "evaluate", run, "measure accuracy, or COCO's metrics, on a data set"
     )
     add_model_arguments(command)
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "--dataset",
         help="digits, folder:PATH, with a detector coco:PATH, or a TFDS name (default: the run's)",
     )
-    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
-    command.add_argument(
+    argument("--data_dir", help="where TFDS keeps its data sets")
+    argument(
         "--split",
         choices=("train", "val", "all"),
         default="val",
         help="val (default): the validation part, or the images held out for it; train: the "
         "others; all: both",
     )
-    command.add_argument(
+    argument(
         "--batch_size",
         type=positive,
         help=f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})",
     )
-    command.add_argument(
-        "--crop", type=float, help="centre crop's share, of a classifier (default: the run's)"
-    )
-    command.add_argument("--output", metavar="JSON", help="also write the results to a file")
-    command.add_argument(
+    argument("--crop", type=float, help="centre crop's share, of a classifier (default: the run's)")
+    argument("--output", metavar="JSON", help="also write the results to a file")
+    argument(
         "--report",
         metavar="DIR",
         help="of a classifier: also write DIR/index.html with confusions, worst mistakes, curves",
     )
-    command.add_argument(
+    argument(
         "--detections",
         metavar="JSON",
         help="of a detector: also write its detections, as a COCO results file",

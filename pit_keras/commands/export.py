@@ -34,11 +34,12 @@ COMPARE_ON, COMPARE_DETECTOR_ON, CALIBRATE_ON = 256, 32, 128
 def add(commands):
     command = add_command(commands, "export", run, "write a model in forms that need no Keras")
     add_model_arguments(command)
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "--output_dir",
         help="default: the folder `export` in the run folder, or beside the .keras file",
     )
-    command.add_argument(
+    argument(
         "--format",
         nargs="+",
         metavar="FORMAT",
@@ -46,35 +47,35 @@ def add(commands):
         help=f"out of {', '.join(FORMATS)} (default: all that can be written but "
         f"{', '.join(set(FORMATS) - set(DEFAULT_FORMATS))})",
     )
-    command.add_argument("--dataset", help="where images come from (default: the run's)")
-    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
-    command.add_argument(
+    argument("--dataset", help="where images come from (default: the run's)")
+    argument("--data_dir", help="where TFDS keeps its data sets")
+    argument(
         "--images",
         nargs="+",
         metavar="IMAGE",
         help="JPEG or PNG files, or folders of them, to compare on (default: the data set's "
         "validation part, or two photographs)",
     )
-    command.add_argument(
+    argument(
         "--calibration_images",
         nargs="+",
         metavar="IMAGE",
         help=f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the data set's "
         "training part)",
     )
-    command.add_argument(
+    argument(
         "--compare_on",
         type=positive,
         metavar="N",
         help=f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})",
     )
-    command.add_argument(
+    argument(
         "--calibrate_on",
         type=_images_for_calibration,
         metavar="N",
         help=f"images (default {CALIBRATE_ON})",
     )
-    command.add_argument(
+    argument(
         "--min_agreement",
         nargs="+",
         type=_share_of_format,
@@ -84,12 +85,10 @@ def add(commands):
         + ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
         + ")",
     )
-    command.add_argument("--force", action="store_true", help="write forms that disagree too")
-    command.add_argument(
-        "--batch_size", type=positive, default=1, help="of the TFLite files (default 1)"
-    )
-    command.add_argument("--license", metavar="TEXT", help="of the weights, to be written in them")
-    command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    argument("--force", action="store_true", help="write forms that disagree too")
+    argument("--batch_size", type=positive, default=1, help="of the TFLite files (default 1)")
+    argument("--license", metavar="TEXT", help="of the weights, to be written in them")
+    argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
 def _share_of_format(text):

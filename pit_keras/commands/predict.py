@@ -25,21 +25,16 @@ TOP = 5
 def add(commands):
     command = add_command(commands, "predict", run, "name what is in pictures, or find its objects")
     add_model_arguments(command)
-    command.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them"
-    )
-    command.add_argument(
-        "--top", type=positive, help=f"classes to show, of a classifier (default {TOP})"
-    )
-    command.add_argument(
+    argument = command.add_argument
+    argument("images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them")
+    argument("--top", type=positive, help=f"classes to show, of a classifier (default {TOP})")
+    argument(
         "--threshold",
         type=share,
         help=f"least score of an object, of a detector (default {THRESHOLD})",
     )
-    command.add_argument(
-        "--output", metavar="PICTURE", help="also draw the pictures with names, and boxes"
-    )
-    command.add_argument(
+    argument("--output", metavar="PICTURE", help="also draw the pictures with names, and boxes")
+    argument(
         "--explain",
         metavar="PICTURE",
         help="also draw where in the pictures the decisions come from, for each stage of a PiT or "

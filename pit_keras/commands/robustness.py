@@ -16,42 +16,39 @@ from pit_keras.errors import check_outputs
 
 def add_options(command):
     group = command.add_argument_group("robustness (table 5 of the paper)")
-    group.add_argument(
+    argument = group.add_argument
+    argument(
         "--suite",
         type=listed,
         metavar="NAMES",
         help="some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas",
     )
-    group.add_argument(
+    argument(
         "--occlusion_size",
         type=whole_numbers,
         metavar="PIXELS",
         help="side of the occluded centre, or several (default: half of the model's image)",
     )
-    group.add_argument(
+    argument(
         "--occlusion_fill",
         choices=("mean", "black"),
         help="zero in normalised space (mean, the default), or black pixels",
     )
-    group.add_argument(
-        "--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)"
-    )
-    group.add_argument(
-        "--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge"
-    )
-    group.add_argument(
+    argument("--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)")
+    argument("--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge")
+    argument(
         "--fgsm_epsilon",
         type=fractions_listed,
         metavar="EPSILONS",
         help="largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)",
     )
-    group.add_argument(
+    argument(
         "--csv",
         metavar="FILE",
         help="add the results to a table with a row for each model; its row is extended if it was "
         "measured in the same way, else replaced",
     )
-    group.add_argument(
+    argument(
         "--chart", metavar="PICTURE", help="draw the results, and the table's, beside the paper's"
     )
 

@@ -7,21 +7,18 @@ from pit_keras.commands.arguments import add_command, is_tflite, load_model, pos
 
 def add(commands):
     command = add_command(commands, "serve", run, "try a model in a browser and over HTTP")
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "--model", required=True, help="a run folder, a .keras file or an exported .tflite file"
     )
-    command.add_argument(
-        "--classes", metavar="FILE", help="class names, one a line (default: the model's own)"
-    )
-    command.add_argument(
+    argument("--classes", metavar="FILE", help="class names, one a line (default: the model's own)")
+    argument(
         "--host",
         default="127.0.0.1",
         help="address to serve at (default 127.0.0.1: for this machine alone; 0.0.0.0: for all)",
     )
-    command.add_argument("--port", type=_port, default=8501, help="default 8501; 0: any free one")
-    command.add_argument(
-        "--name", help="the model's name in addresses (default: that of its folder or file)"
-    )
+    argument("--port", type=_port, default=8501, help="default 8501; 0: any free one")
+    argument("--name", help="the model's name in addresses (default: that of its folder or file)")
     for option, default, help_ in (
         ("--max_batch", 8, "images that the model sees at once"),
         ("--max_queue", 32, "images in the server; more are refused with 503"),
@@ -29,9 +26,7 @@ def add(commands):
         ("--max_pixels", 50_000_000, "height times width of an image"),
         ("--timeout", 30, "seconds that a client has to send a request"),
     ):
-        command.add_argument(
-            option, type=positive, default=default, help=f"{help_} (default {default})"
-        )
+        argument(option, type=positive, default=default, help=f"{help_} (default {default})")
 
 
 def _port(text):

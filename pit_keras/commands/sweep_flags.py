@@ -1,7 +1,8 @@
 """Flags of `train/sweep.py` beside those of `train/train.py`."""
 
-import dataclasses
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from absl import flags
 
@@ -22,9 +23,8 @@ WITHHELD_FIELDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepOptions:
-    """Arguments of `pit_keras.measure.sweep.plan_sweep`."""
+class SweepOptions(NamedTuple):
+    """The first arguments of `pit_keras.measure.sweep.plan_sweep`."""
 
     families: tuple[str, ...]
     macs: tuple[float, ...]
@@ -49,11 +49,7 @@ def define(values=flags.FLAGS):
 
 
 def options(values):
-    """Reads the flags after parsing.
-
-    Raises:
-        ValueError: For a wrong value, or a flag that a sweep has no use for.
-    """
+    """The `SweepOptions` of parsed flags."""
     for name in WITHHELD_FLAGS:
         if values[name].present:
             raise ValueError(f"--{name} has no meaning for a sweep, which makes many runs.")
@@ -80,10 +76,5 @@ def options(values):
             f"--macs must be positive numbers of at most {MOST_MACS:g}, such as 2e6,4e6,8e6; got "
             f"{','.join(values.macs or [])!r}."
         )
-    return SweepOptions(
-        families=tuple(families),
-        macs=macs,
-        seeds=values.seeds,
-        patch_size=int(values.patch_size),
-        config_of=lambda model: config_from_flags(values, model),
-    )
+    config_of = functools.partial(config_from_flags, values)
+    return SweepOptions(tuple(families), macs, values.seeds, int(values.patch_size), config_of)

@@ -19,16 +19,17 @@ def main(arguments):
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         config = training_flags.config_from_flags(FLAGS)
+        profile = training_flags.profiled_steps(FLAGS.profile)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.training.workers import WorkerLostError
 
     with exit_with_one_sentence(ValueError, OSError, ImportError, WorkerLostError):
-        trainer = prepare(config)
+        trainer = prepare(config, profile)
     if trainer is not None:
         train(trainer)
 
 
-def prepare(config):
+def prepare(config, profile):
     """The trainer; None if only a preview was asked for."""
     from pit_keras.training.preview import draw_preview
     from pit_keras.training.tasks import open_source_of
@@ -42,7 +43,6 @@ def prepare(config):
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)
         print(f"The first training batches are in {picture}; nothing was trained.")
         return None
-    profile = training_flags.profiled_steps(FLAGS)
     return Trainer(config, source, FLAGS.output_dir, workers=workers, profile=profile)
 
 

@@ -4,11 +4,11 @@ A recipe's Config <- short flags (--epochs=10) <- every field (--config.data.fli
 """
 
 import ast
-import dataclasses
 import re
 import sys
 import textwrap
 import typing
+from typing import NamedTuple
 
 from absl import flags
 
@@ -24,21 +24,13 @@ from pit_keras.config.fields import (
 from pit_keras.config.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, recipe
 
 
-@dataclasses.dataclass(frozen=True)
-class Script:
-    """How the flags of `train/train.py` and of `train/detect.py` differ.
+class Script(NamedTuple):
+    """How the flags of `train/train.py` and of `train/detect.py` differ."""
 
-    Attributes:
-        recipes: Names of its recipes, the default first.
-        model: Name of the default model.
-        dataset: The data sets that it takes, in words.
-        withheld: Flags of the other script that it has no use for.
-    """
-
-    recipes: tuple[str, ...]
-    model: str
-    dataset: str
-    withheld: tuple[str, ...] = ()
+    recipes: tuple[str, ...]  # the default first
+    model: str  # the default
+    dataset: str  # in words
+    withheld: tuple[str, ...] = ()  # flags that have no meaning for the script
 
 
 TRAIN = Script(CLASSIFICATION_RECIPES, "pit_s", "digits, folder:PATH or a TFDS name")
@@ -54,28 +46,16 @@ _FIELDS = {
     "teacher": ("distillation.teacher", "For --recipe=distill: a model's name or a run folder."),
     "dataset": ("data.dataset", ""),
     "data_dir": ("data.data_dir", "Where TFDS keeps its data sets."),
-    "image_size": (
-        "data.image_size",
-        "Side in pixels, or height,width; of a detector largest short side,largest long side.",
-    ),
-    "batch_size": (
-        "training.batch_size",
-        "Images that pass the model at once, over all devices.",
-    ),
+    "image_size": ("data.image_size", "Side in pixels, or height,width (detectors: short,long)."),
+    "batch_size": ("training.batch_size", "Images of a step, over all devices."),
     "epochs": ("training.epochs", "Length of the training."),
     "seed": ("training.seed", "Seed of every random decision."),
     "distribute": ("training.distribute", "Devices: none (one), mirrored or multi_worker."),
     "precision": ("training.precision", "float32, mixed_bfloat16 or mixed_float16."),
     "jit": ("training.jit", "Whether XLA compiles the step: on, off or auto (as measured)."),
     "accumulate": ("training.accumulate", "Batches whose gradients are summed for one update."),
-    "checkpoint_every_steps": (
-        "training.checkpoint_every_steps",
-        "Updates between checkpoints, beside those at the end of an epoch.",
-    ),
-    "checkpoint_every_minutes": (
-        "training.checkpoint_every_minutes",
-        "Minutes between checkpoints, beside those at the end of an epoch.",
-    ),
+    "checkpoint_every_steps": ("training.checkpoint_every_steps", "Also save after so many."),
+    "checkpoint_every_minutes": ("training.checkpoint_every_minutes", "Also save so often."),
 }
 # Flags that say where and how a run is done, not what it is: they are not part of its Config.
 _CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview")
@@ -84,41 +64,22 @@ _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 
 def _define_flags(values, script):
-    into = {"flag_values": values}
-    flags.DEFINE_enum(
-        "recipe", script.recipes[0], script.recipes, "Training setting of the paper.", **into
-    )
+    into, recipes = {"flag_values": values}, script.recipes
+    flags.DEFINE_enum("recipe", recipes[0], recipes, "Training setting of the paper.", **into)
     flags.DEFINE_string("model", script.model, "A name of `pit-keras models`.", **into)
     flags.DEFINE_string("dataset", None, f"{script.dataset}.", **into)
-    for name, (_, text) in _FIELDS.items():
-        if text:
-            flags.DEFINE_string(name, None, text, **into)
-    flags.DEFINE_string("output_dir", None, "Run folder, made if need be.", **into)
-    flags.DEFINE_list(
-        "workers",
-        None,
-        "For --distribute=multi_worker: HOST:PORT of every worker (default: TF_CONFIG's).",
-        **into,
-    )
+    for name, text in {
+        **{name: text for name, (_, text) in _FIELDS.items() if text},
+        "output_dir": "Run folder, made if need be.",
+        "manual_dir": "Files downloaded by hand, to prepare a TFDS data set from (imagenet2012).",
+        "profile": "START:STOP, steps of the run to profile for TensorBoard.",
+    }.items():
+        flags.DEFINE_string(name, None, text, **into)
+    text = "For --distribute=multi_worker: HOST:PORT of every worker (default: TF_CONFIG's)."
+    flags.DEFINE_list("workers", None, text, **into)
     flags.DEFINE_integer("worker", None, "This worker's number in --workers, from 0.", **into)
-    flags.DEFINE_string(
-        "manual_dir",
-        None,
-        "Files downloaded by hand, to prepare a TFDS data set such as imagenet2012 from.",
-        **into,
-    )
-    flags.DEFINE_string(
-        "profile", None, "START:STOP, steps of the run to profile for TensorBoard.", **into
-    )
-    flags.DEFINE_integer(
-        "preview",
-        None,
-        "Draw so many training batches, augmented, mixed and labelled, to preview.png in the run "
-        "folder, and stop.",
-        lower_bound=1,
-        upper_bound=20,
-        **into,
-    )
+    text = "Draw so many training batches to preview.png in the run folder, and stop."
+    flags.DEFINE_integer("preview", None, text, lower_bound=1, upper_bound=20, **into)
     for path in field_paths(Config()):
         define = flags.DEFINE_bool if bool in _types(path) else flags.DEFINE_string
         define(f"config.{path}", None, "A field of the recipe.", allow_overwrite=False, **into)
@@ -138,10 +99,6 @@ def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
     """
     _define_flags(values, script)
     rest = parse_flags(argv, values)
-    for name in script.withheld:
-        if values[name].value is not None:
-            raise flags.Error(f"--{name} is a flag of train/train.py; a detector has no {name}.")
-    profiled_steps(values)
     missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
     if missing:
         raise flags.Error(f"{' and '.join(missing)} must be given; --help lists all flags.")
@@ -181,8 +138,7 @@ def training_parser(script=TRAIN, own=(), withheld=()):
 
     Args:
         script: Whose flags are parsed.
-        own: Names of the program's flags beside those of the script.
-        withheld: Names of the script's flags that the program has no use for.
+        own, withheld: Names of flags that the program has beside the script's, and has no use for.
     """
 
     def parse(argv):
@@ -212,17 +168,13 @@ def help_text(description, own_flags=(), withheld=(), script=TRAIN):
     return "\n".join(lines)
 
 
-def profiled_steps(values):
+def profiled_steps(text):
     """The steps that --profile=START:STOP names, (start, stop); None without it."""
-    text = values.profile
     if text is None:
         return None
     match = re.fullmatch(r"(\d+):(\d+)", text)
     if not match or int(match[1]) >= int(match[2]):
-        raise flags.Error(
-            "--profile must be START:STOP, two step numbers, the smaller first, such as 10:15; "
-            f"got {text!r}."
-        )
+        raise ValueError(f"--profile must be START:STOP, such as 10:15; got {text!r}.")
     return int(match[1]), int(match[2])
 
 

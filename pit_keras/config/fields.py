@@ -396,11 +396,7 @@ def _rules(config):
     teacher = distillation.teacher
     if distillation.kind != "none":
         yield "distillation.teacher", teacher is not None, "a model's name or path"
-        yield (
-            "distillation.teacher",
-            not str(teacher).startswith(DETECTOR_PREFIX),
-            "a classifier",
-        )
+        yield ("distillation.teacher", not str(teacher).startswith(DETECTOR_PREFIX), "a classifier")
     if model.is_detector:
         short, long = data.image_size
         yield "data.image_size", short <= long, "the short side and then the long one"

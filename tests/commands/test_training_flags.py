@@ -68,15 +68,13 @@ def test_flags_of_scale():
 
 @pytest.mark.parametrize("text", ["10", "10:", ":5", "5:5", "7:5", "a:b", "-1:5", "1:2:3", ""])
 def test_steps_to_profile_are_two_numbers(text):
-    with pytest.raises(flags.Error, match=r"must be START:STOP, two step numbers .*; got"):
-        config_of(f"--profile={text}")
+    with pytest.raises(ValueError, match=r"must be START:STOP, .*; got"):
+        profiled_steps(text)
 
 
 def test_steps_to_profile():
-    values = flags.FlagValues()
-    argv = ["train.py", "--dataset=digits", "--output_dir=run", "--profile=3:12"]
-    parse_training_flags(argv, values)
-    assert profiled_steps(values) == (3, 12)
+    assert profiled_steps("3:12") == (3, 12)
+    assert profiled_steps(None) is None
 
 
 def test_one_side_is_a_square():
@@ -145,8 +143,8 @@ def test_wrong_flags_are_one_sentence(arguments, message):
             ["--config.data.mixup_alpha=-0.1"],
             r"^--config.data.mixup_alpha must be .* 0; got -0.1\.$",
         ),
-        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got nan"),
-        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got inf"),
+        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got 'nan'"),
+        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got 'inf'"),
         (
             ["--config.data.erasing=1.5"],
             "^--config.data.erasing must be .* 1; got 1.5",
@@ -189,7 +187,7 @@ def test_detection_has_its_own_recipe_and_model():
     assert "--teacher" not in help_text("", script=DETECT)
     with pytest.raises(flags.Error, match="value should be one of <detr>"):
         detect_config_of("--recipe=cutmix")
-    with pytest.raises(flags.Error, match=r"^--teacher is a flag of train/train\.py; a detector"):
+    with pytest.raises(ValueError, match=r"^--teacher must be None for a detector"):
         detect_config_of("--teacher=regnety_160")
     with pytest.raises(ValueError, match=r"^--dataset must be digits, .*for a detector coco:PATH"):
         detect_config_of("--dataset=coco:")
