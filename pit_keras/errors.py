@@ -53,14 +53,10 @@ def sigterm_as_ctrl_c():
 
 
 def check_can_write(path, option=None):
-    """Checks that a file can be written; leaves no trace.
+    """Checks that a file, which may exist, can be written; leaves no trace.
 
     Args:
-        path: The file, which may exist.
-        option: The flag that names it, such as "--output"; None for a file of a fixed name.
-
-    Raises:
-        OSError: If it cannot be written.
+        option: The flag that names the file, such as "--output"; None for a file of a fixed name.
     """
     path = pathlib.Path(path)
     named = f"{path}" if option is None else f"{option}={path}"

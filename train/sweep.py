@@ -43,8 +43,8 @@ def main(arguments):
     from pit_keras.training.workers import join_workers
 
     with exit_with_one_sentence():
-        data = options.config_of("pit_ti").data
-        workers = join_workers(FLAGS.distribute or "none")
+        config = options.config_of("pit_ti")
+        workers, data = join_workers(config.training.distribute), config.data
         source = open_source(
             data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
         )

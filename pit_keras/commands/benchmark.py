@@ -13,34 +13,17 @@ def add(commands):
 
     command = add_command(commands, "benchmark", run, "measure what models cost on this machine")
     argument = command.add_argument
+    argument("models", nargs="*", metavar="MODEL", help="or 'pit_*' (default: all classifiers)")
+    default = "cost,throughput,latency,training,memory"
     argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="names, or patterns such as 'pit_*' (default: all classifiers)",
+        "--measure", type=_measures, metavar="LIST", default=default, help="(default: %(default)s)"
     )
     argument(
-        "--measure",
-        type=_measures,
-        metavar="LIST",
-        default="cost,throughput,latency,training,memory",
-        help="what to measure (default: %(default)s)",
-    )
-    argument(
-        "--image_size",
-        type=image_size,
-        metavar="SIZE",
-        help="such as 224 or 192,256 (default: what each model was published with)",
+        "--image_size", type=image_size, metavar="SIZE", help="192,256 (default: as published)"
     )
     argument("--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)")
     argument("--precision", choices=PRECISION, default="float32", help="(default: %(default)s)")
-    argument(
-        "--repeats",
-        type=positive,
-        metavar="N",
-        default=15,
-        help="timed calls, of which the median counts (default: %(default)s)",
-    )
+    argument("--repeats", type=positive, default=15, help="timed calls (default: %(default)s)")
     argument(
         "--output", metavar="CSV", help="a table to write; rows that it has are not measured again"
     )

@@ -27,35 +27,18 @@ def add(commands):
     )
     add_model_arguments(command)
     argument = command.add_argument
-    argument(
-        "--dataset",
-        help="digits, folder:PATH, with a detector coco:PATH, or a TFDS name (default: the run's)",
-    )
+    argument("--dataset", help="digits, folder:PATH, coco:PATH or a TFDS name (default: the run's)")
     argument("--data_dir", help="where TFDS keeps its data sets")
-    argument(
-        "--split",
-        choices=("train", "val", "all"),
-        default="val",
-        help="val (default): the validation part, or the images held out for it; train: the "
-        "others; all: both",
-    )
-    argument(
-        "--batch_size",
-        type=positive,
-        help=f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})",
-    )
+    help_ = "val (default): the validation or the held-out images; train: the others; all: both"
+    argument("--split", choices=("train", "val", "all"), default="val", help=help_)
+    help_ = f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})"
+    argument("--batch_size", type=positive, help=help_)
     argument("--crop", type=float, help="centre crop's share, of a classifier (default: the run's)")
     argument("--output", metavar="JSON", help="also write the results to a file")
-    argument(
-        "--report",
-        metavar="DIR",
-        help="of a classifier: also write DIR/index.html with confusions, worst mistakes, curves",
-    )
-    argument(
-        "--detections",
-        metavar="JSON",
-        help="of a detector: also write its detections, as a COCO results file",
-    )
+    help_ = "of a classifier: also write DIR/index.html with confusions, worst mistakes, curves"
+    argument("--report", metavar="DIR", help=help_)
+    help_ = "of a detector: also write its detections, as a COCO results file"
+    argument("--detections", metavar="JSON", help=help_)
     robustness.add_options(command)
 
 

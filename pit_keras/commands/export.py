@@ -1,7 +1,6 @@
 """`pit-keras export`: write a model in forms that need no Keras."""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -29,61 +28,36 @@ from pit_keras.export.formats import (
 )
 
 COMPARE_ON, COMPARE_DETECTOR_ON, CALIBRATE_ON = 256, 32, 128
+_PASSED_ON = ("force", "batch_size", "license", "overwrite")
 
 
 def add(commands):
     command = add_command(commands, "export", run, "write a model in forms that need no Keras")
     add_model_arguments(command)
     argument = command.add_argument
-    argument(
-        "--output_dir",
-        help="default: the folder `export` in the run folder, or beside the .keras file",
-    )
-    argument(
-        "--format",
-        nargs="+",
-        metavar="FORMAT",
-        dest="formats",
-        help=f"out of {', '.join(FORMATS)} (default: all that can be written but "
-        f"{', '.join(set(FORMATS) - set(DEFAULT_FORMATS))})",
-    )
+    help_ = "default: the folder `export` in the run folder, or beside the .keras file"
+    argument("--output_dir", help=help_)
+    others = ", ".join(set(FORMATS) - set(DEFAULT_FORMATS))
+    help_ = f"out of {', '.join(FORMATS)} (default: all possible ones but {others})"
+    argument("--format", nargs="+", metavar="FORMAT", dest="formats", help=help_)
     argument("--dataset", help="where images come from (default: the run's)")
     argument("--data_dir", help="where TFDS keeps its data sets")
-    argument(
-        "--images",
-        nargs="+",
-        metavar="IMAGE",
-        help="JPEG or PNG files, or folders of them, to compare on (default: the data set's "
-        "validation part, or two photographs)",
-    )
-    argument(
-        "--calibration_images",
-        nargs="+",
-        metavar="IMAGE",
-        help=f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the data set's "
-        "training part)",
-    )
-    argument(
-        "--compare_on",
-        type=positive,
-        metavar="N",
-        help=f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})",
-    )
-    argument(
-        "--calibrate_on",
-        type=_images_for_calibration,
-        metavar="N",
-        help=f"images (default {CALIBRATE_ON})",
-    )
+    help_ = "files or folders to compare on (default: the validation part, or two photographs)"
+    argument("--images", nargs="+", metavar="IMAGE", help=help_)
+    help_ = f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the training part)"
+    argument("--calibration_images", nargs="+", metavar="IMAGE", help=help_)
+    help_ = f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})"
+    argument("--compare_on", type=positive, metavar="N", help=help_)
+    help_ = f"images (default {CALIBRATE_ON})"
+    argument("--calibrate_on", type=_images_for_calibration, metavar="N", help=help_)
+    limits = ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
     argument(
         "--min_agreement",
         nargs="+",
         type=_share_of_format,
         default=(),
         metavar="FORMAT=SHARE",
-        help="least share of images with the Keras model's top-1 class (default: "
-        + ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
-        + ")",
+        help=f"least share of images with the Keras model's top-1 class (default: {limits})",
     )
     argument("--force", action="store_true", help="write forms that disagree too")
     argument("--batch_size", type=positive, default=1, help="of the TFLite files (default 1)")
@@ -135,7 +109,7 @@ def run(options):
                 f"--compare_on={options.compare_on} is too many for a detector, which is compared "
                 f"on at most {COMPARE_DETECTOR_ON} images, kept in memory."
             )
-    with sigterm_as_ctrl_c(), _status() as announce:
+    with sigterm_as_ctrl_c(), Console(stderr=True).status("Reading images") as status:
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)
@@ -146,11 +120,8 @@ def run(options):
             compare_on=_compare_on(options, trained, source, paths),
             calibrate_on=_calibrate_on(options, trained, source, calibration_paths),
             min_agreement=limits,
-            force=options.force,
-            batch_size=options.batch_size,
-            license=options.license,
-            overwrite=options.overwrite,
-            announce=announce,
+            announce=status.update,
+            **{name: getattr(options, name) for name in _PASSED_ON},
         )
     _print_report(report, output_dir)
     forced = [entry for entry in report.rejected if entry.written]
@@ -174,17 +145,6 @@ def _print_report(report, output_dir):
     for name, reason in report.left_out.items():
         print(f"{name} is left out: {reason}.", file=sys.stderr)
     print(f"Written to {output_dir}; its README.md says how to use each file.", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _status():
-    """A function that shows the current step on a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda words: None
-        return
-    with console.status("Reading images") as status:
-        yield status.update
 
 
 def _compare_on(options, trained, source, paths):

@@ -28,18 +28,11 @@ def add(commands):
     argument = command.add_argument
     argument("images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them")
     argument("--top", type=positive, help=f"classes to show, of a classifier (default {TOP})")
-    argument(
-        "--threshold",
-        type=share,
-        help=f"least score of an object, of a detector (default {THRESHOLD})",
-    )
+    help_ = f"least score of an object, of a detector (default {THRESHOLD})"
+    argument("--threshold", type=share, help=help_)
     argument("--output", metavar="PICTURE", help="also draw the pictures with names, and boxes")
-    argument(
-        "--explain",
-        metavar="PICTURE",
-        help="also draw where in the pictures the decisions come from, for each stage of a PiT or "
-        "ViT (attention rollout)",
-    )
+    help_ = "also draw an explanation for each stage of a PiT or ViT (attention rollout)"
+    argument("--explain", metavar="PICTURE", help=help_)
 
 
 def run(options):

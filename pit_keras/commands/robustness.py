@@ -15,42 +15,24 @@ from pit_keras.errors import check_outputs
 
 
 def add_options(command):
-    group = command.add_argument_group("robustness (table 5 of the paper)")
-    argument = group.add_argument
-    argument(
-        "--suite",
-        type=listed,
-        metavar="NAMES",
-        help="some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas",
-    )
-    argument(
-        "--occlusion_size",
-        type=whole_numbers,
-        metavar="PIXELS",
-        help="side of the occluded centre, or several (default: half of the model's image)",
-    )
-    argument(
-        "--occlusion_fill",
-        choices=("mean", "black"),
-        help="zero in normalised space (mean, the default), or black pixels",
-    )
+    argument = command.add_argument_group("robustness (table 5 of the paper)").add_argument
+    help_ = "some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas"
+    argument("--suite", type=listed, metavar="NAMES", help=help_)
+    help_ = "side of the occluded centre, or several (default: half of the model's image)"
+    argument("--occlusion_size", type=whole_numbers, metavar="PIXELS", help=help_)
+    help_ = "zero in normalised space (mean, the default), or black pixels"
+    argument("--occlusion_fill", choices=("mean", "black"), help=help_)
     argument("--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)")
     argument("--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge")
-    argument(
-        "--fgsm_epsilon",
-        type=fractions_listed,
-        metavar="EPSILONS",
-        help="largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)",
+    help_ = "largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)"
+    argument("--fgsm_epsilon", type=fractions_listed, metavar="EPSILONS", help=help_)
+    help_ = (
+        "add the results to a table with a row for each model; its row is extended if it was "
+        "measured in the same way, else replaced"
     )
-    argument(
-        "--csv",
-        metavar="FILE",
-        help="add the results to a table with a row for each model; its row is extended if it was "
-        "measured in the same way, else replaced",
-    )
-    argument(
-        "--chart", metavar="PICTURE", help="draw the results, and the table's, beside the paper's"
-    )
+    argument("--csv", metavar="FILE", help=help_)
+    help_ = "draw the results, and the table's, beside the paper's"
+    argument("--chart", metavar="PICTURE", help=help_)
 
 
 def listed(text):
@@ -149,22 +131,11 @@ def check_options(options, suites):
 def settings_of(options):
     from pit_keras.evaluation.suites import SuiteSettings
 
-    given = {
-        "occlusion_sizes": options.occlusion_size,
-        "occlusion_fill": options.occlusion_fill,
-        "epsilons": options.fgsm_epsilon,
-        "imagenet_a": options.imagenet_a,
-        "backgrounds": options.backgrounds,
-        "batch_size": options.batch_size,
-    }
-    return SuiteSettings(
-        dataset=options.dataset,
-        data_dir=options.data_dir,
-        split=options.split,
-        crop=options.crop,
-        progress=sys.stdout.isatty(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    same = ("dataset", "data_dir", "split", "crop", "batch_size", "occlusion_fill")
+    given = {name: getattr(options, name) for name in (*same, "imagenet_a", "backgrounds")}
+    given |= {"occlusion_sizes": options.occlusion_size, "epsilons": options.fgsm_epsilon}
+    given = {name: value for name, value in given.items() if value is not None}
+    return SuiteSettings(**given, progress=sys.stdout.isatty())
 
 
 def row_settings(options, trained, suites):

@@ -16,15 +16,12 @@ FORMS = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
 def add(commands):
     command = add_command(commands, "runs", run, "compare training runs")
     argument = command.add_argument
-    argument(
-        "folders", nargs="+", metavar="DIR", help="a folder with run folders below it, or a run's"
+    argument("folders", nargs="+", metavar="DIR", help="a run folder, or one with runs below it")
+    help_ = (
+        "run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
+        "images_per_second, or a setting such as optimizer.learning_rate"
     )
-    argument(
-        "--sort",
-        metavar="COLUMN",
-        help="run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
-        "images_per_second, or a setting such as optimizer.learning_rate",
-    )
+    argument("--sort", metavar="COLUMN", help=help_)
     argument("--output", metavar="PICTURE", help="also draw loss and top-1 (AP) over epochs")
     argument("--csv", metavar="FILE", help="also write the table, with all settings that differ")
 

@@ -10,16 +10,7 @@ import json
 import typing
 from typing import Annotated, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    TypeAdapter,
-    ValidationError,
-)
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -35,6 +26,7 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
+NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -62,7 +54,7 @@ class ModelConfig(_Section):
 
     name: str = "pit_s"
     weights: str | None = None  # to start from: "imagenet" or a path, stored as given
-    frozen_stages: NonNegativeInt = 0  # the embedding and the first stages, which are not trained
+    frozen_stages: Annotated[int, Field(ge=0)] = 0  # first stages, not trained
     patch_size: int | None = None
     stride: int | None = None
     head_dim: int | None = None
@@ -116,10 +108,10 @@ class DataConfig(_Section):
     color_jitter: Probability = 0.0  # largest change of brightness, contrast and saturation
     rand_augment: bool = False  # two random operations of fifteen, before normalising
     rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
-    rand_augment_std: NonNegativeFloat = 0.5  # of the magnitude
+    rand_augment_std: NotNegative = 0.5  # of the magnitude
     erasing: Probability = 0.0  # that a random box of an image becomes noise
-    mixup_alpha: NonNegativeFloat = 0.0  # 0: no MixUp; with CutMix, each batch draws one of the two
-    cutmix_alpha: NonNegativeFloat = 0.0  # 0: no CutMix
+    mixup_alpha: NotNegative = 0.0  # 0: no MixUp; with CutMix, each batch draws one of the two
+    cutmix_alpha: NotNegative = 0.0  # 0: no CutMix
     mix_mode: Literal["batch", "element"] = "batch"  # one draw for all images of a batch, or each
     skip_unreadable: bool = True  # training only; evaluation never skips
 
@@ -132,10 +124,10 @@ class OptimizerConfig(_Section):
     learning_rate: PositiveFloat = 5e-4
     scaled_from: PositiveInt | None = 512  # images a step that the rate is for; None: for any batch
     schedule: Literal["cosine", "drop"] = "cosine"  # after the warm-up
-    warmup_epochs: NonNegativeFloat = 5.0
+    warmup_epochs: NotNegative = 5.0
     warmup_learning_rate: float = 1e-6  # where the warm-up begins
     min_learning_rate: float = 1e-5  # where the cosine ends
-    weight_decay: NonNegativeFloat = 0.05
+    weight_decay: NotNegative = 0.05
     decay_all: bool = False  # biases, norms, position embedding and class tokens too
     layer_decay: Share = 1.0  # the rate of each block, as a multiple of the next block's
     beta_1: float = 0.9
@@ -192,11 +184,11 @@ class DetectionConfig(_Section):
     multi_scale: bool = True
     # Half of the images are cropped before, see `pit_keras.data.detection_augmentation`.
     random_crop: bool = True
-    backbone_rate: NonNegativeFloat = 0.1  # its learning rate over the others'; 0: not trained
+    backbone_rate: NotNegative = 0.1  # its learning rate over the others'; 0: not trained
     drop_at: Share = 2 / 3  # share of the updates after which the schedule "drop" does so
     no_object_weight: PositiveFloat = 0.1
-    l1_weight: NonNegativeFloat = 5.0
-    giou_weight: NonNegativeFloat = 2.0
+    l1_weight: NotNegative = 5.0
+    giou_weight: NotNegative = 2.0
     # BatchNormalization keeps scales and statistics; None: exactly where there are model.weights.
     freeze_norms: bool | None = None
 
@@ -311,11 +303,9 @@ def validate(config):
     checked = _checked(config)
     for paths, reason in _without_effect(config):
         for path in paths:
-            default = get_field(Config(), path)
-            if get_field(config, path) != default:
-                raise FieldError(
-                    path, f"must be {default!r} {reason}; got {get_field(config, path)!r}."
-                )
+            value, default = get_field(config, path), get_field(Config(), path)
+            if value != default:
+                raise FieldError(path, f"must be {default!r} {reason}; got {value!r}.")
     for path, valid, form in _rules(config):
         if not valid:
             raise FieldError(path, f"must be {form}; got {get_field(config, path)!r}.")
@@ -336,12 +326,10 @@ def _checked(config):
 
 # Fields that have no meaning for a detector, or are not offered for one.
 _CLASSIFIERS_OWN = (
-    *(f"data.{name}" for name in ("holdout", "crop_scale", "crop_aspect", "eval_crop", "views")),
-    *(f"data.{name}" for name in ("color_jitter", "erasing", "rand_augment")),
-    *(f"data.rand_augment_{name}" for name in ("magnitude", "std")),
-    *(f"data.{name}" for name in ("mixup_alpha", "cutmix_alpha", "mix_mode")),
-    "optimizer.layer_decay",
-    "training.label_smoothing",
+    *("data.holdout", "data.crop_scale", "data.crop_aspect", "data.eval_crop", "data.views"),
+    *("data.color_jitter", "data.erasing", "data.rand_augment", "data.rand_augment_magnitude"),
+    *("data.rand_augment_std", "data.mixup_alpha", "data.cutmix_alpha", "data.mix_mode"),
+    *("optimizer.layer_decay", "training.label_smoothing"),
     *(f"distillation.{field.name}" for field in dataclasses.fields(DistillationConfig)),
 )
 _DETECTORS_OWN = (
@@ -376,21 +364,15 @@ def _rules(config):
     """Triples (path, whether its value is valid, what it must be)."""
     model, data, training = config.model, config.data, config.training
     distillation, detection, epochs = config.distillation, config.detection, training.epochs
-    yield (
-        "data.dataset",
-        data.dataset.strip() not in ("", "folder:", "coco:"),
-        "digits, folder:PATH, for a detector coco:PATH, or the name of a TFDS data set",
-    )
+    form = "digits, folder:PATH, for a detector coco:PATH, or the name of a TFDS data set"
+    yield "data.dataset", data.dataset.strip() not in ("", "folder:", "coco:"), form
     for name in ("crop_scale", "crop_aspect"):
         low, high = getattr(data, name)
         yield f"data.{name}", low <= high, "the lowest value and then the highest"
     jitters = data.color_jitter > 0
     yield "data.color_jitter", not (jitters and data.rand_augment), "0 with data.rand_augment"
-    yield (
-        "model.weights",
-        model.weights is None or model.weights.strip(),
-        "imagenet or the path of a weights file",
-    )
+    is_blank = model.weights is not None and not model.weights.strip()
+    yield "model.weights", not is_blank, "imagenet or the path of a weights file"
     warmup = config.optimizer.warmup_epochs
     yield "optimizer.warmup_epochs", warmup < epochs, f"less than the {epochs} epochs"
     teacher = distillation.teacher
@@ -401,8 +383,6 @@ def _rules(config):
         short, long = data.image_size
         yield "data.image_size", short <= long, "the short side and then the long one"
         yield "training.jit", training.jit != "on", "off or auto: XLA cannot match objects"
-        yield (
-            "detection.freeze_norms",
-            not detection.freeze_norms or model.weights is not None,
-            "None or False without model.weights: there are no statistics to keep",
-        )
+        has_statistics = model.weights is not None
+        form = "None or False without model.weights: there are no statistics to keep"
+        yield "detection.freeze_norms", has_statistics or not detection.freeze_norms, form

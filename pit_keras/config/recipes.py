@@ -36,13 +36,11 @@ def deit(model):
         python train/train.py --recipe=deit --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
             --distribute=mirrored --batch_size=1024 --output_dir=runs/pit_s_deit
 
-    On 8 GPUs with 128 images each that is 375,000 steps. A training step costs three times the
-    model's MACs (0.70 / 1.40 / 2.87 / 12.40 G for PiT-Ti / XS / S / B): 300 epochs of 1.28 million
-    images are 0.8 / 1.6 / 3.3 / 14.3 x 10^18 multiply-additions.
-
-    DeiT's command line also asks for a colour jitter of 0.3, which never acted: timm leaves jitter
-    out where there is a policy such as RandAugment. Here the two together are refused. PiT-B sees
-    three views of a third of the images in each epoch (Hoffer et al., CVPR 2020).
+    On 8 GPUs with 128 images each that is 375,000 steps, 0.8 / 1.6 / 3.3 / 14.3 x 10^18
+    multiply-additions for PiT-Ti / XS / S / B (a training step is three times the model's MACs).
+    DeiT's colour jitter of 0.3 never acted, as timm leaves it out beside RandAugment; here the two
+    together are refused. PiT-B sees three views of a third of the images in each epoch (Hoffer et
+    al., CVPR 2020).
     """
     config = vanilla(model)
     config.recipe = "deit"
@@ -107,12 +105,11 @@ def detr(model):
         python train/detect.py --model=detr_pit_s --dataset=coco/2017 --data_dir=DIR \\
             --distribute=mirrored --batch_size=64 --output_dir=runs/detr_pit_s
 
-    That is the batch of published DETR, 1,848 steps for each of 150 epochs. An image of 400 x 600
-    costs 49 G multiply-additions with PiT-S, 40 G with ViT-S and 43 G with ResNet-50; at three
-    times that for a training step the run is at most 2.6 / 2.1 / 2.3 x 10^18. The rates do not
-    scale with the batch, as in DETR's code. The backbone starts from ImageNet's weights; ResNet-50
-    keeps its stem, its first stage and its BatchNormalization as they are.
-    AP to expect on COCO is in the paper's table 4. It was not trained to the end here.
+    That is the batch of published DETR: 150 epochs of 1,848 steps, at most 2.6 / 2.1 / 2.3 x 10^18
+    multiply-additions with PiT-S / ViT-S / ResNet-50 (49 / 40 / 43 G for an image of 400 x 600).
+    The rates do not scale with the batch, as in DETR's code. The backbone starts from ImageNet's
+    weights; ResNet-50 keeps its stem, first stage and BatchNormalization. The AP to expect on COCO
+    is in the paper's table 4; no detector was trained to the end here.
     """
     config = Config(recipe="detr")
     config.model.name, config.model.weights = model, "imagenet"
@@ -133,11 +130,6 @@ CLASSIFICATION_RECIPES = tuple(name for name in RECIPES if name not in DETECTION
 
 
 def recipe(name, model):
-    """The configuration of a recipe for a model.
-
-    Raises:
-        ValueError: If there is no such recipe.
-    """
     if name not in RECIPES:
         raise ValueError(f"Unknown recipe {name!r}; recipes are {', '.join(RECIPES)}.")
     return RECIPES[name](model)

@@ -40,38 +40,23 @@ SECTIONS = ("optimizer", "training", "model", "data", "distillation", "detection
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder, as far as it can be read; None stands for what is not known.
+    """A run folder, as far as it can be read; None stands for what is not known."""
 
-    Attributes:
-        run: The folder's path, relative to the one that was searched.
-        state: "finished", "running" (a process trains in it now), "unfinished", or "damaged" if a
-            file cannot be read.
-        model, recipe, dataset: Their names.
-        epochs, total_epochs: Finished and planned ones.
-        top1: Of a classifier, 0 to 1: of `model.keras` if the run is finished, else the best so
-            far, of the raw or the averaged weights.
-        AP: Likewise COCO's average precision, of a detector.
-        loss: Training loss of the last epoch.
-        images_per_second: Of training, the median over the epochs.
-        settings: {dotted path: value} of `config.json`.
-        history: The rows of `history.csv`, {column: number}.
-        problem: What is wrong, in sentences; "" if nothing is.
-    """
-
-    run: str
-    state: str
+    run: str  # the folder's path, relative to the one that was searched
+    state: str  # finished, running (a process trains in it now), unfinished, or damaged
     model: str | None
     recipe: str | None
     dataset: str | None
-    epochs: int
+    epochs: int  # finished ones
     total_epochs: int | None
-    top1: float | None
-    AP: float | None
-    loss: float | None
-    images_per_second: float | None
-    settings: dict
-    history: list
-    problem: str
+    # Of `model.keras` if the run is finished, else the best so far, of raw or averaged weights.
+    top1: float | None  # of a classifier, 0 to 1
+    AP: float | None  # of a detector, 0 to 1
+    loss: float | None  # of training, in the last epoch
+    images_per_second: float | None  # of training, the median over the epochs
+    settings: dict  # {dotted path: value} of `config.json`
+    history: list  # the rows of `history.csv`, {column: number}
+    problem: str  # what is wrong, in sentences; "" if nothing is
 
     @property
     def figure(self):
@@ -102,26 +87,25 @@ def find_run_folders(folders):
     Hidden folders and what is below a run are left out. A link to a run is followed, a link to
     another folder is not.
     """
-    pending, links, found = [pathlib.Path(folder) for folder in folders], [], {}
-    for folder in pending:
-        if not folder.is_dir():
+    paths, links = [], []
+    for folder in folders:
+        if not os.path.isdir(folder):
             raise NotADirectoryError(f"There is no folder {folder}; give folders of runs.")
-    while pending:
-        folder = pending.pop()
-        if is_run_folder(folder):
-            found.setdefault(os.path.realpath(folder), folder)
-            continue
-        try:
-            children = sorted(child for child in folder.iterdir() if os.path.isdir(child))
-        except OSError as error:
-            warnings.warn(f"{folder} is left out: {error.strerror}.", stacklevel=2)
-            continue
-        for child in children:
-            if not child.name.startswith("."):
-                (links if child.is_symlink() else pending).append(child)
-    for link in filter(is_run_folder, links):
-        found.setdefault(os.path.realpath(link), link)
+        for path, below, _ in os.walk(folder, onerror=_warn):
+            if is_run_folder(path):
+                paths.append(path)
+                below.clear()
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            children = (os.path.join(path, name) for name in below)
+            links += [child for child in children if os.path.islink(child)]
+    found = {}
+    for path in (*paths, *filter(is_run_folder, links)):
+        found.setdefault(os.path.realpath(path), pathlib.Path(path))
     return list(found.values())
+
+
+def _warn(error):
+    warnings.warn(f"{error.filename} is left out: {error.strerror}.", stacklevel=2)
 
 
 def is_run_folder(folder):
@@ -211,11 +195,7 @@ def read_settings(path):
 
 
 def read_history(path):
-    """The rows of a `history.csv`, {column: number}, without a last one that is cut short.
-
-    Raises:
-        ValueError: If a row does not fit the header, or holds something else than numbers.
-    """
+    """The rows of a `history.csv`, {column: number}, without a last one that is cut short."""
     lines = pathlib.Path(path).read_text().splitlines(keepends=True)
     rows = []
     for number, row in enumerate(csv.DictReader(line for line in lines if line[-1] == "\n"), 1):
@@ -262,36 +242,28 @@ def _best(history, figure):
 
 
 def validation(row, figure):
-    """An epoch's validation metric, top1 or AP: the better of the raw and the averaged weights'.
-
-    NaN if there is none.
-    """
+    """An epoch's validation top1 or AP, the better of raw and averaged weights; NaN without one."""
     both = [row.get(f"{prefix}{figure}", math.nan) for prefix in ("val_", "val_averaged_")]
     return max((value for value in both if not math.isnan(value)), default=math.nan)
 
 
 def sorted_runs(runs, column="top1"):
-    """Runs by one of `COLUMNS` or a setting's dotted path; those without a value come last.
-
-    Where higher is better, the best comes first.
-    """
+    """Runs by a column or a setting's path, the best first; those without a value come last."""
     columns = dict.fromkeys((*COLUMNS, *(path for run in runs for path in run.settings)))
     if column not in columns:
         near = difflib.get_close_matches(column, columns)
         hint = f"columns are {', '.join(COLUMNS)}, and the settings by their dotted paths."
         hint = f"did you mean {' or '.join(near)}?" if near else hint
         raise ValueError(f"There is no column {column!r} to sort by; {hint}")
-    placed = [run for run in runs if _order(run.value(column)) is not None]
-    others = [run for run in runs if _order(run.value(column)) is None]
-    placed.sort(key=lambda run: _order(run.value(column)), reverse=column in HIGHER_IS_BETTER)
-    return placed + others
+    sign = -1 if column in HIGHER_IS_BETTER else 1
 
+    def place(run):
+        value = run.value(column)
+        if value is None or value != value:
+            return (2,)
+        return (0, sign * value) if isinstance(value, float | int) else (1, str(value))
 
-def _order(value):
-    """A key that sorts numbers before text; None for a value without a place."""
-    if isinstance(value, float | int):
-        return None if math.isnan(value) else (0, value)
-    return None if value is None else (1, str(value))
+    return sorted(runs, key=place)
 
 
 def differing_settings(runs):

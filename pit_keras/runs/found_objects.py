@@ -8,19 +8,12 @@ THRESHOLD = 0.7  # the least score of an object that is shown, as in DETR's own 
 
 
 class FoundObject(NamedTuple):
-    """One object.
+    """One object."""
 
-    Attributes:
-        name: Of its class.
-        score: The class's probability; None for a ground-truth object.
-        box: Left, top, right and bottom in pixels of the image, within it.
-        label: The class's number.
-    """
-
-    name: str
-    score: float | None
-    box: tuple[float, float, float, float]
-    label: int
+    name: str  # of its class
+    score: float | None  # the class's probability; None for a ground-truth object
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels, within the image
+    label: int  # the class's number
 
 
 def found_objects(answers, size, class_names, threshold=THRESHOLD):

@@ -11,15 +11,13 @@ from pit_keras.runs.checkpoints import (
     write_arrays,
 )
 from pit_keras.runs.run_folder import save_model_atomically
-from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
 
 
 class RunKeeper:
     """Keeps a run's states and its best model.
 
     Args:
-        folder: A `RunFolder`.
-        keep: Number of checkpoints that are kept, beside the best epoch's.
+        keep: Number of checkpoints, beside the best epoch's.
         model: A model like the trained one, on no strategy and with nothing frozen; its weights
             are overwritten and it is saved.
     """
@@ -80,7 +78,7 @@ class RunKeeper:
             return None
         try:
             weights = keras.models.load_model(file, compile=False).get_weights()
-        except DAMAGED_FILE_ERRORS as error:
+        except Exception as error:  # Keras has no error of its own for a damaged file
             print(f"{file} cannot be read ({str(error).strip().splitlines()[0]}).")
             return None
         if [value.shape for value in weights] != [v.shape for v in self._model.weights]:

@@ -5,20 +5,13 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """The metrics of a task; each dict is {name in files: name for a person}.
+    """The metrics of a task; each dict is {name in files: name for a person}."""
 
-    Attributes:
-        training, validation: Those shown while a run trains.
-        columns: All that `history.csv` keeps of an evaluation, after `val_` and `val_averaged_`.
-        best: The one that chooses the best epoch; higher is better.
-        results: Those printed for a finished run.
-    """
-
-    training: dict[str, str]
+    training: dict[str, str]  # shown while a run trains
     validation: dict[str, str]
-    columns: tuple[str, ...]
-    best: str
-    results: dict[str, str]
+    columns: tuple[str, ...]  # of an evaluation, after `val_` and `val_averaged_` in `history.csv`
+    best: str  # chooses the best epoch; higher is better
+    results: dict[str, str]  # printed for a finished run
 
 
 CLASSIFICATION = Figures(
@@ -39,13 +32,11 @@ DETECTION = Figures(
 
 
 def in_words(names, values, digits, between, prefix=""):
-    """Metrics as a person reads them: `loss 1.500  top-1 0.250`.
+    """Metrics as a person reads them, `loss 1.500  top-1 0.250`.
 
     Args:
         names: {name in files: name for a person}.
         values: {prefix + name in files: number or None}.
-        digits: After the point.
-        between: Separates two metrics.
     """
     return between.join(
         f"{name} {number(values[prefix + column], digits)}" for column, name in names.items()

@@ -12,42 +12,24 @@ from pit_keras.config.fields import Config, conflicts
 
 
 class RunFolder:
-    """Paths of a run's files. Making the object touches nothing.
-
-    Attributes:
-        config: All that is needed to run it again.
-        classes: Names of the classes, one a line, in the order of the logits.
-        categories: Of a detector the classes' ids in COCO's form, likewise.
-        history: One row an epoch.
-        curves: The same as a plot.
-        logs: For TensorBoard.
-        log: What happened and when, a JSON object a line.
-        preview: Training images; it may be there before a run is.
-        checkpoints: The last complete training states and the best.
-        unreadable: The images that training skipped, and their first positions in the data's
-            stream; only where there are any.
-        not_finite: The examples of a batch whose loss was not finite; only after such an end.
-        model: The best model, the one to deploy.
-        results: Written last: the mark of a finished run.
-        lock: Held by the process that trains in the folder.
-    """
+    """Paths of a run's files. Making the object touches nothing."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        self.config = self.path / "config.json"
-        self.classes = self.path / "classes.txt"
-        self.categories = self.path / "category_ids.txt"
-        self.history = self.path / "history.csv"
+        self.config = self.path / "config.json"  # all that is needed to run it again
+        self.classes = self.path / "classes.txt"  # names, one a line, in the order of the logits
+        self.categories = self.path / "category_ids.txt"  # likewise a detector's ids, as in COCO
+        self.history = self.path / "history.csv"  # one row an epoch
         self.curves = self.path / "history.png"
-        self.logs = self.path / "logs"
-        self.log = self.path / "log.jsonl"
-        self.preview = self.path / "preview.png"
-        self.checkpoints = self.path / "checkpoints"
-        self.unreadable = self.path / "unreadable.csv"
-        self.not_finite = self.path / "not_finite.csv"
-        self.model = self.path / "model.keras"
-        self.results = self.path / "results.json"
-        self.lock = self.path / ".lock"
+        self.logs = self.path / "logs"  # for TensorBoard
+        self.log = self.path / "log.jsonl"  # what happened and when, a JSON object a line
+        self.preview = self.path / "preview.png"  # training images; may be there before a run is
+        self.checkpoints = self.path / "checkpoints"  # the last training states and the best
+        self.unreadable = self.path / "unreadable.csv"  # images that training skipped, if any
+        self.not_finite = self.path / "not_finite.csv"  # a batch whose loss was not finite, if any
+        self.model = self.path / "model.keras"  # the best model, the one to deploy
+        self.results = self.path / "results.json"  # written last: the mark of a finished run
+        self.lock = self.path / ".lock"  # held by the process that trains in the folder
 
     @property
     def finished(self):
@@ -59,16 +41,12 @@ class RunFolder:
         return any(self.checkpoints.glob("step-*.npz"))
 
     def check(self, config, class_names=None, category_ids=None):
-        """Checks that a run of this configuration may use the folder; changes nothing.
+        """Checks that a run may use the folder: that it holds no other run, classes or files.
 
         Args:
             config: The run's `Config`.
             class_names: Those of its data; None if they are not known yet.
-            category_ids: Of a detector's data, see `create`.
-
-        Raises:
-            ValueError: If the folder holds another run, one of other classes, or other files.
-            NotADirectoryError: If it is a file.
+            category_ids: See `create`.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
@@ -108,7 +86,6 @@ class RunFolder:
             )
 
     def read_config(self):
-        """The configuration that the folder's run was started with."""
         try:
             return Config.from_json(self.config.read_text())
         except ValueError as error:
@@ -126,10 +103,7 @@ class RunFolder:
     def create(self, config, class_names, category_ids=None):
         """Makes the folder and writes what is known before training.
 
-        Args:
-            config: The run's `Config`.
-            class_names: One for each class.
-            category_ids: For a detector the id of each class in COCO's form.
+        `category_ids` are, of a detector, the classes' ids in COCO's form.
         """
         self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))

@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 import warnings
 import zipfile
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,33 +16,15 @@ from pit_keras.data.preprocessing import load_image, normalise, preprocess_evalu
 from pit_keras.models.detr import is_detector
 from pit_keras.runs.run_folder import RunFolder
 
-# Keras has no error of its own for a damaged file.
-DAMAGED_FILE_ERRORS = (
-    ValueError,
-    OSError,
-    TypeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A classifier, ready for images from files.
+    """A classifier, ready for images from files."""
 
-    Attributes:
-        model: Normalised images (B, H, W, 3) to logits (B, classes).
-        class_names: One for each logit.
-        data: The `DataConfig` of its training; image size, evaluation crop, mean and std count.
-        folder: Its run folder, or None.
-    """
-
-    model: keras.Model
+    model: keras.Model  # normalised images (B, H, W, 3) -> logits (B, classes)
     class_names: tuple[str, ...]
-    data: DataConfig
-    folder: pathlib.Path | None = None
+    data: DataConfig  # of its training; image size, evaluation crop, mean and std count
+    folder: pathlib.Path | None = None  # its run folder
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
@@ -91,39 +72,10 @@ def read_images(paths):
     return (load_image(path) for path in readable)
 
 
-class ModelFile(NamedTuple):
-    """A Keras model of whatever kind, the `.keras` file, and the `RunFolder` around it or None."""
-
-    model: keras.Model
-    file: pathlib.Path
-    run: RunFolder | None
-
-    @property
-    def folder(self):
-        return None if self.run is None else self.run.path
-
-    def class_names(self, given, classes):
-        """The given names, else the run folder's; None without either."""
-        names = given
-        if names is None and self.run is not None:
-            names = read_class_names(self.run.classes)
-        if names is not None and len(names) != classes:
-            raise ValueError(
-                f"There are {len(names)} class names for the {classes} classes of {self.file}."
-            )
-        return None if names is None else tuple(names)
-
-
-def numbered_classes(classes):
-    return tuple(f"class {index}" for index in range(classes))
-
-
 def read_model_file(path):
-    """Reads the `ModelFile` of a run folder or a `.keras` file.
+    """The Keras model of a run folder or a `.keras` file, the file, and the `RunFolder` or None.
 
-    Raises:
-        FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a Keras model.
+    A file in a run folder is taken with the folder.
     """
     path = pathlib.Path(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
@@ -142,10 +94,10 @@ def read_model_file(path):
         )
     try:
         model = keras.models.load_model(file, compile=False)
-    except DAMAGED_FILE_ERRORS as error:
+    except Exception as error:  # Keras has no error of its own for a damaged file
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-    return ModelFile(model, file, folder if folder.config.exists() else None)
+    return model, file, folder if folder.config.exists() else None
 
 
 def load_trained_model(path, class_names=None):
@@ -160,25 +112,34 @@ def load_trained_model(path, class_names=None):
         FileNotFoundError: If there is no such file, or the run has no model yet.
         ValueError: If the file is not a classifier, or the names do not fit its logits.
     """
-    return as_classifier(read_model_file(path), class_names)
+    return as_classifier(*read_model_file(path), class_names)
 
 
-def as_classifier(read, class_names=None):
-    """The `TrainedModel` of a `ModelFile`; see `load_trained_model`."""
-    model, file, run = read
+def as_classifier(model, file, run, class_names=None):
+    """The `TrainedModel` of what `read_model_file` gives."""
     _check_classifier(model, file)
     data = DataConfig() if run is None else run.read_config().data
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
     classes = model.output_shape[-1]
-    names = read.class_names(class_names, classes)
-    if names is None and classes == imagenet.CLASSES:
+    if class_names is None and run is None and classes == imagenet.CLASSES:
         warnings.warn(
             f"There are no class names with {file}; its 1000 classes are called by ImageNet's "
             "names.",
             stacklevel=3,
         )
-        names = imagenet.class_names()
-    return TrainedModel(model, names or numbered_classes(classes), data, read.folder)
+        class_names = imagenet.class_names()
+    names = names_of_classes(class_names, classes, file, run)
+    return TrainedModel(model, names, data, run and run.path)
+
+
+def names_of_classes(given, classes, file, run):
+    """The given names, else the run folder's, else numbers."""
+    if given is None and run is None:
+        return tuple(f"class {index}" for index in range(classes))
+    names = read_class_names(run.classes) if given is None else tuple(given)
+    if len(names) != classes:
+        raise ValueError(f"There are {len(names)} class names for the {classes} classes of {file}.")
+    return names
 
 
 def read_class_names(path):
