@@ -88,10 +88,7 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True):
     from pit_keras.runs.trained_model import read_class_names
 
     if is_tflite(options.model) and not takes_tflite:
-        raise ValueError(
-            f"--model={options.model} is a TFLite file, which only predict and serve take; give "
-            "the run folder or the .keras file that it was exported from."
-        )
+        raise ValueError(f"{options.model} is a TFLite file; give its run folder or .keras file.")
     class_names = None if options.classes is None else read_class_names(options.classes)
     if not is_tflite(options.model):
         from pit_keras.runs.trained_detector import load_any as load

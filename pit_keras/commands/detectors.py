@@ -46,10 +46,7 @@ def evaluate(options, detector):
     """Prints COCO's metrics over a split; writes them and the detections if asked."""
     refuse(options, ("crop", "report"), "a detector")
     if options.split == "all":
-        raise ValueError(
-            "--split=all has no meaning for a detector: training and validation images may have "
-            "the same ids."
-        )
+        raise ValueError("--split=all has no meaning for a detector: ids may occur in both parts.")
     from pit_keras.evaluation.detection import COCO_METRICS, evaluate_detection_source
 
     results, detections = evaluate_detection_source(

@@ -67,8 +67,7 @@ def _check_outputs(options):
         path = pathlib.Path(options.detections)
         if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
             raise ValueError(
-                f"--detections={path} exists and is no COCO results file (a list); choose another "
-                "name."
+                f"--detections={path} exists and is no COCO results file; choose another name."
             )
     if options.report is not None:
         from pit_keras.evaluation.html_report import PAGE, check_report_folder

@@ -89,11 +89,9 @@ def run(options):
     check_formats(formats)
     limits = dict(options.min_agreement)
     checked_limits(limits, formats)
-    if options.calibration_images and len(calibration_paths) < LEAST_CALIBRATION_IMAGES:
-        raise ValueError(
-            f"--calibration_images gives {len(calibration_paths)} images; int8 needs "
-            f"{LEAST_CALIBRATION_IMAGES} or more."
-        )
+    given, least = len(calibration_paths), LEAST_CALIBRATION_IMAGES
+    if options.calibration_images and given < least:
+        raise ValueError(f"--calibration_images gives {given} images; int8 needs {least} or more.")
     from pit_keras.export.export_folder import check_targets
     from pit_keras.export.exporting import REMEDY, explain
     from pit_keras.export.exporting import export as export_model
@@ -105,10 +103,8 @@ def run(options):
     if is_detector(trained):
         refuse(options, ("calibration_images", "calibrate_on"), "a detector")
         if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
-            raise ValueError(
-                f"--compare_on={options.compare_on} is too many for a detector, which is compared "
-                f"on at most {COMPARE_DETECTOR_ON} images, kept in memory."
-            )
+            # They are kept in memory as they are.
+            raise ValueError(f"--compare_on of a detector is at most {COMPARE_DETECTOR_ON}.")
     with sigterm_as_ctrl_c(), Console(stderr=True).status("Reading images") as status:
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
@@ -158,11 +154,8 @@ def _compare_on(options, trained, source, paths):
         usual = COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON
         images = validation_images(source, options.compare_on or usual)
         return take_sample(images, trained.data, f"images of the validation part of {source.name}")
-    print(
-        "Compared on pieces of two photographs, as there is no data set; give --dataset or "
-        "--images for a better comparison.",
-        file=sys.stderr,
-    )
+    words = "Compared on two photographs; --dataset or --images gives a better comparison."
+    print(words, file=sys.stderr)
     return take_sample(real_images(), trained.data, "pieces of two photographs")
 
 
@@ -196,9 +189,7 @@ def _named_by(source, trained, options):
     """The model with the data set's class names, if it came without any."""
     if source is None or trained.folder is not None or options.classes is not None:
         return trained
-    if len(source.class_names) != len(trained.class_names):
-        raise ValueError(
-            f"{options.dataset} has {len(source.class_names)} classes and the model "
-            f"{len(trained.class_names)}."
-        )
+    given, own = len(source.class_names), len(trained.class_names)
+    if given != own:
+        raise ValueError(f"{options.dataset} has {given} classes and the model {own}.")
     return dataclasses.replace(trained, class_names=source.class_names)

@@ -72,8 +72,7 @@ def _check_pictures(options, paths):
     """Checks the pictures that are to be drawn, before long work."""
     if options.explain is not None and is_tflite(options.model):
         raise ValueError(
-            f"--explain needs the attention of a Keras model, which {options.model} does not have; "
-            "give the run folder or the .keras file that it was exported from."
+            f"--explain needs a Keras model; give the run folder or .keras file of {options.model}."
         )
     given = {"--output": options.output, "--explain": options.explain}
     check_outputs(given)

@@ -37,10 +37,7 @@ def run(options):
 
     found = read_runs(options.folders)
     if not found:
-        raise ValueError(
-            f"There is no run in or below {', '.join(options.folders)}: no folder has a run's "
-            "config.json."
-        )
+        raise ValueError(f"There is no run in or below {', '.join(options.folders)}.")
     only_detectors = all(run.figure == "AP" for run in found)
     found = sorted_runs(found, options.sort or ("AP" if only_detectors else "top1"))
     _print_runs(found, Console())

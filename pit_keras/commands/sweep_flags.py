@@ -61,20 +61,15 @@ def options(values):
             f"--recipe of a sweep must be one of {', '.join(RECIPES)}; got {values.recipe}."
         )
     if "multi_worker" in (values.distribute, values["config.training.distribute"].value):
-        raise ValueError(
-            "--distribute of a sweep must be none or mirrored: it runs on one machine."
-        )
+        raise ValueError("--distribute of a sweep must be none or mirrored: it has one machine.")
     families = values.families or []
     if not families or len(set(families)) < len(families) or set(families) - set(FAMILY_NAMES):
         raise ValueError(
-            f"--families must be some of {', '.join(FAMILY_NAMES)}, each once and separated by "
-            f"commas; got {','.join(families)!r}."
+            f"--families must be some of {','.join(FAMILY_NAMES)}, each once; got "
+            f"{','.join(families)!r}."
         )
     macs = numbers_of("macs", values.macs or [])
     if not macs or not all(0 < number <= MOST_MACS for number in macs):
-        raise ValueError(
-            f"--macs must be positive numbers of at most {MOST_MACS:g}, such as 2e6,4e6,8e6; got "
-            f"{','.join(values.macs or [])!r}."
-        )
+        raise ValueError(f"--macs must be positive numbers of at most {MOST_MACS:g}: 2e6,4e6.")
     config_of = functools.partial(config_from_flags, values)
     return SweepOptions(tuple(families), macs, values.seeds, int(values.patch_size), config_of)

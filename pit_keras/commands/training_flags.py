@@ -54,13 +54,10 @@ _FIELDS = {
     "precision": ("training.precision", "float32, mixed_bfloat16 or mixed_float16."),
     "jit": ("training.jit", "Whether XLA compiles the step: on, off or auto (as measured)."),
     "accumulate": ("training.accumulate", "Batches whose gradients are summed for one update."),
-    "checkpoint_every_steps": (
-        "training.checkpoint_every_steps",
-        "Updates between extra saves.",
-    ),
+    "checkpoint_every_steps": ("training.checkpoint_every_steps", "Updates between saves."),
     "checkpoint_every_minutes": (
         "training.checkpoint_every_minutes",
-        "Minutes between extra saves.",
+        "Minutes between saves.",
     ),
 }
 # Flags that say where and how a run is done, not what it is: they are not part of its Config.

@@ -67,8 +67,7 @@ class Checkpoints:
                 print(error)
         if paths:
             raise OSError(
-                f"None of the checkpoints in {self.folder} can be read; choose another "
-                "--output_dir to start over."
+                f"None of the checkpoints in {self.folder} can be read; use another --output_dir."
             )
         return None, None
 

@@ -39,9 +39,8 @@ class RunKeeper:
         folder = self._folder
         if folder.model.exists() or self.checkpoints.best.exists():
             raise FileNotFoundError(
-                f"{folder.path} holds a run with finished epochs, but {folder.checkpoints} has no "
-                "checkpoint to resume from; delete the folder or choose another --output_dir to "
-                "start over."
+                f"{folder.path} has finished epochs, but {folder.checkpoints} has no checkpoint to "
+                "resume from; delete the folder to start over."
             )
         if folder.history.exists():
             print(f"The run in {folder.path} has no checkpoint; starting over.")

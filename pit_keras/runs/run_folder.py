@@ -53,15 +53,14 @@ class RunFolder:
         if not self.config.exists():
             if self.finished:
                 raise ValueError(
-                    f"{self.path} holds a finished run, but its config.json is lost, so it cannot "
-                    "be identified; choose another --output_dir."
+                    f"{self.path} holds a finished run, but its config.json is lost; choose "
+                    "another --output_dir."
                 )
             if self.begun:  # its checkpoints hold the configuration, and it is written anew
                 return
             if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
                 raise ValueError(
-                    f"{self.path} holds files but no run (there is no config.json); choose an "
-                    "empty or new --output_dir."
+                    f"{self.path} holds files but no run; choose an empty or new --output_dir."
                 )
             return
         conflict = conflicts(self.read_config(), config)
@@ -91,7 +90,7 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(
                 f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
-                "damaged, delete it and repeat the run's command, which writes it anew."
+                "damaged, delete it; the run's command writes it anew."
             ) from error
 
     def read_classes(self):
@@ -126,10 +125,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=1)  # `pit-keras runs` holds it for a moment
         except filelock.Timeout:
-            raise OSError(
-                f"Another process is training in {self.path}; wait for it to end, or choose "
-                "another --output_dir."
-            ) from None
+            raise OSError(f"Another process is training in {self.path}; wait for it.") from None
         except OSError as error:
             raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
         try:

@@ -91,9 +91,8 @@ def as_detector(model, file, run, class_names=None):
     fixed = fixed_size(model)
     if run is None and fixed is None:
         warnings.warn(
-            f"{file} is in no run folder, which would say the size of its images: they are resized "
-            f"to a short side of {IMAGE_SIZE[0]} and a long side of at most {IMAGE_SIZE[1]} "
-            "pixels.",
+            f"{file} is in no run folder, so images are resized to a short side of {IMAGE_SIZE[0]} "
+            f"and a long side of at most {IMAGE_SIZE[1]} pixels.",
             stacklevel=3,
         )
     if fixed is not None:

@@ -83,8 +83,7 @@ def read_model_file(path):
     if not file.is_file():
         what = "has no model.keras yet" if path.is_dir() else "does not exist"
         raise FileNotFoundError(
-            f"{path} {what}; give a run folder or a .keras file (predict and serve take a .tflite "
-            "file too)."
+            f"{path} {what}; give a run folder or a .keras file (predict, serve: or .tflite)."
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
@@ -123,8 +122,7 @@ def as_classifier(model, file, run, class_names=None):
     classes = model.output_shape[-1]
     if class_names is None and run is None and classes == imagenet.CLASSES:
         warnings.warn(
-            f"There are no class names with {file}; its 1000 classes are called by ImageNet's "
-            "names.",
+            f"{file} has no class names; its 1000 classes are called by ImageNet's names.",
             stacklevel=3,
         )
         class_names = imagenet.class_names()
@@ -162,11 +160,10 @@ def _check_classifier(model, file):
     activation = getattr(model.layers[-1], "activation", None)
     ends_in_rows = len(model.output_shape) == 2 and isinstance(model.output_shape[-1], int)
     if not ends_in_rows or activation not in (None, keras.activations.linear):
-        raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
+        raise ValueError(f"{file} does not end in logits (None, classes).")
     if _gives_probabilities(model):
         raise ValueError(
-            f"{file} gives probabilities, not logits as classifiers here do; save it without its "
-            "softmax (classifier_activation=None)."
+            f"{file} gives probabilities, not logits; save it with classifier_activation=None."
         )
 
 

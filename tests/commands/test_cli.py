@@ -213,7 +213,7 @@ def test_only_models_with_attention_explain(pictures, capsys, tmp_path):
             "resnet.keras",
             "resnet.keras has no attention to explain its decisions with; PiT and",
         ),
-        ("x.tflite", "error: --explain needs the attention of a Keras model, which "),
+        ("x.tflite", "error: --explain needs a Keras model; give the run folder"),
     ):
         with pytest.raises(SystemExit, match=message):
             main(
@@ -529,10 +529,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
             ["predict", "--model={nameless}", "{pictures}"],
             "nameless/classes.txt, which should hold",
         ),
-        (
-            ["evaluate", "--model=x.tflite"],
-            "x.tflite is a TFLite file, which only predict and serve",
-        ),
+        (["evaluate", "--model=x.tflite"], "x.tflite is a TFLite file; give its run folder or"),
         (["evaluate", "--model={pictures}/b.jpg"], "b.jpg is not a model; give a run folder or a"),
         (["evaluate", "--model={run}", "--output=nowhere/x.json"], "there is no folder nowhere."),
         (["evaluate", "--model={run}", "--output=/proc/x.json"], "=/proc/x.json cannot be written"),

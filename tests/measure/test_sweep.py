@@ -249,7 +249,7 @@ def test_a_sweep_is_carried_on_and_its_finished_runs_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--families=pit,swin"], "--families must be some of resnet50, .*; got 'pit,swin'"),
+        (["--families=pit,swin"], "--families must be some of resnet50,.*; got 'pit,swin'"),
         (["--families=pit,pit"], "--families must be some of .* each once"),
         (["--macs=2e6,many"], "--macs must be numbers .*; got '2e6,many'"),
         (["--macs=-1"], "--macs must be positive numbers"),
