@@ -70,6 +70,6 @@ def options(values):
         )
     macs = numbers_of("macs", values.macs or [])
     if not macs or not all(0 < number <= MOST_MACS for number in macs):
-        raise ValueError(f"--macs must be positive numbers of at most {MOST_MACS:g}: 2e6,4e6.")
+        raise ValueError(f"--macs must be positive numbers of at most {MOST_MACS:g}, such as 2e6.")
     config_of = functools.partial(config_from_flags, values)
     return SweepOptions(tuple(families), macs, values.seeds, int(values.patch_size), config_of)

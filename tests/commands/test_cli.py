@@ -752,7 +752,7 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
         (["--dataset=folder:{run}/none", "--output_dir={run}"], "error: "),
         (
             ["--dataset=digits", "--output_dir={run}", "--config.data.flop=1"],
-            "did you mean data.flip",
+            "Did you mean: config.data.flip",
         ),
     ],
 )
