@@ -54,10 +54,10 @@ def run(options):
         for name in _names(options.models)
     ]
     known = {} if options.output is None else cost_table.read_rows(options.output)
-    where = cost_table.machine(options.precision)
-    print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
     rows = []
     with sigterm_as_ctrl_c():  # ends the process that measures too
+        where = cost_table.machine(options.precision)
+        print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
         for number, task in enumerate(tasks, 1):
             row, words = _row(cost_table, task, where, known, options.output)
             rows.append(row)
