@@ -85,10 +85,10 @@ def image_files(arguments):
 
 def load_model(options, *, takes_tflite=False, takes_detectors=True):
     """The model that --model names, with the class names of --classes."""
-    from pit_keras.runs.trained_model import read_class_names
-
     if is_tflite(options.model) and not takes_tflite:
         raise ValueError(f"{options.model} is a TFLite file; give its run folder or .keras file.")
+    from pit_keras.runs.trained_model import read_class_names
+
     class_names = None if options.classes is None else read_class_names(options.classes)
     if not is_tflite(options.model):
         from pit_keras.runs.trained_detector import load_any as load
@@ -119,14 +119,7 @@ def refuse(options, names, kind):
 
 
 def open_data_set(trained, dataset=None, data_dir=None, whole=False):
-    """A model's data set, or another one.
-
-    Args:
-        trained: The model; a detector's data set has boxes.
-        dataset: The other data set, such as "folder:PATH".
-        data_dir: Where TFDS keeps its data sets.
-        whole: Whether all images are wanted, so that none need be held out for validation.
-    """
+    """A model's data set or another one; `whole` if no images need be held out for validation."""
     from pit_keras.data.coco import open_detection_source
     from pit_keras.data.labelled_images import open_source
 
@@ -135,7 +128,3 @@ def open_data_set(trained, dataset=None, data_dir=None, whole=False):
     if is_detector(trained):
         return open_detection_source(name, data_dir=data_dir)
     return open_source(name, data_dir=data_dir, holdout=None if whole else trained.data.holdout)
-
-
-def write_json(path, content):
-    pathlib.Path(path).write_text(content + "\n", encoding="utf-8")

@@ -2,12 +2,13 @@
 
 import itertools
 import json
+import pathlib
 import sys
 
 from rich.console import Console
 from rich.table import Table
 
-from pit_keras.commands.arguments import open_data_set, progress, refuse, write_json
+from pit_keras.commands.arguments import open_data_set, progress, refuse
 from pit_keras.runs.found_objects import THRESHOLD
 
 BATCH_SIZE = 8
@@ -68,6 +69,6 @@ def evaluate(options, detector):
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
-        write_json(options.output, text)
+        pathlib.Path(options.output).write_text(text + "\n")
     if options.detections is not None:
-        write_json(options.detections, json.dumps(detections))
+        pathlib.Path(options.detections).write_text(json.dumps(detections) + "\n")

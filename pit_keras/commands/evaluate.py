@@ -14,7 +14,6 @@ from pit_keras.commands.arguments import (
     open_data_set,
     positive,
     refuse,
-    write_json,
 )
 from pit_keras.errors import check_different_files, check_outputs
 
@@ -95,7 +94,7 @@ def _evaluate_classifier(options, trained):
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
-        write_json(options.output, text)
+        pathlib.Path(options.output).write_text(text + "\n")
     if options.report is not None:
         from pit_keras.evaluation.html_report import write_report
 

@@ -3,6 +3,7 @@
 import argparse
 import fractions
 import json
+import pathlib
 import sys
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pit_keras import imagenet
-from pit_keras.commands.arguments import load_model, positive, write_json
+from pit_keras.commands.arguments import load_model, positive
 from pit_keras.errors import check_outputs
 
 
@@ -83,7 +84,8 @@ def run(options):
     accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:
-        write_json(options.output, json.dumps({**row, "not_run": reasons}, indent=2))
+        text = json.dumps({**row, "not_run": reasons}, indent=2)
+        pathlib.Path(options.output).write_text(text + "\n")
     if accuracies:
         # The paper's rows are of ImageNet alone.
         is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()

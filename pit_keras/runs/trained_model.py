@@ -30,14 +30,16 @@ class TrainedModel:
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
         # One by one: sizes differ, and most calls are for one image.
         prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
-        outputs = [self.model(image, training=False) for image in prepared]
-        return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
+        return self._outputs(prepared)
 
     def logits_of_crops(self, crops, batch_size=16):
         """Logits (N, classes) of images of the model's own size, uint8 (N, H, W, 3)."""
         batches = (crops[at : at + batch_size] for at in range(0, len(crops), batch_size))
         prepared = (normalise(batch, self.data.mean, self.data.std) for batch in batches)
-        outputs = [self.model(batch, training=False) for batch in prepared]
+        return self._outputs(prepared)
+
+    def _outputs(self, batches):
+        outputs = [self.model(batch, training=False) for batch in batches]
         return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
 
 
