@@ -14,27 +14,6 @@ from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.optimizer import AdamP, AdamW, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
 
-# Fields of `ModelConfig` that replace those of the variant's row.
-VARIANT_FIELDS = (
-    "patch_size",
-    "stride",
-    "head_dim",
-    "depth",
-    "depths",
-    "heads",
-    "base_width",
-    "stem_stride",
-    "output_stride",
-    "queries",
-    "encoder_layers",
-    "decoder_layers",
-    "hidden_width",
-    "hidden_heads",
-    "feed_forward",
-    "dropout",
-    "normalize_features",
-)
-
 
 def uses_xla(jit, precision, model):
     """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
@@ -59,11 +38,6 @@ def model_of(config, source, weights=None):
         source: The data.
         weights: What the model starts from, see `create_model`; or a run folder.
     """
-    overrides = {
-        name: getattr(config.model, name)
-        for name in VARIANT_FIELDS
-        if getattr(config.model, name) is not None
-    }
     with _printed_warnings():
         return create_model(
             config.model.name,
@@ -73,7 +47,7 @@ def model_of(config, source, weights=None):
             attention_drop_rate=config.model.attention_drop_rate,
             drop_path_rate=config.model.drop_path_rate,
             **_sizes(config),
-            **overrides,
+            **config.model.overrides,
         )
 
 

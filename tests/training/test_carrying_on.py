@@ -57,7 +57,7 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
 
     again = train(make_tiny_config(), tmp_path)
 
-    assert "Nothing of the run in" in capsys.readouterr().out
+    assert "has no checkpoint; starting over" in capsys.readouterr().out
     assert_ends_like(finished, folder, *again)
 
 
@@ -113,7 +113,7 @@ def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
     config, folder = unfinished
     shutil.rmtree(folder.checkpoints)
     before = contents(folder.path)
-    with pytest.raises(FileNotFoundError, match=r"epochs were done, but .*checkpoints holds no"):
+    with pytest.raises(FileNotFoundError, match=r"finished epochs, but .*checkpoints has no"):
         train(config, folder.path)
     assert contents(folder.path) == before
 
