@@ -1,6 +1,6 @@
-"""What one sees of a run while it goes on: a bar or lines, `log.jsonl`, TensorBoard, a profile.
+"""What a run shows while it trains: a bar or lines, `log.jsonl`, TensorBoard, a profile.
 
-`Monitor` is what the trainer talks to; the other classes are its parts.
+The trainer talks to `Monitor`; the other classes are its parts.
 """
 
 import contextlib
@@ -22,14 +22,12 @@ EXAMPLE_IMAGES = 8
 
 
 class Monitor:
-    """Shows, logs and measures a run; only the chief of several workers does.
+    """Shows, logs and measures a run.
 
     Args:
-        config: The run's `Config`.
-        folder: Its `RunFolder`, which exists.
-        figures: The `Figures` of its task.
-        steps: Updates of an epoch.
-        verbose: Whether to print.
+        folder: The `RunFolder`, which exists.
+        figures: The `Figures` of the task.
+        steps: Updates per epoch.
         is_chief: Whether to write files.
         profile: See `Profile`.
     """
@@ -44,7 +42,7 @@ class Monitor:
 
     @contextlib.contextmanager
     def watching(self):
-        """Within it a run is watched; in the end what is open is closed."""
+        """The context of a run; at its end it closes what is open."""
         try:
             with self._display.shown():
                 yield self
@@ -59,24 +57,22 @@ class Monitor:
             self._log.event(kind, **values)
 
     def begin_epoch(self, progress):
-        """An epoch begins, or goes on where `progress` says."""
+        """Begins an epoch, or resumes it where `progress` is."""
         self._epoch = Meter(progress.sums, progress.step)
         self._lately, self._started = Meter(), time.perf_counter()
         what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
         self._display.begin(what, self._steps, progress.step)
 
     def before_step(self, number):
-        """Call it before the run's step of this number, counted from 0."""
+        """Call it before each step, with its number in the run, from 0."""
         self._profile.before(number)
 
     def after_step(self, number, metrics, waited, learning_rate):
-        """Takes a step's metrics, {name: number}, and the seconds it waited for data.
+        """Notes a step's metrics, {name: number}; returns their sums over the epoch.
 
         Args:
-            learning_rate: A function that reads it, which is not asked every time.
-
-        Returns:
-            The epoch's sums of the metrics.
+            waited: Seconds without data.
+            learning_rate: A function, which is called only where the rate is shown.
         """
         self._profile.after(number)
         self._epoch.add(metrics, waited)
@@ -95,11 +91,10 @@ class Monitor:
         return self._epoch.sums
 
     def begin_evaluation(self, what, batches):
-        """An evaluation begins, of so many batches."""
         self._display.begin(what, batches)
 
     def after_batch(self, done):
-        """So many of its batches are done."""
+        """Call it after each batch of an evaluation, with the number of batches done."""
         self._display.step(done)
 
     def epoch_metrics(self):
@@ -107,7 +102,7 @@ class Monitor:
         return self._epoch.means()
 
     def end_epoch(self, row, step):
-        """An epoch is done: `row` is that of the history, `step` the number of updates so far."""
+        """Ends an epoch with its row of the history, after `step` updates of the run."""
         seconds = time.perf_counter() - self._started
         rates = self._epoch.rates(self._images)
         self._display.epoch(row, rates, seconds)
@@ -127,9 +122,9 @@ class Monitor:
 
 
 class RunLog:
-    """Events of a run, as lines of JSON for machines and as points for TensorBoard.
+    """Events of a run: lines of JSON for machines, points for TensorBoard.
 
-    Lines are only ever added: a run that was carried on has the steps that were done again twice.
+    Lines are only added, so a resumed run has the repeated steps twice.
 
     Args:
         path: `log.jsonl`.
@@ -141,7 +136,7 @@ class RunLog:
         self._writer = tf.summary.create_file_writer(str(logs))
 
     def event(self, kind, **values):
-        """Adds a line: the time, the kind of event, and the values; null for what is not finite."""
+        """Adds a line: the time, the kind of event, and the values; null for a non-finite value."""
         values = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -149,34 +144,26 @@ class RunLog:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         line = json.dumps({"time": now, "event": kind, **values}) + "\n"
         with self._path.open("a+b") as file:
-            if file.tell() and not self._ends_a_line(file):  # a killed process was writing it
-                line = "\n" + line
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a killed process was writing the last line
+                    line = "\n" + line
             file.write(line.encode())
 
-    @staticmethod
-    def _ends_a_line(file):
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
     def scalars(self, prefix, values, step):
-        """Adds points to TensorBoard's curves `prefix/name`; none for what is None."""
+        """Adds points to TensorBoard's curves `prefix/name`; none for None."""
         with self._writer.as_default(step=step):
             for name, value in values.items():
                 if value is not None:
                     tf.summary.scalar(f"{prefix}/{name}", value)
 
     def images(self, images, mean, std, step):
-        """Shows normalised images, (B, H, W, 3), as the model sees them."""
         images = np.clip(images[:EXAMPLE_IMAGES] * np.float32(std) + np.float32(mean), 0, 1)
         with self._writer.as_default(step=step):
             tf.summary.image("training images", images, max_outputs=EXAMPLE_IMAGES)
 
     def flush(self):
-        """Brings TensorBoard's points to the disk.
-
-        Raises:
-            OSError: If they cannot be written.
-        """
+        """Writes TensorBoard's points to the disk."""
         try:
             self._writer.flush()
         except tf.errors.OpError as error:
@@ -184,13 +171,12 @@ class RunLog:
             raise OSError(f"{self._logs} cannot be written ({reason}).") from error
 
     def close(self):
-        """Ends the writing."""
-        with contextlib.suppress(tf.errors.OpError):  # `flush` has told of it
+        with contextlib.suppress(tf.errors.OpError):  # `flush` has reported it
             self._writer.close()
 
 
 class Meter:
-    """Sums the metrics of steps, and measures how long they took and how long they waited for data.
+    """Sums the metrics of steps, and measures their time and their waiting for data.
 
     Attributes:
         sums: {name: sum}.
@@ -204,7 +190,7 @@ class Meter:
         self._start = self._last = time.perf_counter()
 
     def add(self, metrics, waited):
-        """Adds one step's metrics, {name: number}, and the seconds it waited for its data."""
+        """Adds one step's metrics, {name: number}, and the seconds it waited for data."""
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
@@ -221,7 +207,7 @@ class Meter:
         return means
 
     def rates(self, images):
-        """Images a second until the last step, of so many images each, and the share of waiting."""
+        """Images per second, at `images` per step, and the share of time without data."""
         seconds = max(self._last - self._start, 1e-9)
         return {
             "images_per_second": round(self._measured * images / seconds, 2),
@@ -230,12 +216,7 @@ class Meter:
 
 
 class EpochDisplay:
-    """A bar where someone watches, a line for each epoch in a log file, or nothing.
-
-    Args:
-        epochs: Length of the run.
-        figures: The `Figures` that are shown.
-        verbose: Whether to show anything.
+    """A bar in a terminal, a line per epoch in a log file, or nothing.
 
     Attributes:
         is_drawn: Whether there is a bar to be moved.
@@ -256,28 +237,26 @@ class EpochDisplay:
         )
         self._task = None
 
-    @contextlib.contextmanager
     def shown(self):
-        """Within it the bar is drawn."""
-        with self._bar:
-            yield self
+        """A context in which the bar is drawn."""
+        return self._bar
 
     def begin(self, what, total, done=0):
-        """Starts the bar anew: an epoch's training, or its evaluation."""
+        """Starts the bar again: an epoch's training, or its evaluation."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=total, completed=done, words="")
 
     def step(self, done, means=None, learning_rate=None, images_per_second=None):
-        """Moves the bar; with metrics it shows them."""
-        words = None
+        """Moves the bar; with means it shows them."""
+        fields = {}
         if means is not None:
             shown = in_words(self._figures.training, means, 3, "  ")
-            words = f"{shown}  lr {learning_rate:.1e}  {images_per_second:.0f} images/s"
-        self._bar.update(self._task, completed=done, **({} if words is None else {"words": words}))
+            fields["words"] = f"{shown}  lr {learning_rate:.1e}  {images_per_second:.0f} images/s"
+        self._bar.update(self._task, completed=done, **fields)
 
     def epoch(self, row, rates, seconds):
-        """A line of an epoch that is done."""
+        """Prints the line of a finished epoch."""
         if not self._verbose:
             return
         left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"] - 1)))
@@ -295,32 +274,24 @@ class EpochDisplay:
 
 
 class Profile:
-    """TensorBoard's profiler over a range of a run's steps.
-
-    Args:
-        logs: TensorBoard's folder.
-        steps: (first, end): profiles from the run's step `first`, counted from 0, until before
-            `end`; None for no profile.
-    """
+    """TensorBoard's profiler over the run's steps (first, end), counted from 0, without `end`."""
 
     def __init__(self, logs, steps=None):
         self._logs, self._steps, self._is_on = logs, steps, False
 
     def before(self, step):
-        """Call it before each step."""
         if self._steps and not self._is_on and self._steps[0] <= step < self._steps[1]:
             tf.profiler.experimental.start(str(self._logs))
             self._is_on = True
 
     def after(self, step):
-        """Call it after each step."""
         if self._is_on and step + 1 >= self._steps[1]:
             self.stop()
             self._steps = None
 
     def stop(self):
-        """Ends a profile that is being taken, and writes it."""
+        """Writes a profile that is being taken."""
         if self._is_on:
             tf.profiler.experimental.stop()
             self._is_on = False
-            print(f"The profile is in {self._logs}; TensorBoard shows it under Profile.")
+            print(f"TensorBoard shows the profile in {self._logs} under Profile.")

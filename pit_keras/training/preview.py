@@ -1,4 +1,4 @@
-"""What a run would train on, drawn before it begins."""
+"""A preview of a run's first training batches."""
 
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches, draw_object_batches
@@ -8,24 +8,12 @@ from pit_keras.training.tasks import task_of
 
 
 def draw_preview(config, source, count, output_dir, replicas=1):
-    """Draws a run's first batches as the model will see them, with labels or boxes.
+    """Draws the first `count` batches of a run, as one replica's model sees them.
 
-    No run is begun: nothing but `preview.png` is written, and a run may follow in the same folder.
-
-    Args:
-        config: A valid `Config`.
-        source: What `pit_keras.training.tasks.open_source_of` returns.
-        count: How many batches.
-        output_dir: The run folder; made if need be.
-        replicas: On how many the model is trained; a batch that is drawn is that of one of them.
+    Writes nothing but `preview.png`; a run may follow in the same folder.
 
     Returns:
         The path of the picture.
-
-    Raises:
-        ValueError: If a run of this configuration may not use the folder, or its batches cannot be
-            made.
-        OSError: If the folder cannot be written to.
     """
     folder = RunFolder(output_dir)
     folder.check(config)
@@ -45,11 +33,11 @@ def draw_preview(config, source, count, output_dir, replicas=1):
 
 
 def first_batches(config, source, count, replicas=1):
-    """The first batches of a run, of each the images that are drawn and what is known of them.
+    """The images of a run's first batches that are drawn, and their labels or boxes.
 
     Returns:
-        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); of a
-        detector instead of the labels `padding_mask`, `boxes` and `labels`, see
+        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); for
+        a detector instead of the labels `padding_mask`, `boxes` and `labels`, see
         `detection_train_batches`.
     """
     unreadable = UnreadableImages()
@@ -61,7 +49,7 @@ def first_batches(config, source, count, replicas=1):
     )
     known = ("padding_mask", "boxes", "labels") if config.model.is_detector else ("label",)
     with unreadable.plain_errors():
-        # Slices are taken in TensorFlow, so that whole batches are not kept.
+        # TensorFlow takes the slices, so that whole batches are not kept.
         return [
             tuple(batch[name][:MOST_BATCH_IMAGES].numpy() for name in ("image", *known))
             for batch in batches.take(count)
@@ -69,7 +57,7 @@ def first_batches(config, source, count, replicas=1):
 
 
 def _with_objects(batch, class_names):
-    """Images, and of each of them its objects with boxes in its pixels."""
+    """Images, and for each a list of its objects with boxes in its pixels."""
     images, masks, *targets = batch
     contents = [((~mask).any(axis=1).sum(), (~mask).any(axis=0).sum()) for mask in masks]
     return images, [
@@ -83,7 +71,7 @@ def _with_objects(batch, class_names):
 
 
 def _corners(box, height, width):
-    """Left, top, right and bottom in pixels of a box given by centre and size as shares."""
+    """Left, top, right and bottom in pixels, from centre and size as shares."""
     x, y, box_width, box_height = box.tolist()
     return (
         (x - box_width / 2) * width,
