@@ -1,8 +1,7 @@
 """ImageNet-A: natural adversarial examples of 200 of ImageNet's classes (Hendrycks et al., 2021).
 
-A model is asked which of these 200 classes it sees: as in the authors' `eval.py`, the argmax is
-taken over their logits only. Over all 1,000 the accuracy is another, lower one, which is given
-under a name of its own.
+As in the authors' `eval.py`, the argmax is taken over the logits of these 200 classes only. Over
+all 1,000 the accuracy is lower; it has a column of its own.
 """
 
 import functools
@@ -20,15 +19,15 @@ CLASSES = 200
 IMAGES = 7500
 TFDS = "tfds"
 HOW_TO_GET_IT = (
-    "ImageNet-A is prepared with `tfds build imagenet_a`, or unpacked from "
-    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar, a folder with a folder for each "
-    "of its 200 classes, n01498041 and so on, and given with --imagenet_a=FOLDER."
+    "Prepare ImageNet-A with `tfds build imagenet_a`, or unpack "
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar and give --imagenet_a=FOLDER, the "
+    "folder of n01498041 and the other classes."
 )
 
 
 @functools.cache
 def synsets():
-    """WordNet's ids of the 200 classes, sorted: those that the authors' `eval.py` looks at."""
+    """WordNet's ids of the 200 classes, sorted: those of the authors' `eval.py`."""
     file = importlib.resources.files("pit_keras.evaluation").joinpath("imagenet_a_classes.txt")
     return tuple(file.read_text().splitlines())
 
@@ -37,44 +36,35 @@ def open_imagenet_a(where=TFDS, data_dir=None):
     """Opens ImageNet-A.
 
     Args:
-        where: "tfds", or the folder that holds the 200 class folders.
+        where: "tfds", or the folder of the 200 class folders.
         data_dir: Where TFDS keeps its data sets.
 
     Returns:
-        The source, and the labels that occur in it: int64 (200,), sorted. Those of TFDS number all
-        of ImageNet's classes.
-
-    Raises:
-        FileNotFoundError, ValueError: If it is not there, not all of it, or of other classes.
+        The source, and the labels that occur in it: int64 (200,), sorted. TFDS numbers all of
+        ImageNet's classes.
     """
     try:
-        source = _open(where, data_dir)
-        labels = _labels_of(source)
+        if where == TFDS:
+            from pit_keras.data.records import open_records
+
+            source = open_records("imagenet_a", data_dir=data_dir, only="test")
+        else:
+            source = open_source(f"folder:{where}", holdout=None)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{error} {HOW_TO_GET_IT}") from error
+    labels = _labels_of(source)
     if len(labels) != CLASSES:
-        raise ValueError(
-            f"{where} holds {len(labels)} classes, and ImageNet-A has {CLASSES}. {HOW_TO_GET_IT}"
-        )
+        raise ValueError(f"{where} has {len(labels)} classes instead of {CLASSES}. {HOW_TO_GET_IT}")
     found = imagenet.in_words([source.class_names[label] for label in labels])
     foreign = sorted(set(found) - set(imagenet.in_words(synsets())))
     if foreign:
         raise ValueError(
-            f"{where} holds the class {foreign[0]!r}, which is none of ImageNet-A's {CLASSES}. "
-            f"{HOW_TO_GET_IT}"
+            f"{where} has the class {foreign[0]!r}, which ImageNet-A lacks. {HOW_TO_GET_IT}"
         )
     images = sum(source.sizes.values())
     if images != IMAGES:
         warnings.warn(f"ImageNet-A has {IMAGES} images, and {where} {images}.", stacklevel=2)
     return source, labels
-
-
-def _open(where, data_dir):
-    if where != TFDS:
-        return open_source(f"folder:{where}", holdout=None)
-    from pit_keras.data.records import open_records
-
-    return open_records("imagenet_a", data_dir=data_dir, only="test")
 
 
 def _labels_of(source):
@@ -89,43 +79,30 @@ def _labels_of(source):
 
 
 def logits_of_labels(class_names, source, labels):
-    """Where the classes of a data set are among a model's.
+    """The model's logit for each of a data set's classes, -1 for classes that do not occur.
 
     Args:
         class_names: The model's, ImageNet's names or WordNet's ids.
-        source: The data set, with `class_names`.
-        labels: Those that occur, (L,).
-
-    Returns:
-        int64, one for each of the data set's class names: the class's logit, -1 for those that do
-        not occur.
-
-    Raises:
-        ValueError: If a class is none of the model's; it names the class.
+        labels: Those that occur in the source, (L,).
     """
     places = {name: place for place, name in enumerate(imagenet.in_words(class_names))}
-    found = np.full(len(source.class_names), -1, np.int64)
+    words = imagenet.in_words(source.class_names)
+    found = np.full(len(words), -1, np.int64)
     for label in labels:
-        name = source.class_names[label]
-        (words,) = imagenet.in_words([name])
-        if words not in places:
+        if words[label] not in places:
             raise ValueError(
-                f"The class {name!r} of {source.name} is none of the model's {len(places)} "
-                "classes; ImageNet-A is for models of ImageNet's 1,000."
+                f"The model lacks the class {source.class_names[label]!r} of {source.name}; "
+                "ImageNet-A needs a model of ImageNet's 1,000 classes."
             )
-        found[label] = places[words]
+        found[label] = places[words[label]]
     return found
 
 
 def imagenet_a_counts(logit_of_label):
-    """What `Evaluator` measures on ImageNet-A.
+    """What `Evaluator` measures on ImageNet-A, with the result of `logits_of_labels`.
 
-    Args:
-        logit_of_label: What `logits_of_labels` gives.
-
-    Returns:
-        A function whose sums are the correct answers `imagenet_a` among the data set's own classes,
-        and `imagenet_a_all_classes` among all of the model's.
+    Correct answers `imagenet_a` among the data set's own classes, and `imagenet_a_all_classes`
+    among all of the model's.
     """
     own = tf.constant(np.sort(logit_of_label[logit_of_label >= 0]), tf.int64)  # (200,)
     logit_of_label = tf.constant(logit_of_label, tf.int64)
@@ -149,20 +126,12 @@ def imagenet_a_counts(logit_of_label):
 
 
 def evaluate_imagenet_a(trained, where=TFDS, *, data, data_dir=None, batch_size=64, progress=True):
-    """Top-1 accuracy on ImageNet-A.
+    """Top-1 accuracy on ImageNet-A, see `imagenet_a_counts`.
 
     Args:
-        trained: A `TrainedModel` among whose classes are ImageNet-A's.
+        trained: A `TrainedModel` with ImageNet-A's classes.
         where, data_dir: As for `open_imagenet_a`.
         data: The `DataConfig` that says how images are prepared.
-        batch_size, progress: As for `evaluate_source`.
-
-    Returns:
-        `{"imagenet_a", "imagenet_a_all_classes", "images"}`, see `imagenet_a_counts`.
-
-    Raises:
-        FileNotFoundError, ValueError: If the data set is not there or not whole, or its classes are
-            not among the model's.
     """
     source, labels = open_imagenet_a(where, data_dir)
     counts = imagenet_a_counts(logits_of_labels(trained.class_names, source, labels))
