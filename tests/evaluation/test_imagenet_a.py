@@ -134,7 +134,7 @@ def test_a_data_set_with_fewer_or_more_classes_is_refused(data, tmp_path):
 def test_two_hundred_other_classes_are_refused(tmp_path):
     """Such as ImageNet's first ones: an easier test under the same name."""
     write_imagenet_a(tmp_path / "first", [synset for synset, _ in synsets()[:200]], images=1)
-    with pytest.raises(ValueError, match="first has the class '.*', which ImageNet-A lacks"):
+    with pytest.raises(ValueError, match=r"first has the class '.*', which ImageNet-A lacks"):
         open_imagenet_a(str(tmp_path / "first"))
 
 
