@@ -57,7 +57,7 @@ setup(
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
     package_data={
         "pit_keras": ["imagenet_classes.txt"],
-        "pit_keras.evaluation": ["*.html", "imagenet_a_classes.txt", "robustness_paper.csv"],
+        "pit_keras.evaluation": ["*.html", "robustness_paper.csv"],
         "pit_keras.serving": ["page.*"],
     },
     install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],

@@ -168,8 +168,8 @@ FAULTS = (
     Fault(
         "first_steps_of_an_epoch_forgotten",
         "The history of an epoch that was cut short tells of its last steps alone.",
-        "self._epoch = Meter(progress.sums, progress.step)",
-        "self._epoch = Meter()",
+        "self.epoch = Meter(progress.sums, progress.step)",
+        "self.epoch = Meter()",
         ("test_survival.py",),
     ),
     Fault(

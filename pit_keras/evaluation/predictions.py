@@ -18,24 +18,14 @@ _COLUMNS = ("label", "predicted", "probability", "loss")
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """One entry for each image, in the order of evaluation.
+    """One entry for each image, in the order of evaluation."""
 
-    Attributes:
-        split: (N,) "train" or "val".
-        position: (N,) the image's place in `Source.scan` of its split.
-        label: (N,) the true class.
-        predicted: (N,) the likeliest class.
-        probability: (N,) that of the likeliest class.
-        loss: (N,) cross-entropy; exp(-loss) is the probability of the true class.
-        classes: Number of classes.
-    """
-
-    split: np.ndarray
-    position: np.ndarray
-    label: np.ndarray
-    predicted: np.ndarray
-    probability: np.ndarray
-    loss: np.ndarray
+    split: np.ndarray  # (N,) "train" or "val"
+    position: np.ndarray  # (N,) the image's place in `Source.scan` of its split
+    label: np.ndarray  # (N,) the true class
+    predicted: np.ndarray  # (N,) the likeliest class
+    probability: np.ndarray  # (N,) that of the likeliest class
+    loss: np.ndarray  # (N,) cross-entropy; exp(-loss) is the probability of the true class
     classes: int
 
     def __len__(self):
@@ -95,19 +85,12 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How probabilities compare with frequencies.
+    """How probabilities compare with frequencies."""
 
-    Attributes:
-        images: (bins,) images whose probability lies in each interval.
-        confidence: (bins,) their mean probability; NaN for none.
-        accuracy: (bins,) the share of correct ones; NaN for none.
-        error: The expected calibration error: the mean of |accuracy - confidence| over the images.
-    """
-
-    images: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
+    images: np.ndarray  # (bins,) images whose probability lies in each interval
+    confidence: np.ndarray  # (bins,) their mean probability; NaN for none
+    accuracy: np.ndarray  # (bins,) the share of correct ones; NaN for none
+    error: float  # expected calibration error: the mean of |accuracy - confidence| over the images
 
 
 def evaluate_each(trained, source, split="val", **arguments):

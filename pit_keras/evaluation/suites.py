@@ -14,28 +14,18 @@ from pit_keras.evaluation.occlusion import occlusion_columns, occlusion_counts
 
 @dataclasses.dataclass(frozen=True)
 class SuiteSettings:
-    """What the suites measure, and on what.
+    """What the suites measure, and on what."""
 
-    Attributes:
-        dataset, data_dir, split: The data set of `standard`, `occlusion` and `fgsm`; None for the
-            model's own.
-        crop: The centre crop's share of the short side; None for the model's own.
-        occlusion_sizes, occlusion_fill: See `occlusion_columns`.
-        epsilons: See `fgsm_columns`.
-        imagenet_a: See `open_imagenet_a`.
-        backgrounds: The folder `bg_challenge`.
-    """
-
-    dataset: str | None = None
+    dataset: str | None = None  # of `standard`, `occlusion` and `fgsm`; None for the model's own
     data_dir: str | None = None
     split: str = "val"
-    crop: float | None = None
+    crop: float | None = None  # share of the short side; None for the model's own
     batch_size: int = 64
-    occlusion_sizes: tuple[int, ...] | None = None
+    occlusion_sizes: tuple[int, ...] | None = None  # see `occlusion_columns`
     occlusion_fill: str = "mean"
-    epsilons: tuple[fractions.Fraction, ...] = (DEFAULT_EPSILON,)
-    imagenet_a: str = TFDS
-    backgrounds: str | None = None
+    epsilons: tuple[fractions.Fraction, ...] = (DEFAULT_EPSILON,)  # see `fgsm_columns`
+    imagenet_a: str = TFDS  # see `open_imagenet_a`
+    backgrounds: str | None = None  # the folder `bg_challenge`
     progress: bool = True
 
 

@@ -25,29 +25,31 @@ class Monitor:
     """Shows, logs and measures a run.
 
     Args:
-        folder: The `RunFolder`, which exists.
-        figures: The `Figures` of the task.
         steps: Updates per epoch.
         is_chief: Whether to write files.
-        profile: See `Profile`.
+
+    Attributes:
+        display: An `EpochDisplay`.
+        epoch: The `Meter` of the current epoch.
+        profile: A `Profile`.
     """
 
     def __init__(self, config, folder, figures, steps, *, verbose, is_chief, profile=None):
         self._config, self._steps = config, steps
         self._images = config.training.images_of_update
-        self._display = EpochDisplay(config.training.epochs, figures, verbose)
+        self.display = EpochDisplay(config.training.epochs, figures, verbose)
         self._log = RunLog(folder.log, folder.logs) if is_chief else None
-        self._profile = Profile(folder.logs, profile if is_chief else None)
-        self._epoch, self._lately, self._started = None, None, time.perf_counter()
+        self.profile = Profile(folder.logs, profile if is_chief else None)
+        self.epoch, self._lately, self._started = None, None, time.perf_counter()
 
     @contextlib.contextmanager
     def watching(self):
         """The context of a run; at its end it closes what is open."""
         try:
-            with self._display.shown():
+            with self.display.shown():
                 yield self
         finally:
-            self._profile.stop()
+            self.profile.stop()
             if self._log:
                 self._log.close()
 
@@ -58,14 +60,10 @@ class Monitor:
 
     def begin_epoch(self, progress):
         """Begins an epoch, or resumes it where `progress` is."""
-        self._epoch = Meter(progress.sums, progress.step)
+        self.epoch = Meter(progress.sums, progress.step)
         self._lately, self._started = Meter(), time.perf_counter()
         what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
-        self._display.begin(what, self._steps, progress.step)
-
-    def before_step(self, number):
-        """Call it before each step, with its number in the run, from 0."""
-        self._profile.before(number)
+        self.display.begin(what, self._steps, progress.step)
 
     def after_step(self, number, metrics, waited, learning_rate):
         """Notes a step's metrics, {name: number}; returns their sums over the epoch.
@@ -74,13 +72,13 @@ class Monitor:
             waited: Seconds without data.
             learning_rate: A function, which is called only where the rate is shown.
         """
-        self._profile.after(number)
-        self._epoch.add(metrics, waited)
+        self.profile.after(number)
+        self.epoch.add(metrics, waited)
         self._lately.add(metrics, waited)
-        if self._display.is_drawn:
-            rates = self._epoch.rates(self._images)
-            self._display.step(
-                self._epoch.steps, self._epoch.means(), learning_rate(), rates["images_per_second"]
+        if self.display.is_drawn:
+            rates = self.epoch.rates(self._images)
+            self.display.step(
+                self.epoch.steps, self.epoch.means(), learning_rate(), rates["images_per_second"]
             )
         if self._log and (number + 1) % self._config.training.log_every_steps == 0:
             values = {**self._lately.means(), "learning_rate": learning_rate()}
@@ -88,24 +86,13 @@ class Monitor:
             self._log.event("step", epoch=number // self._steps, step=number + 1, **values)
             self._log.scalars("train", values, number + 1)
             self._lately = Meter()
-        return self._epoch.sums
-
-    def begin_evaluation(self, what, batches):
-        self._display.begin(what, batches)
-
-    def after_batch(self, done):
-        """Call it after each batch of an evaluation, with the number of batches done."""
-        self._display.step(done)
-
-    def epoch_metrics(self):
-        """The means over the epoch's updates."""
-        return self._epoch.means()
+        return self.epoch.sums
 
     def end_epoch(self, row, step):
         """Ends an epoch with its row of the history, after `step` updates of the run."""
         seconds = time.perf_counter() - self._started
-        rates = self._epoch.rates(self._images)
-        self._display.epoch(row, rates, seconds)
+        rates = self.epoch.rates(self._images)
+        self.display.epoch(row, rates, seconds)
         if self._log:
             self._log.event("epoch", step=step, seconds=round(seconds, 3), **row, **rates)
             validation = {k.removeprefix("val_"): v for k, v in row.items() if k[:4] == "val_"}
@@ -118,7 +105,8 @@ class Monitor:
         """Shows normalised training images, (B, H, W, 3), in TensorBoard."""
         if self._log:
             data = self._config.data
-            self._log.images(images, data.mean, data.std, step)
+            pixels = images[:EXAMPLE_IMAGES] * np.float32(data.std) + np.float32(data.mean)
+            self._log.images(np.clip(pixels, 0, 1), step)
 
 
 class RunLog:
@@ -157,8 +145,7 @@ class RunLog:
                 if value is not None:
                     tf.summary.scalar(f"{prefix}/{name}", value)
 
-    def images(self, images, mean, std, step):
-        images = np.clip(images[:EXAMPLE_IMAGES] * np.float32(std) + np.float32(mean), 0, 1)
+    def images(self, images, step):
         with self._writer.as_default(step=step):
             tf.summary.image("training images", images, max_outputs=EXAMPLE_IMAGES)
 

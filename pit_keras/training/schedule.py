@@ -102,13 +102,3 @@ class WarmupDrop(_Warmup):
 
     def get_config(self):
         return {**super().get_config(), "drop_at": self.drop_at}
-
-
-def warmup_cosine(step, **settings):
-    """`WarmupCosine(**settings)` at a step: a number, an array or a tensor of any shape."""
-    return WarmupCosine(**settings)(step)
-
-
-def warmup_drop(step, **settings):
-    """`WarmupDrop(**settings)` at a step: a number, an array or a tensor of any shape."""
-    return WarmupDrop(**settings)(step)

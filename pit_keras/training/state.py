@@ -11,35 +11,22 @@ from pit_keras.config.fields import Config, conflicts
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: the part of its checkpoints that is plain JSON.
+    """How far a run has come: the part of its checkpoints that is plain JSON."""
 
-    Attributes:
-        epoch: Epochs done, evaluation included.
-        step: Updates done of the next epoch.
-        positions: For each worker, where its training data continues in the data's stream.
-        epoch_positions: The same at the beginning of the epoch.
-        sums: The metrics of the epoch so far, summed over its updates, {name: sum}.
-        unreadable: Images that were skipped, {name: position in the stream}.
-        best: Best top-1, or AP, on the validation split so far, -1 before the first evaluation.
-        best_epoch: The epoch of `best`, counted from 0 as in `history.csv`.
-        best_is_averaged: Whether the averaged weights reached `best`, not the weights themselves.
-        history: The rows of `history.csv`.
-        replicas: The number of replicas the run was last trained on; None before training.
-        train_images: The number of images in the training split.
-    """
-
-    epoch: int = 0
-    step: int = 0
+    epoch: int = 0  # done, evaluation included
+    step: int = 0  # updates done of the next epoch
+    # For each worker, where its training data continues in the data's stream, and where the epoch
+    # began.
     positions: list[int] = dataclasses.field(default_factory=lambda: [0])
     epoch_positions: list[int] = dataclasses.field(default_factory=lambda: [0])
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
-    best: float = -1.0
-    best_epoch: int = 0
-    best_is_averaged: bool = False
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # the epoch's metrics
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)  # {image: position}
+    best: float = -1.0  # validation top-1 or AP so far
+    best_epoch: int = 0  # counted from 0 as in `history.csv`
+    best_is_averaged: bool = False  # whether the averaged weights reached it
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    replicas: int | None = None
-    train_images: int | None = None
+    replicas: int | None = None  # of the last training; None before
+    train_images: int | None = None  # in the training split
 
     def for_workers(self, workers):
         """The same progress for the current `Workers`, whose number may have changed.

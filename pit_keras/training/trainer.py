@@ -239,7 +239,7 @@ class Trainer:
         self._monitor.begin_epoch(progress)
         for step in range(progress.step, self.steps):
             number = progress.epoch * self.steps + step
-            self._monitor.before_step(number)
+            self._monitor.profile.before(number)
             start = time.perf_counter()
             with self.unreadable.plain_errors():
                 self._batch = next(batches)
@@ -353,7 +353,7 @@ class Trainer:
         }
         return {
             "epoch": progress.epoch,
-            **self._monitor.epoch_metrics(),
+            **self._monitor.epoch.means(),
             "learning_rate": self._learning_rate(),
             "unreadable_images": sum(skipped),
             **validation,
@@ -434,10 +434,10 @@ class Trainer:
 
     def _evaluate(self, can_stop=False):
         batches = -(-self.source.sizes["val"] // self._eval_batch_size)
-        self._monitor.begin_evaluation("Evaluating", batches)
+        self._monitor.display.begin("Evaluating", batches)
 
         def after_batch(done):
-            self._monitor.after_batch(done)
+            self._monitor.display.step(done)
             if can_stop and self._interruption.signal:
                 raise _Stopped
 

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.schedule import (
-    WarmupCosine,
-    WarmupDrop,
-    scaled_learning_rate,
-    warmup_cosine,
-    warmup_drop,
-)
+from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
 
 SETTINGS = {"base": 5e-4, "steps": 300, "warmup_steps": 5, "warmup_start": 1e-6, "minimum": 1e-5}
+
+
+def warmup_cosine(step, **settings):
+    return WarmupCosine(**settings)(step)
+
+
+def warmup_drop(step, **settings):
+    return WarmupDrop(**settings)(step)
 
 
 def rate(step, **changes):
