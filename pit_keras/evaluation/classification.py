@@ -155,7 +155,7 @@ def with_crop(data, crop):
     if crop is None:
         return data
     if not 0 < crop <= 1:
-        raise ValueError(f"The crop must be in (0, 1]; got {crop}.")
+        raise ValueError(f"The crop's share must lie in (0, 1]; got {crop}.")
     return dataclasses.replace(data, eval_crop=crop)
 
 

@@ -18,7 +18,7 @@ def fgsm_columns(epsilons=(DEFAULT_EPSILON,)):
     columns = {}
     for epsilon in epsilons:
         if not 0 < epsilon <= 1:
-            raise ValueError(f"An epsilon of FGSM must be in (0, 1], such as 8/255; got {epsilon}.")
+            raise ValueError(f"An epsilon of FGSM must lie in (0, 1], as 8/255; got {epsilon}.")
         levels = epsilon * 255
         text = f"{levels}/255" if levels.denominator == 1 else f"{float(epsilon):g}"
         columns["fgsm" if epsilon == DEFAULT_EPSILON else f"fgsm_{text}"] = epsilon

@@ -75,6 +75,7 @@ def report_page(trained, source, results, predictions):
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     names, calibration = trained.class_names, predictions.calibration()
+    has_matrix = predictions.classes <= MOST_CLASSES_OF_MATRIX
     text = environment.from_string(template.read_text(encoding="utf-8")).render(
         model=trained.model.name,
         facts=_facts(trained, results),
@@ -82,7 +83,7 @@ def report_page(trained, source, results, predictions):
         wrong=int(predictions.is_wrong.sum()),
         classes=_classes(names, predictions),
         names=names,
-        matrix=_matrix(predictions),
+        matrix=predictions.confusion().tolist() if has_matrix else None,
         pairs=[
             (names[label], names[predicted], images)
             for label, predicted, images in predictions.confused_pairs(MOST_PAIRS)
@@ -165,17 +166,6 @@ def _classes(names, predictions):
     ]
 
 
-def _matrix(predictions):
-    """Rows of (images, share of the row), or None for too many classes."""
-    if predictions.classes > MOST_CLASSES_OF_MATRIX:
-        return None
-    counts = predictions.confusion()
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    return [
-        list(zip(*rows, strict=True)) for rows in zip(counts.tolist(), shares.tolist(), strict=True)
-    ]
-
-
 def _curves(folder):
     """A run's training curves as a data URI; None where there are none."""
     history = None if folder is None else RunFolder(folder).history
@@ -185,7 +175,7 @@ def _curves(folder):
         return _drawn(draw_history, history)
     except ValueError as error:
         reason = str(error).rstrip(".")
-        warnings.warn(f"The report lacks training curves: {history}: {reason}.", stacklevel=2)
+        warnings.warn(f"The report has no training curves: {history}: {reason}.", stacklevel=2)
         return None
 
 

@@ -130,38 +130,15 @@ def _draw_box(axis, detection, height, width):
 
 
 def draw_batches(batches, class_names, output, *, batch_size, mean, std):
-    """Draws batches as a model sees them, each a block of images under their labels.
+    """Draws batches as a model sees them, each a block of images with labels or boxes.
 
     Args:
-        batches: Pairs of arrays: images, float (n, H, W, 3), normalised; and labels, float
-            (n, classes), which may be mixed. The first `MOST_BATCH_IMAGES` are drawn.
+        batches: Pairs: images, float (n, H, W, 3), normalised; and for each its label, float
+            (classes,), perhaps mixed, or a list of `pit_keras.runs.found_objects.FoundObject` with
+            boxes in its pixels. The first `MOST_BATCH_IMAGES` are drawn.
         batch_size: Images of a whole batch; `batches` may hold fewer.
         mean, std: The normalisation of the images.
     """
-
-    def annotate(axis, image, label):
-        axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
-
-    _draw_blocks(batches, output, annotate, batch_size, mean, std)
-
-
-def draw_object_batches(batches, output, *, batch_size, mean, std):
-    """Draws batches as a detector sees them, with a box and a name around each object.
-
-    Args:
-        batches: Pairs: images as for `draw_batches`; and for each a list of
-            `pit_keras.runs.found_objects.FoundObject`, with boxes in its pixels.
-    """
-
-    def annotate(axis, image, objects):
-        for each in objects:
-            _draw_box(axis, each, *image.shape[:2])
-
-    _draw_blocks(batches, output, annotate, batch_size, mean, std)
-
-
-def _draw_blocks(batches, output, annotate, batch_size, mean, std):
-    """A block of images for each batch; `annotate` takes an axis, an image and its label."""
     shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
     rows = math.ceil(shown / BATCH_COLUMNS)
     columns = math.ceil(shown / rows)
@@ -174,7 +151,11 @@ def _draw_blocks(batches, output, annotate, batch_size, mean, std):
         axes = _empty_axes(block, rows, columns)
         for axis, image, label in zip(axes, images, labels, strict=False):
             axis.imshow(image)
-            annotate(axis, image, label)
+            if isinstance(label, list):
+                for each in label:
+                    _draw_box(axis, each, *image.shape[:2])
+            else:
+                axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
     figure.savefig(output, dpi=DPI)
 
 

@@ -1,7 +1,11 @@
 """A preview of a run's first training batches."""
 
+import numpy as np
+from keras import ops
+
 from pit_keras.data.unreadable import UnreadableImages
-from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches, draw_object_batches
+from pit_keras.models.boxes import centres_to_corners
+from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches
 from pit_keras.runs.found_objects import FoundObject
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.tasks import task_of
@@ -19,16 +23,16 @@ def draw_preview(config, source, count, output_dir, replicas=1):
     folder.check(config)
     batches = first_batches(config, source, count, replicas)
     folder.make()
-    settings = {
-        "batch_size": config.training.images_of_update // replicas,
-        "mean": config.data.mean,
-        "std": config.data.std,
-    }
     if config.model.is_detector:
         batches = [_with_objects(batch, source.class_names) for batch in batches]
-        draw_object_batches(batches, folder.preview, **settings)
-    else:
-        draw_batches(batches, source.class_names, folder.preview, **settings)
+    draw_batches(
+        batches,
+        source.class_names,
+        folder.preview,
+        batch_size=config.training.images_of_update // replicas,
+        mean=config.data.mean,
+        std=config.data.std,
+    )
     return folder.preview
 
 
@@ -58,24 +62,15 @@ def first_batches(config, source, count, replicas=1):
 
 def _with_objects(batch, class_names):
     """Images, and for each a list of its objects with boxes in its pixels."""
-    images, masks, *targets = batch
-    contents = [((~mask).any(axis=1).sum(), (~mask).any(axis=0).sum()) for mask in masks]
+    images, masks, boxes, labels = batch
+    heights, widths = ((~masks).any(axis=axis).sum(axis=1) for axis in (2, 1))  # without padding
+    sides = np.stack([widths, heights, widths, heights], axis=1)[:, None]  # (n, 1, 4)
+    corners = ops.convert_to_numpy(centres_to_corners(boxes)) * sides  # (n, M, 4)
     return images, [
         [
-            FoundObject(class_names[label], None, _corners(box, *content), int(label))
-            for box, label in zip(boxes, labels, strict=True)
+            FoundObject(class_names[label], None, tuple(box.tolist()), int(label))
+            for box, label in zip(*of_image, strict=True)
             if label >= 0
         ]
-        for content, boxes, labels in zip(contents, *targets, strict=True)
+        for of_image in zip(corners, labels, strict=True)
     ]
-
-
-def _corners(box, height, width):
-    """Left, top, right and bottom in pixels, from centre and size as shares."""
-    x, y, box_width, box_height = box.tolist()
-    return (
-        (x - box_width / 2) * width,
-        (y - box_height / 2) * height,
-        (x + box_width / 2) * width,
-        (y + box_height / 2) * height,
-    )
