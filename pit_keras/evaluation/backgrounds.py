@@ -126,10 +126,6 @@ def _read_mapping(folder):
 def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
     """The challenge's accuracy, and top-1 on the variations of ImageNet-9 that are there.
 
-    Args:
-        trained: A `TrainedModel` of ImageNet's classes.
-        folder: See the top of this file.
-
     Returns:
         `{"backgrounds": ..., "backgrounds_original": ..., ...}`, fractions. Images are not cropped.
     """
@@ -166,13 +162,8 @@ def challenge_accuracy(model, challenge, data, batch_size=64):
 
     Each foreground is laid over all backgrounds, those of its own class included, and an answer
     that maps to none of the nine classes is wrong, as in `challenge_eval.py`. The search for a
-    background that misleads the model ends with the first. It begins with those that misled it
-    most, which saves time and changes no result.
-
-    Args:
-        model: Normalised images to logits (B, 1000).
-        data: The `DataConfig` that says how images are prepared.
-        batch_size: Backgrounds at a time.
+    background that misleads the model ends with the first; to save time, it begins with those that
+    misled it most.
     """
     size = load_image(challenge.backgrounds[0]).shape[:2]
     backgrounds = np.stack([_load(path, size) for path in challenge.backgrounds])

@@ -31,16 +31,13 @@ COCO_METRICS = (
 
 
 def coco_detections(image_ids, category_ids, boxes, scores, labels):
-    """Detections as in COCO's results files, of Python's own numbers.
+    """The results of `detected` for N images, as in COCO's results files.
 
     Args:
-        image_ids: (N,) COCO's ids of the images.
-        category_ids: (classes,) COCO's ids of the classes.
-        boxes, scores, labels: What `detected` returns for the N images.
+        image_ids, category_ids: COCO's ids of the images (N,) and of the classes (classes,).
 
     Returns:
-        A list of N * Q dictionaries of `image_id`, `category_id`, `bbox` (left, top, width, height
-        in pixels) and `score`.
+        N * Q of {"image_id", "category_id", "bbox": [left, top, width, height], "score"}.
     """
     corners, extents = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     boxes = np.concatenate([corners, extents], axis=-1)
@@ -118,11 +115,7 @@ def _indexed(coco, ground_truth, annotations):
 class DetectionEvaluator:
     """Evaluates a detector on all devices of a strategy; compiled once, used every epoch.
 
-    Args:
-        model: A detector, see `pit_keras.models.detr`, for images of the batches' sizes.
-        source: The `DetectionSource` of the batches.
-        split: "train" or "val".
-        strategy: A `tf.distribute.Strategy`; None for the current one.
+    `source` and `split` are those of the batches.
     """
 
     def __init__(self, model, source, split="val", strategy=None):

@@ -40,11 +40,9 @@ def fgsm_gradient(model, images, labels):
 
 
 def fgsm_images(images, gradient, epsilon, mean, std):
-    """Normalised images after a step of `epsilon` along the gradient's sign, all pixels valid.
+    """Images normalised by `mean` and `std` after a step along the gradient's sign.
 
-    Args:
-        epsilon: The step, of pixels in 0..1.
-        mean, std: The normalisation of the images.
+    `epsilon` is of pixels in 0..1, which the pixels do not leave.
     """
     width, mean, std = images.shape[2], np.asarray(mean), np.asarray(std)
     # Steps and bounds of pixels, normalised. Broadcasting a row is faster than a pixel.
@@ -60,13 +58,9 @@ def fgsm_images(images, gradient, epsilon, mean, std):
 def fgsm_counts(epsilons, data):
     """What `Evaluator` measures of attacked images; each epsilon costs one more forward pass.
 
-    Args:
-        epsilons: What `fgsm_columns` returns.
-        data: The `DataConfig` of the images. Pixels are attacked after resizing and cropping.
-
-    Returns:
-        A function whose sums are the correct answers for each epsilon, and the cross-entropies
-        `loss` before the attack and `loss_fgsm` (and so on) after it.
+    Pixels are attacked after resizing and cropping. The sums are the correct answers for each of
+    the `fgsm_columns`, and the cross-entropies `loss` before the attack and `loss_fgsm` (and so on)
+    after it.
     """
 
     def counts(model, batch):

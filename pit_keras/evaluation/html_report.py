@@ -50,12 +50,9 @@ def check_report_folder(folder):
 
 
 def write_report(folder, trained, source, results, predictions):
-    """Writes `index.html` into a folder, which is made if need be.
+    """Writes `index.html` on what `evaluate_each` returns into a folder, which is made if need be.
 
-    Args:
-        trained: The `TrainedModel`; the page of a run folder shows its training curves too.
-        source: The data set that was evaluated; only the worst mistakes are loaded from it.
-        results, predictions: What `evaluate_each` returns.
+    The page of a run folder's model shows its training curves too.
 
     Returns:
         The path of the page.

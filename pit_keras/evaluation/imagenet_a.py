@@ -138,13 +138,7 @@ def imagenet_a_counts(logit_of_label):
 
 
 def evaluate_imagenet_a(trained, where=TFDS, *, data, data_dir=None, batch_size=64, progress=True):
-    """Top-1 accuracy on ImageNet-A, see `imagenet_a_counts`.
-
-    Args:
-        trained: A `TrainedModel` with ImageNet-A's classes.
-        where, data_dir: As for `open_imagenet_a`.
-        data: The `DataConfig` that says how images are prepared.
-    """
+    """Top-1 accuracy on ImageNet-A, see `open_imagenet_a` and `imagenet_a_counts`."""
     source, labels = open_imagenet_a(where, data_dir)
     counts = imagenet_a_counts(logits_of_labels(trained.class_names, source, labels))
     return measure_source(trained.model, source, "all", data, counts, batch_size, progress)

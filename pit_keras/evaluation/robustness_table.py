@@ -54,7 +54,6 @@ def put_row(path, row):
     If both were measured in the same way, the old row's other columns stay.
 
     Args:
-        path: The CSV file; it is made if need be.
         row: `SETTINGS`, accuracies as fractions by column, and `not_run`, the suites that were
             asked for and could not run.
 

@@ -36,12 +36,9 @@ class WeightAverage:
         ]
 
     def update(self, updates, strategy):
-        """Moves the averages towards the current weights.
+        """Moves the averages towards the weights, after an update that follows `updates` others.
 
-        Call it after the optimizer's update, outside `strategy.run`: replicas share one average.
-
-        Args:
-            updates: The number of updates before this one, see `decay_after`.
+        Call it outside `strategy.run`: replicas share one average.
         """
         share = 1.0 - decay_after(updates, self._decay)
 

@@ -41,21 +41,17 @@ def detection_losses(
 ):
     """A batch's share of the loss of DETR (Carion et al., ECCV 2020, section 3.1).
 
-    The totals are those of the whole update: `box_total` and `class_weight_total` of this module,
-    summed over all replicas and all parts of an accumulated batch. So the shares add up to the loss
-    of the global batch, however it is split. Published DETR divides the class loss by each
-    replica's own weights and averages, so its loss depends on which replica gets which image.
+    The shares add up to the loss of the global batch, however it is split over replicas and parts:
+    `box_total` (less than 1 counts as 1) and `class_weight_total` are sums over the whole update.
+    Published DETR divides the class loss by each replica's own weights and averages, so its loss
+    depends on which replica gets which image.
 
     Args:
-        outputs: Of each decoder layer "logits" (B, L, Q, classes + 1), the last one "no object",
-            and "boxes" (B, L, Q, 4), centre x, centre y, width and height as shares of the image;
-            of any float type, computed in float32.
+        outputs: "logits" (B, L, Q, classes + 1), the last one "no object", and "boxes" (B, L, Q, 4)
+            of all decoder layers, see `pit_keras.training.matching.match`.
         targets: "labels", integer (B, M), and "boxes" (B, M, 4).
-        matches: Integer (B, L, M), what `pit_keras.training.matching.match` returns.
-        box_total: Boxes of the update; less than 1 counts as 1.
-        class_weight_total: Weights of the update's queries in one decoder layer.
+        matches: What `match` returns.
         no_object_weight: Weight in the cross-entropy of queries without a box; the others' is 1.
-        l1_weight, giou_weight: Weights in `loss`; that of the class loss is 1.
 
     Returns:
         Float32 scalars: `loss`; and of the last decoder layer, unweighted, `class_loss`, `l1_loss`,

@@ -24,15 +24,13 @@ def match(logits, boxes, target_boxes, labels):
     most of the time, but not `assign`. Equal costs are always resolved in the same way.
 
     Args:
-        logits: (B, L, Q, classes + 1) of each decoder layer's queries; values that are not finite
-            are matched only if need be.
-        boxes: (B, L, Q, 4), centre x, centre y, width and height as shares of the image.
-        target_boxes: (B, M, 4), likewise.
+        logits: (B, L, Q, classes + 1) of each decoder layer's queries.
+        boxes, target_boxes: (B, L, Q, 4) and (B, M, 4), centre x, centre y, width and height as
+            shares of the image.
         labels: Integer (B, M), -1 where there is no target.
 
     Returns:
-        int32 (B, L, M): indices of queries, each at most once in an image and layer; -1 where there
-        is no target, or no query is left for it.
+        int32 (B, L, M): queries; -1 where there is no target, or no query is left for it.
     """
     return assign(matching_costs(logits, boxes, target_boxes, labels), labels)
 

@@ -16,9 +16,8 @@ NO_DECAY_NAMES = ("position_embedding", "class_tokens")
 def weight_decay_exclusions(variables):
     """The variables that get no weight decay: vectors, position embeddings and class tokens.
 
-    Vectors are biases and the scales and offsets of normalisation layers. Meant for
-    `optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(variables))`; Keras does
-    not store that choice with an optimizer, so repeat it on one that was loaded.
+    Pass them to `optimizer.exclude_from_weight_decay(var_list=...)`, also after loading an
+    optimizer: Keras does not store that choice.
     """
     return [v for v in variables if len(v.shape) <= 1 or v.name in NO_DECAY_NAMES]
 
@@ -27,18 +26,10 @@ def output_channel_axes(path, shape):
     """The axes of a variable's output channels: each channel is a row of AdamP's channel view.
 
     PyTorch keeps output channels on axis 0. A Keras kernel keeps them on its last axis, and a
-    depth-wise kernel (height, width, channels, multiplier) on its last two. Every other variable
+    depth-wise kernel (height, width, channels, multiplier) on its last two: one that has more than
+    two axes and "depthwise" or "dwconv" in the last two parts of its path. Every other variable
     keeps axis 0, as in PyTorch: a position embedding (1, height, width, channels) and class tokens
     (1, tokens, channels) are one row each.
-
-    A variable is a kernel if its name ends in "kernel". It is depth-wise if it has more than two
-    axes and its name or its layer's contains "depthwise" or "dwconv".
-
-    Args:
-        path: The variable's path, such as "block/dense/kernel".
-
-    Returns:
-        Non-negative axes, ascending; none for a scalar.
     """
     rank = len(shape)
     layer_and_name = path.split("/")[-2:]

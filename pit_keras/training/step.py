@@ -17,18 +17,15 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
     own share of a batch; the moving statistics are the means over the replicas.
 
     Args:
-        model: The model, on all replicas.
         loss: The loss of a task, see `pit_keras.training.tasks`.
-        optimizer: Built for the model's trainable variables.
         jit: Whether XLA compiles it.
         average: A `WeightAverage` to be moved after each update, or None.
 
     Returns:
         A function of a batch on the replicas, {name: (B, ...)}, the step's number (an int64 tensor)
-        and this worker's requests, a float32 tensor of any length. It returns a dict of scalars:
-        the loss' own, `loss` among them; `gradient_norm`, of all gradients together before
-        clipping; with float16 `loss_scale` and `skipped_updates`, 1 where gradients overflowed,
-        else 0; and `requests`, summed over the replicas of all workers.
+        and this worker's requests, a float32 tensor. It returns scalars: the loss' own;
+        `gradient_norm`, before clipping; with float16 `loss_scale` and `skipped_updates`, 1 where
+        gradients overflowed; and `requests`, summed over the replicas of all workers.
     """
     variables, accumulate = model.trainable_variables, config.training.accumulate
     is_mirrored = isinstance(strategy, _MIRRORED)

@@ -29,8 +29,7 @@ def load_teacher(config, source):
     keeps the precision of its export).
 
     Returns:
-        A function from normalised images (B, H, W, 3) of the student's size to logits (B, classes),
-        float32.
+        A function from the student's images (B, H, W, 3) to logits (B, classes), float32.
     """
     teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
     path = pathlib.Path(teacher)

@@ -43,12 +43,11 @@ _LEAST_LOSS_SCALE = 2.0**-14
 class Trainer:
     """One run, from its configuration to `results.json`.
 
-    The constructor checks all input, before the run folder is made.
+    The constructor checks all input, before the run folder is made. If the folder holds the same
+    run unfinished, that is resumed.
 
     Args:
         source: What `pit_keras.training.tasks.open_source_of` returns.
-        output_dir: The run folder; if it holds the same run unfinished, that is resumed.
-        verbose: Whether to show a progress bar, or a line for each epoch.
         workers: What `join_workers` returns; by default this process alone.
         profile: (first, end) steps of the run to profile for TensorBoard; None for none.
     """
