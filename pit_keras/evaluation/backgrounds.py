@@ -131,9 +131,7 @@ def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
     """
     challenge = open_challenge(folder)
     if imagenet.in_words(trained.class_names) != imagenet.class_names():
-        raise ValueError(
-            "The backgrounds challenge needs a model of ImageNet's 1000 classes in their order."
-        )
+        raise ValueError("The backgrounds challenge needs a model of ImageNet's 1000 classes.")
     data = dataclasses.replace(trained.data, eval_crop=1.0)
     results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
     counts = nine_class_counts(challenge.class_of_logit)
@@ -200,10 +198,7 @@ def _misled_by(model, class_of_logit, data):
 def _load(path, size):
     image = load_image(path)
     if image.shape[:2] != size:
-        raise ValueError(
-            f"{path} has {image.shape[0]} x {image.shape[1]} pixels, other images of the challenge "
-            f"{size[0]} x {size[1]}."
-        )
+        raise ValueError(f"{path} has the size {image.shape[:2]}, other images have {size}.")
     return image
 
 

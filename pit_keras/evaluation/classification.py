@@ -190,10 +190,9 @@ def check_classes(class_names, source):
     """
     if imagenet.in_words(class_names) == imagenet.in_words(source.class_names):
         return
-    if len(class_names) != len(source.class_names):
-        raise ValueError(
-            f"{source.name} has {len(source.class_names)} classes and the model {len(class_names)}."
-        )
+    count = len(source.class_names)
+    if len(class_names) != count:
+        raise ValueError(f"{source.name} has {count} classes and the model {len(class_names)}.")
     label, ours, theirs = next(
         (label, ours, theirs)
         for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True))

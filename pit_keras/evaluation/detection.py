@@ -82,9 +82,7 @@ def coco_metrics(ground_truth, detections):
         for kind, known in (("image", truth.imgs), ("category", truth.cats)):
             unknown = {each[f"{kind}_id"] for each in detections} - known.keys()
             if unknown:
-                raise ValueError(
-                    f"The ground truth lacks the {kind} {min(unknown)} of a detection."
-                )
+                raise ValueError(f"The ground truth lacks the {kind} {min(unknown)}.")
         # Not for an empty list, which `loadRes` cannot read.
         found = truth.loadRes(found) if found else _indexed(COCO(), ground_truth, found)
         evaluation = COCOeval(truth, found, "bbox")
@@ -100,9 +98,7 @@ def _pycocotools():
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise ImportError(
-            "COCO's metrics need pycocotools: pip install pit_keras[train]."
-        ) from error
+        raise ImportError("COCO's metrics need pycocotools: pip install pycocotools.") from error
     return COCO, COCOeval
 
 
@@ -172,10 +168,9 @@ def evaluate_detection_source(trained, source, split="val", *, batch_size=8, pro
     """
     check_classes(trained.class_names, source)
     if trained.fixed_size is not None:
-        height, width = trained.fixed_size
+        size = "{} x {}".format(*trained.fixed_size)
         raise ValueError(
-            f"The detector takes images of {height} x {width} pixels only; evaluation needs the "
-            "input shape (None, None, 3)."
+            f"The detector takes {size} pixels only; evaluation needs (None, None, 3)."
         )
     unreadable, evaluator = UnreadableImages(), DetectionEvaluator(trained.model, source, split)
     batches = detection_evaluation_batches(

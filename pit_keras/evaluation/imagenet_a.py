@@ -64,15 +64,11 @@ def open_imagenet_a(where=TFDS, data_dir=None):
         raise type(error)(f"{error} {HOW_TO_GET_IT}") from error
     labels = _labels_of(source)
     if len(labels) != len(NUMBERS):
-        raise ValueError(
-            f"{where} has {len(labels)} classes instead of {len(NUMBERS)}. {HOW_TO_GET_IT}"
-        )
+        raise ValueError(f"{where} has {len(labels)} classes instead of 200. {HOW_TO_GET_IT}")
     found = imagenet.in_words([source.class_names[label] for label in labels])
     foreign = sorted(set(found) - set(imagenet.in_words(synsets())))
     if foreign:
-        raise ValueError(
-            f"{where} has the class {foreign[0]!r}, which ImageNet-A lacks. {HOW_TO_GET_IT}"
-        )
+        raise ValueError(f"{where} has {foreign[0]!r}, which ImageNet-A lacks. {HOW_TO_GET_IT}")
     images = sum(source.sizes.values())
     if images != IMAGES:
         warnings.warn(f"ImageNet-A has {IMAGES} images, and {where} {images}.", stacklevel=2)
@@ -102,10 +98,7 @@ def logits_of_labels(class_names, source, labels):
     found = np.full(len(words), -1, np.int64)
     for label in labels:
         if words[label] not in places:
-            raise ValueError(
-                f"The model lacks the class {source.class_names[label]!r} of {source.name}; "
-                "ImageNet-A needs a model of ImageNet's 1,000 classes."
-            )
+            raise ValueError(f"The model lacks ImageNet-A's class {source.class_names[label]!r}.")
         found[label] = places[words[label]]
     return found
 

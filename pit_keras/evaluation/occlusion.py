@@ -15,8 +15,9 @@ def centre_box(image_size, box_size):
     """
     if not all(0 < box <= side for box, side in zip(box_size, image_size, strict=True)):
         raise ValueError(
-            f"An occluded box of {box_size[0]} x {box_size[1]} pixels does not fit into the "
-            f"model's images of {image_size[0]} x {image_size[1]}."
+            "A box of {} x {} pixels does not fit into images of {} x {}.".format(
+                *box_size, *image_size
+            )
         )
     inside = np.zeros((*image_size, 1), bool)
     top, left = ((side - box) // 2 for side, box in zip(image_size, box_size, strict=True))

@@ -33,10 +33,7 @@ def read_rows(path):
     except csv.Error:
         columns = ()
     if not set(SETTINGS) <= set(columns):
-        raise ValueError(
-            f"{path} is not a table of robustness results: it needs the columns "
-            f"{', '.join(SETTINGS)}."
-        )
+        raise ValueError(f"{path} is not a table of robustness results; give another file.")
     rows = []
     for row in reader:
         try:

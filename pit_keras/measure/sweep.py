@@ -97,8 +97,7 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
             width = width_for(name, target, shared, source)
             if any((run.family, run.width) == (name, width) for run in planned):
                 raise ValueError(
-                    f"{target:g} and the next smaller cost need the same {name}, of width {width}; "
-                    "give costs farther apart."
+                    f"Two costs need the same {name}, of width {width}; leave one out."
                 )
             cost = _cost(_of_width(shared, name, width), source)
             for seed in range(seeds):
@@ -126,10 +125,7 @@ def width_for(name, target, config, source):
         return (square * width + linear) * width
 
     if macs(1) > 2 * target:
-        raise ValueError(
-            f"No {name} has as few as {target:g} multiply-accumulates at this image size; the "
-            f"narrowest has {macs(1):g}."
-        )
+        raise ValueError(f"No {name} has as few as {target:g} MACs; the narrowest has {macs(1):g}.")
     exact = (math.sqrt(linear**2 + 4 * square * target) - linear) / (2 * square)
     below = max(1, math.floor(exact))
     return min((below, below + 1), key=lambda width: abs(macs(width) - target))
@@ -181,8 +177,7 @@ def _last_epoch(folder):
         return {name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")}
     except (OSError, csv.Error, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{folder.history} is lost or damaged; delete {folder.path} and repeat the command to "
-            "train this network again."
+            f"{folder.history} is lost or damaged; delete its folder and repeat the command."
         ) from error
 
 

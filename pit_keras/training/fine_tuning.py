@@ -53,10 +53,9 @@ def freeze(model, stages):
     if not stages:
         return
     stage_of = {name: int(_BLOCK.fullmatch(name)[2]) for name in _blocks(model)}
-    if stages > max(stage_of.values()):
-        raise ValueError(
-            f"{model.name} has {max(stage_of.values())} stages; {stages} cannot be frozen."
-        )
+    last = max(stage_of.values())
+    if stages > last:
+        raise ValueError(f"{model.name} has {last} stages; {stages} cannot be frozen.")
     names = [layer.name for layer in model.layers]
     end = max(names.index(name) for name, stage in stage_of.items() if stage <= stages)
     for layer in model.layers[: end + 1]:
@@ -68,8 +67,5 @@ def _blocks(model):
     matches = (_BLOCK.fullmatch(layer.name) for layer in model.layers)
     blocks = {match[0]: match[1] for match in matches if match}
     if not blocks:
-        raise ValueError(
-            f"{model.name} has no layers stage1_block1, ..., so layer_decay and frozen_stages "
-            "cannot be used."
-        )
+        raise ValueError(f"layer_decay and frozen_stages need blocks, which {model.name} lacks.")
     return blocks

@@ -25,10 +25,7 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
         if not steps >= 1:
             raise ValueError(f"The schedule must have at least one step, got {steps!r}.")
         if not 0 <= warmup_steps < steps:
-            raise ValueError(
-                f"warmup_steps must be in [0, {steps}), shorter than the training; got "
-                f"{warmup_steps!r}."
-            )
+            raise ValueError(f"warmup_steps must be in [0, {steps}), got {warmup_steps!r}.")
         if not warmup_start >= 0:
             raise ValueError(f"warmup_start must not be negative, got {warmup_start!r}.")
         self.base = base

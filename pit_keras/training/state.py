@@ -39,8 +39,8 @@ class Progress:
             positions, begun = count * [max(positions)], count * [max(begun)]
         if workers.is_chief and self.replicas not in (None, workers.replicas):
             print(
-                f"Resuming on {workers.replicas} replicas instead of {self.replicas}: mixing and "
-                "dropout draw other numbers from here on."
+                f"Resuming on {workers.replicas} replicas instead of {self.replicas}, with other "
+                "random numbers."
             )
         return dataclasses.replace(
             self, positions=positions, epoch_positions=begun, replicas=workers.replicas
@@ -88,10 +88,7 @@ class TrainingState:
             raise ValueError(f"the progress cannot be read ({error}).") from error
         images = self.progress.train_images
         if progress.train_images not in (None, images):
-            raise ValueError(
-                f"it began on {progress.train_images} training images, the data has {images} now; "
-                "choose another --output_dir."
-            )
+            raise ValueError(f"it has {progress.train_images} training images, the data {images}.")
         self.assign(arrays)
         self.progress = dataclasses.replace(progress, train_images=images)
 

@@ -34,10 +34,7 @@ def load_teacher(config, source):
     teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
     path = pathlib.Path(teacher)
     if teacher not in list_models() and weights != "imagenet":
-        raise ValueError(
-            f"distillation.teacher_weights={weights} is for a teacher by name; {teacher} has its "
-            "own weights."
-        )
+        raise ValueError(f"distillation.teacher_weights={weights}: {teacher} has its own weights.")
     saved_model = find_saved_model(path)
     if saved_model is not None:
         size, logits = _saved_model(saved_model, len(source.class_names))
@@ -50,7 +47,7 @@ def load_teacher(config, source):
             f"The teacher {teacher!r} is neither a model's name (see `pit-keras models`) nor a "
             "run folder, a .keras file or a SavedModel folder."
         )
-    return _resizing(logits, size, config.data.image_size, teacher)
+    return _resizing(logits, size, config.data.image_size)
 
 
 def _in_inference(model):
@@ -72,9 +69,8 @@ def _named(config, source):
             )
         except NewHeadsWarning:
             raise ValueError(
-                f"The weights {weights} of the teacher {name} are not for the "
-                f"{len(source.class_names)} classes of {source.name}; train a teacher on this data "
-                "and give its run folder, --teacher=PATH."
+                f"The teacher {name} lacks weights for the {len(source.class_names)} classes of "
+                f"{source.name}; train one on this data and give its run folder, --teacher=PATH."
             ) from None
 
 
@@ -106,14 +102,12 @@ def _saved_model(path, classes):
     image = next(iter(inputs.values()))
     if len(inputs) != 1 or not image.dtype.is_floating or image.shape.rank != 4:
         raise ValueError(
-            f"The SavedModel {path} takes {_specs(inputs)}, not normalised images, float (B, H, W, "
-            "3). If `pit-keras export` wrote it, give its run folder instead."
+            f"{path} takes {_specs(inputs)}, not normalised images, float (B, H, W, 3). If "
+            "`pit-keras export` wrote it, give its run folder instead."
         )
     logits = next(iter(outputs.values()))
     if len(outputs) != 1 or logits.shape.rank != 2 or logits.shape[-1] != classes:
-        raise ValueError(
-            f"The SavedModel {path} returns {_specs(outputs)}, not logits of {classes} classes."
-        )
+        raise ValueError(f"{path} returns {_specs(outputs)}, not logits of {classes} classes.")
     size = tuple(image.shape[1:3])
     (argument,), (result,) = inputs, outputs
 
@@ -128,16 +122,14 @@ def _specs(specs):
     return ", ".join(f"{name} {spec.dtype.name} {spec.shape}" for name, spec in specs.items())
 
 
-def _resizing(logits, size, image_size, teacher):
+def _resizing(logits, size, image_size):
     """Resizes the student's images to the teacher's size; bicubic, with antialiasing."""
     if size is None or tuple(size) == tuple(image_size):
         return logits
-    (height, width), (new_height, new_width) = image_size, size
-    print(
-        f"Images are resized from {height} x {width} to {new_height} x {new_width} pixels for the "
-        f"teacher {teacher}."
+    print("The teacher's images are resized from {} x {} to {} x {}.".format(*image_size, *size))
+    rows, columns = (
+        ops.convert_to_numpy(interpolation_matrix(old, new))
+        for old, new in zip(image_size, size, strict=True)
     )
-    rows = ops.convert_to_numpy(interpolation_matrix(height, new_height))
-    columns = ops.convert_to_numpy(interpolation_matrix(width, new_width))
     # (B, h, w, 3) -> (B, H, W, 3)
     return lambda images: logits(ops.einsum("yh,bhwc,xw->byxc", rows, images, columns))

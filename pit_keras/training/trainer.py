@@ -62,10 +62,10 @@ class Trainer:
         self._eval_batch_size = config.training.eval_batch_size or config.training.batch_size
         self._check_batches()
         self.steps = steps_per_epoch(source, config.training.images_of_update)
-        if profile and profile[0] >= config.training.epochs * self.steps:
+        last = config.training.epochs * self.steps - 1
+        if profile and profile[0] > last:
             raise ValueError(
-                f"--profile={profile[0]}:{profile[1]} begins after the run's last step, "
-                f"{config.training.epochs * self.steps - 1}."
+                "--profile={}:{} begins after the last step, {}.".format(*profile, last)
             )
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
@@ -168,7 +168,8 @@ class Trainer:
                 self.state.restore(self._shared(arrays))
             except ValueError as error:
                 raise DamagedCheckpointError(
-                    f"The checkpoints in {self.folder.checkpoints} are not of this run: {error}"
+                    f"{self.folder.checkpoints} is not of this run: {error} Choose another "
+                    "--output_dir."
                 ) from error
         progress = self.state.progress = self.state.progress.for_workers(self.workers)
         if not is_resumed:
@@ -176,14 +177,7 @@ class Trainer:
         self.unreadable.positions |= progress.unreadable
         if not self.workers.is_chief:
             return
-        epochs = self.config.training.epochs
-        if progress.step:
-            print(
-                f"Resuming in epoch {progress.epoch + 1} of {epochs}, after step {progress.step} "
-                f"of {self.steps}."
-            )
-        else:
-            print(f"Resuming after epoch {progress.epoch} of {epochs}.")
+        print(f"Resuming {self._place()}.")
         # Where no epoch has been the best yet there is no model either.
         if progress.best >= 0 and self._keeper.model_weights() is None:
             self._keeper.mend_model()
@@ -276,13 +270,17 @@ class Trainer:
     def _interrupt(self):
         """Saves and ends the run, to be resumed."""
         self._save()
-        progress = self.state.progress
         reason = self._interruption.signal or "a signal to another worker"
         self._monitor.event("interrupted", step=self._number, signal=reason)
-        raise TrainingInterrupted(
-            f"{reason}: saved in epoch {progress.epoch + 1} of {self.config.training.epochs}, "
-            f"after step {progress.step} of {self.steps}."
-        )
+        raise TrainingInterrupted(f"{reason}: saved {self._place()}.")
+
+    def _place(self):
+        """Where the run is, in words."""
+        progress, epochs = self.state.progress, self.config.training.epochs
+        if not progress.step:
+            return f"after epoch {progress.epoch} of {epochs}"
+        step = f"step {progress.step} of {self.steps}"
+        return f"in epoch {progress.epoch + 1} of {epochs}, after {step}"
 
     @property
     def _number(self):
@@ -329,8 +327,7 @@ class Trainer:
                 raise
             self._save()
             raise UnreadableImageError(
-                f"{error} Repair this validation image and repeat the command: the trained epoch "
-                "is saved."
+                f"{error} The trained epoch is saved; repair the image and repeat the command."
             ) from error
 
     def _row(self, evaluations):

@@ -53,11 +53,11 @@ class Workers:
 
     def check_batch(self, batch_size):
         """Raises a ValueError if the replicas do not divide a batch."""
-        if batch_size % self.replicas:
-            nearest = max(1, round(batch_size / self.replicas)) * self.replicas
+        replicas = self.replicas
+        if batch_size % replicas:
+            near = max(1, round(batch_size / replicas)) * replicas
             raise ValueError(
-                f"A batch of {batch_size} does not divide among {self.replicas} replicas; use "
-                f"{nearest}."
+                f"{replicas} replicas do not divide a batch of {batch_size}; use {near}."
             )
 
     def batches(self, make_batches):
@@ -161,8 +161,8 @@ def _cluster(addresses, index):
     if addresses is None and index is None:
         if not stored:
             raise ValueError(
-                "--distribute=multi_worker needs --workers=HOST:PORT,HOST:PORT and this one's "
-                "number, --worker=0, or the environment variable TF_CONFIG."
+                "--distribute=multi_worker needs --workers=HOST:PORT,HOST:PORT and --worker=NUMBER "
+                "or the environment variable TF_CONFIG."
             )
         return _read_tf_config(stored)
     if stored:
@@ -171,10 +171,7 @@ def _cluster(addresses, index):
         raise ValueError("--workers=HOST:PORT,HOST:PORT and --worker=NUMBER must both be given.")
     _check_addresses(addresses)
     if not 0 <= index < len(addresses):
-        raise ValueError(
-            f"--worker must be 0 to {len(addresses) - 1}, the number of one of --workers; got "
-            f"{index}."
-        )
+        raise ValueError(f"--worker must be 0 to {len(addresses) - 1}, got {index}.")
     return {"worker": list(addresses)}, "worker", index
 
 
@@ -215,9 +212,7 @@ def _waiting_for(jobs, kind, index):
 
     def give_up():
         print(
-            f"error: Not all workers at {others} came within {_WAIT_MINUTES:.0f} minutes; check "
-            "the addresses, and start all workers.",
-            flush=True,
+            f"error: {others} did not come in {_WAIT_MINUTES:.0f} minutes; start all.", flush=True
         )
         os._exit(1)  # TensorFlow waits in its own code, where no exception reaches it
 

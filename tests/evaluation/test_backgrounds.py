@@ -250,7 +250,7 @@ def short_mapping(folder):
         (write("fg_mask/val/00_dog/fg_0.npy", b"x"), "fg_0.npy cannot be read as an array"),
         (grey_mask, "fg_0.npy must hold 8 x 8 numbers, each 0 or 1"),
         (small_mask, "fg_0.npy must hold 8 x 8 numbers, each 0 or 1"),
-        (large_background, "04_carnivore/fg_0.JPEG has 9 x 9 pixels"),
+        (large_background, "04_carnivore/fg_0.JPEG has the size \\(9, 9\\)"),
         (write("only_bg_t/val/00_dog/fg_1.JPEG", b"x"), "00_dog/fg_1.JPEG cannot be read as a"),
         (remove("mixed_rand/val/05_insect"), "mixed_rand/val must .* '05_insect' is missing"),
         (archived, "00_dog/fg_0.npy cannot be read as an array"),

@@ -113,7 +113,7 @@ def test_a_run_for_each_network_and_seed_the_cheapest_first(digits, tmp_path):
 def test_costs_out_of_reach_or_too_near_are_refused(digits, tmp_path):
     with pytest.raises(ValueError, match=r"No pit has as few as 1000 .* the narrowest has"):
         plan(digits, tmp_path, ("pit",), targets=(1e3,))
-    with pytest.raises(ValueError, match=r"need the same resnet50, of width .* farther apart"):
+    with pytest.raises(ValueError, match=r"need the same resnet50, of width .* leave one out"):
         plan(digits, tmp_path, ("resnet50",), targets=(4e5, 4.01e5))
 
 
@@ -161,7 +161,7 @@ def test_a_lost_or_damaged_history_is_told_with_the_remedy(digits, pit_run, text
     finished(pit_run, digits).folder.history.unlink()
     if text is not None:
         pit_run.folder.history.write_text(text)
-    with pytest.raises(ValueError, match=r"history\.csv is lost or damaged; delete"):
+    with pytest.raises(ValueError, match=r"history\.csv is lost or damaged; delete its folder"):
         sweep.sweep_rows([pit_run])
 
 

@@ -92,7 +92,7 @@ def test_a_broken_validation_image_that_the_first_look_missed(finished, before_l
     image = pathlib.Path(trainer.source.describe("val", 4))
     whole = image.read_bytes()
     try:
-        with pytest.raises(ValueError, match=rf"{image} .* Repair this validation image .* saved"):
+        with pytest.raises(ValueError, match=rf"{image} .* is saved; repair the image"):
             trainer.run()
     finally:
         image.write_bytes(whole)

@@ -86,7 +86,7 @@ def test_a_run_is_not_carried_on_with_fewer_training_images(finished, data, tmp_
     content["annotations"] = [box for box in content["annotations"] if box["image_id"] != lost]
     annotations.write_text(json.dumps(content))
     try:
-        with pytest.raises(OSError, match="on 24 training images, the data has 23"):
+        with pytest.raises(OSError, match="it has 24 training images, the data 23"):
             train(config, tmp_path / "run")
     finally:
         annotations.write_text(before)

@@ -85,5 +85,5 @@ def test_a_checkpoint_knows_how_many_images_it_was_begun_on():
     restored.restore(of_nine)
     restored.restore(of_unknown)
     assert restored.progress.train_images == 9
-    with pytest.raises(ValueError, match="on 9 training images, the data has 8"):
+    with pytest.raises(ValueError, match="it has 9 training images, the data 8"):
         state(train_images=8)[1].restore(of_nine)

@@ -104,7 +104,7 @@ def test_a_model_by_name_needs_weights_of_the_datas_classes(config, source, tmp_
     np.testing.assert_array_equal(teacher(images()), model(images()))
 
     create_model("vit_ti", classes=7, input_shape=(SIDE, SIDE, 3)).save(file)
-    with pytest.raises(ValueError, match=r"weights .* 3 classes .* --teacher=PATH"):
+    with pytest.raises(ValueError, match=r"lacks weights for the 3 classes .* --teacher=PATH"):
         load_teacher(config, source)
 
 
@@ -122,7 +122,7 @@ def test_images_are_resized_for_a_teacher_of_another_size(config, source, tmp_pa
     model = network(side=40)
     config.distillation.teacher = run_folder(tmp_path / "run", config, model)
     teacher = load_teacher(config, source)
-    assert "resized from 20 x 20 to 40 x 40 pixels" in capsys.readouterr().out
+    assert "resized from 20 x 20 to 40 x 40" in capsys.readouterr().out
     enlarged = tf.image.resize(images(), (40, 40), method="bicubic", antialias=True)
     # Sums over the rows and the columns come before those of the network.
     assert_close(teacher(images()), model(enlarged), roundings=2 * SIDE + path_of(model))
@@ -134,7 +134,7 @@ def test_images_are_resized_for_a_teacher_of_another_size(config, source, tmp_pa
     [
         ("pit_m", "imagenet", "'pit_m' is neither a model's name .* nor a run folder"),
         ("nowhere.keras", "imagenet", "nowhere.keras does not exist"),
-        ("nowhere.keras", "w.keras", "teacher_weights=w.keras is for a teacher by name"),
+        ("nowhere.keras", "w.keras", "teacher_weights=w.keras: nowhere.keras has its own"),
         ("resnet50", "w.keras", "There is no weights file w.keras"),
     ],
 )

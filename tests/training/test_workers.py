@@ -26,7 +26,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(size
     workers = Workers(tf.distribute.get_strategy())
     workers.replicas = 4
     workers.check_batch(32)
-    with pytest.raises(ValueError, match=f"{size} does not divide among 4 .* use {nearest}\\."):
+    with pytest.raises(ValueError, match=f"batch of {size}; use {nearest}\\."):
         workers.check_batch(size)
 
 
@@ -39,10 +39,10 @@ FORM = r'TF_CONFIG must be JSON of the form \{"cluster"'
     [
         ("none", [A, B], 0, None, "are for --distribute=multi_worker only"),
         ("mirrored", None, 1, None, "are for --distribute=multi_worker only"),
-        ("multi_worker", None, None, None, "needs the workers' addresses: --workers=HOST:PORT"),
+        ("multi_worker", None, None, None, "needs --workers=HOST:PORT"),
         ("multi_worker", [A, B], None, None, "must both be given"),
         ("multi_worker", None, 0, None, "must both be given"),
-        ("multi_worker", [A, B], 2, None, "--worker must be 0 to 1, .*; got 2"),
+        ("multi_worker", [A, B], 2, None, "--worker must be 0 to 1, got 2"),
         ("multi_worker", [A, B], -1, None, "got -1"),
         ("multi_worker", [A, "somewhere"], 0, None, "must be HOST:PORT; got 'somewhere'"),
         ("multi_worker", [A, A], 0, None, "must have different addresses"),
