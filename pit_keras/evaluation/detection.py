@@ -170,7 +170,7 @@ def evaluate_detection_source(trained, source, split="val", *, batch_size=8, pro
     if trained.fixed_size is not None:
         size = "{} x {}".format(*trained.fixed_size)
         raise ValueError(
-            f"The detector takes {size} pixels only; evaluation needs (None, None, 3)."
+            f"The detector takes images of {size} pixels only; evaluation has all sizes."
         )
     unreadable, evaluator = UnreadableImages(), DetectionEvaluator(trained.model, source, split)
     batches = detection_evaluation_batches(

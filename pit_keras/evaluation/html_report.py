@@ -5,7 +5,6 @@ The page includes its pictures, so it can be sent, kept and opened offline.
 
 import base64
 import dataclasses
-import importlib.resources
 import io
 import pathlib
 import warnings
@@ -67,13 +66,16 @@ def write_report(folder, trained, source, results, predictions):
 
 def report_page(trained, source, results, predictions):
     """The page as HTML text; see `write_report`."""
-    template = importlib.resources.files(__package__).joinpath("html_report.html")
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader(__package__, ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     names, calibration = trained.class_names, predictions.calibration()
     has_matrix = predictions.classes <= MOST_CLASSES_OF_MATRIX
-    text = environment.from_string(template.read_text(encoding="utf-8")).render(
+    text = environment.get_template("html_report.html").render(
         model=trained.model.name,
         facts=_facts(trained, results),
         results=results,

@@ -39,8 +39,8 @@ class Progress:
             positions, begun = count * [max(positions)], count * [max(begun)]
         if workers.is_chief and self.replicas not in (None, workers.replicas):
             print(
-                f"Resuming on {workers.replicas} replicas instead of {self.replicas}, with other "
-                "random numbers."
+                f"Resuming on {workers.replicas} replicas instead of {self.replicas}: mixing and "
+                "dropout will differ."
             )
         return dataclasses.replace(
             self, positions=positions, epoch_positions=begun, replicas=workers.replicas

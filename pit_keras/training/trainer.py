@@ -64,9 +64,7 @@ class Trainer:
         self.steps = steps_per_epoch(source, config.training.images_of_update)
         last = config.training.epochs * self.steps - 1
         if profile and profile[0] > last:
-            raise ValueError(
-                "--profile={}:{} begins after the last step, {}.".format(*profile, last)
-            )
+            raise ValueError(f"--profile must begin before step {last + 1}, got {profile[0]}.")
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
             if self.workers.is_chief:
@@ -110,13 +108,7 @@ class Trainer:
         images = self.source.sizes["train"]
         self.state = TrainingState(config, self.model, self.optimizer, self.average, images)
         self._step = compiled_step(
-            config,
-            self.model,
-            loss,
-            self.optimizer,
-            strategy,
-            jit=self.jit,
-            average=self.average,
+            config, self.model, loss, self.optimizer, strategy, jit=self.jit, average=self.average
         )
         self._evaluator = self.task.evaluator(self.model, self.workers)
         if self.workers.is_chief:
@@ -137,7 +129,8 @@ class Trainer:
         """
         with self.workers.must_live(), self.task.graph_options():
             if self._is_finished:
-                return self.workers.agree(self._finished_results())
+                results = self._finished_results() if self.workers.is_chief else None
+                return self.workers.agree(results)
             with self.folder.locked() if self.workers.is_chief else contextlib.nullcontext():
                 if self.workers.is_chief:
                     self._check_folder()
@@ -150,8 +143,6 @@ class Trainer:
                 return results
 
     def _finished_results(self):
-        if not self.workers.is_chief:
-            return None
         if self._keeper.model_weights() is None:
             with self.folder.locked():
                 self._keeper.mend_model()
