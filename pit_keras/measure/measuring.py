@@ -3,8 +3,7 @@
     python -m pit_keras.measure.measuring '{"model": "pit_s", "measures": ["cost"], ...}'
 
 with the fields of `Task`. It prints a JSON object per line for `pit_keras.measure.cost_table`: the
-machine, then each measure's columns as soon as they are known. Keras is imported late, so that a
-missing backend becomes such a line too.
+machine, then each measure's columns as soon as they are known.
 """
 
 import dataclasses
@@ -12,6 +11,14 @@ import json
 import statistics
 import sys
 import time
+
+import keras
+import numpy as np
+
+from pit_keras.create import create_model
+from pit_keras.measure.compiled_calls import inference_call, training_call
+from pit_keras.measure.machine import description, memory_in_use, peak_memory
+from pit_keras.models.cost import count_macs, count_parameters
 
 # Each measure and its columns. Memory comes before measures that leave freed memory in the process;
 # the likeliest to fail comes last.
@@ -43,8 +50,6 @@ class Task:
 
 def cost(task):
     """Trained parameters, and multiply-accumulates of one image."""
-    from pit_keras.models.cost import count_macs, count_parameters
-
     model = _model(task.model, task.image_size)
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
 
@@ -54,31 +59,29 @@ def memory(task):
 
     In inference, and in a training step with the optimizer's moments and the gradients.
     """
-    from pit_keras.measure.machine import memory_in_use, peak_memory
-
     model = _model(task.model, task.image_size)
-    batch = _batch(task.image_size, task.batch_size)
+    images, labels = _batch(task.image_size, task.batch_size)
     before = memory_in_use()
-    inference = peak_memory(_inference(model, *batch)) - before
-    training = peak_memory(_training(model, *batch)) - before
+    inference = peak_memory(inference_call(model, images)) - before
+    training = peak_memory(training_call(model, images, labels)) - before
     return {"inference_mib": round(inference / MIB), "training_mib": round(training / MIB)}
 
 
 def throughput(task):
     """Images per second of inference, and the ratio to the reference's."""
-    seconds, ratio = _compared(task, task.batch_size, _inference)
+    seconds, ratio = _compared(task, task.batch_size, _inference_call)
     return {"images_per_second": round(task.batch_size / seconds, 1), "throughput_ratio": ratio}
 
 
 def latency(task):
     """Milliseconds of inference on one image, and the ratio of the reference's to them."""
-    seconds, ratio = _compared(task, 1, _inference)
+    seconds, ratio = _compared(task, 1, _inference_call)
     return {"latency_ms": round(1000 * seconds, 2), "latency_ratio": ratio}
 
 
 def training(task):
     """Milliseconds of a training step, and the ratio of the reference's to them."""
-    seconds, ratio = _compared(task, task.batch_size, _training)
+    seconds, ratio = _compared(task, task.batch_size, training_call)
     return {"training_step_ms": round(1000 * seconds, 1), "training_ratio": ratio}
 
 
@@ -104,29 +107,17 @@ def _compared(task, batch_size, call_of):
 
 
 def _model(name, image_size):
-    from pit_keras.create import create_model
-
     return create_model(name, input_shape=(*image_size, 3))
 
 
 def _batch(image_size, count):
     """Random images (B, H, W, 3) and labels (B,)."""
-    import numpy as np
-
     images = np.random.default_rng(0).normal(size=(count, *image_size, 3)).astype("float32")
     return images, np.arange(count) % 1000
 
 
-def _inference(model, images, _):
-    from pit_keras.measure.compiled_calls import inference_call
-
+def _inference_call(model, images, _):
     return inference_call(model, images)
-
-
-def _training(model, images, labels):
-    from pit_keras.measure.compiled_calls import training_call
-
-    return training_call(model, images, labels)
 
 
 def main(arguments):
@@ -135,10 +126,6 @@ def main(arguments):
         fields[size] = tuple(fields[size])
     task = Task(**fields)
     try:
-        import keras
-
-        from pit_keras.measure.machine import description
-
         keras.config.set_dtype_policy(task.precision)
         _print(machine=description())
         for measure in (cost, memory, throughput, latency, training):  # as in `MEASURES`

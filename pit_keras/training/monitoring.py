@@ -27,11 +27,6 @@ class Monitor:
     Args:
         steps: Updates per epoch.
         is_chief: Whether to write files.
-
-    Attributes:
-        display: An `EpochDisplay`.
-        epoch: The `Meter` of the current epoch.
-        profile: A `Profile`.
     """
 
     def __init__(self, config, folder, figures, steps, *, verbose, is_chief, profile=None):
@@ -113,14 +108,10 @@ class RunLog:
     """Events of a run: lines of JSON for machines, points for TensorBoard.
 
     Lines are only added, so a resumed run has the repeated steps twice.
-
-    Args:
-        path: `log.jsonl`.
-        logs: TensorBoard's folder.
     """
 
     def __init__(self, path, logs):
-        self._path, self._logs = path, logs
+        self._path, self._logs = path, logs  # log.jsonl, TensorBoard's folder
         self._writer = tf.summary.create_file_writer(str(logs))
 
     def event(self, kind, **values):
@@ -163,13 +154,7 @@ class RunLog:
 
 
 class Meter:
-    """Sums the metrics of steps, and measures their time and their waiting for data.
-
-    Attributes:
-        sums: {name: sum}.
-        steps: Steps that were summed.
-        waited: Seconds in which steps had no data.
-    """
+    """The sums of some steps' metrics, {name: sum}, their speed, and their wait for data."""
 
     def __init__(self, sums=(), steps=0):
         self.sums, self.steps = dict(sums), steps

@@ -93,13 +93,10 @@ class AdamP(keras.optimizers.Optimizer):
         self._scale_of = {}
 
     def scale_learning_rates(self, scales):
-        """Gives variables learning rates of their own, as multiples of the optimizer's.
+        """Gives variables learning rates of their own: pairs (variable, factor).
 
         A factor acts on the step and on the weight decay, like the rate of a parameter group in
         PyTorch. It is not stored with the optimizer.
-
-        Args:
-            scales: Pairs (variable, factor); all other variables keep 1.
         """
         if self.built:
             raise ValueError("Scale learning rates before the optimizer is built.")

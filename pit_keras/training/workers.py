@@ -25,13 +25,8 @@ class WorkerLostError(RuntimeError):
 class Workers:
     """The processes of a training and how they communicate. One process is one worker.
 
-    All workers must call the methods that concern the others, in the same order.
-
-    Attributes:
-        strategy: The `tf.distribute.Strategy`.
-        index: This worker's number; the first, 0, is the chief, the only one that writes files.
-        count: Number of workers.
-        replicas: Number of devices that the model is trained on, over all workers.
+    All workers must call the methods that concern the others, in the same order. `index` is this
+    worker's number among `count`; `replicas` is the number of devices of all workers.
     """
 
     def __init__(self, strategy):
@@ -48,7 +43,7 @@ class Workers:
 
     @property
     def is_chief(self):
-        """Whether this worker writes the run folder."""
+        """Whether this worker is the one that writes files."""
         return self.index == 0
 
     def check_batch(self, batch_size):
