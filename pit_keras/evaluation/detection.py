@@ -33,8 +33,7 @@ COCO_METRICS = (
 def coco_detections(image_ids, category_ids, boxes, scores, labels):
     """The results of `detected` for N images, as in COCO's results files.
 
-    Args:
-        image_ids, category_ids: COCO's ids of the images (N,) and of the classes (classes,).
+    `image_ids` (N,) and `category_ids` (classes,) are COCO's.
 
     Returns:
         N * Q of {"image_id", "category_id", "bbox": [left, top, width, height], "score"}.

@@ -51,10 +51,7 @@ def check_report_folder(folder):
 def write_report(folder, trained, source, results, predictions):
     """Writes `index.html` on what `evaluate_each` returns into a folder, which is made if need be.
 
-    The page of a run folder's model shows its training curves too.
-
-    Returns:
-        The path of the page.
+    The page of a run folder's model shows its training curves too. Returns the path of the page.
     """
     text = report_page(trained, source, results, predictions)
     page = pathlib.Path(folder) / PAGE

@@ -25,17 +25,12 @@ FAR_FROM_TARGET = 0.1  # of the target; narrow networks have few widths to choos
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Networks that differ in their width alone.
-
-    Attributes:
-        model: A name of `create_model`.
-        width: The field of `ModelConfig` that is varied.
-        grid_fields: From a patch size to fields of `ModelConfig` that keep the grids of all
-            families in the proportion that they have at 224 x 224 with 16 x 16 patches.
-    """
+    """Networks that differ in their width alone."""
 
     model: str
-    width: str
+    width: str  # the field of `ModelConfig` that is varied
+    # From a patch size to fields of `ModelConfig` that keep the grids of all families in the
+    # proportion that they have at 224 x 224 with 16 x 16 patches.
     grid_fields: Callable[[int], dict[str, int]]
 
 

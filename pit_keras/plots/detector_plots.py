@@ -23,7 +23,6 @@ def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
         target_boxes: (M, 4), the objects' boxes, likewise.
         costs: (M, Q), see `pit_keras.training.matching.matching_costs`.
         matches: Integers (M,), the query matched to each object; -1 for none.
-        output: The picture to write; its ending decides the format.
     """
     boxes, target_boxes, costs, matches = map(
         ops.convert_to_numpy, (boxes, target_boxes, costs, matches)

@@ -12,11 +12,8 @@ MOST_COLUMNS = 3
 def draw_interaction(rows, output):
     """Draws the interaction of each block, a panel per threshold, a curve per network.
 
+    `rows` are those of `pit_keras.explain.interaction.interaction_of_source`, of any networks.
     Approximations are dashed.
-
-    Args:
-        rows: Those of `pit_keras.explain.interaction.interaction_of_source`, of any networks.
-        output: The picture to write; its ending decides the format.
     """
     if not rows:
         raise ValueError("There is nothing to draw: there are no rows of interaction.")

@@ -232,14 +232,8 @@ def draw_calibration(calibration, output):
 def draw_runs(runs, output):
     """Draws the training loss and the validation top-1, or AP, of runs over their epochs.
 
-    The better validation of raw and averaged weights is drawn.
-
-    Args:
-        runs: A list of `pit_keras.runs.comparison.Run`; the first `MOST_RUNS` with a finished epoch
-            are drawn.
-
-    Returns:
-        How many runs are drawn.
+    The better validation of raw and averaged weights is drawn, of the first `MOST_RUNS` runs with a
+    finished epoch. Returns their number.
     """
     runs = [run for run in runs if run.history][:MOST_RUNS]
     if not runs:
@@ -262,7 +256,9 @@ def draw_runs(runs, output):
 
 
 def add_legend(figure, handles, names, place="lower center", ncols=1):
-    """A legend below the plots, with any text as a name: no formula, underscores first."""
+    """A legend below the plots, with names as they are: matplotlib would read formulas, and leave
+    out a name that begins with an underscore.
+    """
     numbers = [str(number) for number in range(len(names))]
     legend = figure.legend(handles, numbers, loc=f"outside {place}", ncols=ncols)
     for text, name in zip(legend.get_texts(), names, strict=True):

@@ -22,10 +22,6 @@ def draw_robustness(measured, paper, columns, output):
         measured: Rows of `pit_keras.evaluation.robustness_table`; missing values stay empty.
         paper: The paper's rows, which are hatched.
         columns: The accuracies, see `measured_columns` there.
-        output: The picture to write; its ending decides the format.
-
-    Returns:
-        The `Figure`.
     """
     bars = [(row["model"], row, "") for row in measured]
     bars += [(f"paper: {paper_name(row)}", row, "///") for row in paper]

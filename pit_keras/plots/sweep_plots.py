@@ -22,11 +22,8 @@ def draw_sweep(rows, output):
     """Draws training loss over cost, validation over training accuracy, and validation accuracy
     over cost: a line for each family, a point for each network.
 
-    A point is the mean over the seeds; its bars are one standard deviation to each side.
-
-    Args:
-        rows: What `pit_keras.measure.sweep.sweep_rows` returns.
-        output: The picture to write; its ending decides the format.
+    A point is the mean over the seeds; its bars are one standard deviation to each side. `rows` are
+    those of `pit_keras.measure.sweep.sweep_rows`.
     """
     if not rows:
         raise ValueError("There is nothing to draw: no run of the sweep is finished.")

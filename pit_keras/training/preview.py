@@ -14,10 +14,7 @@ from pit_keras.training.tasks import task_of
 def draw_preview(config, source, count, output_dir, replicas=1):
     """Draws the first `count` batches of a run, as one replica's model sees them.
 
-    Writes nothing but `preview.png`; a run may follow in the same folder.
-
-    Returns:
-        The path of the picture.
+    Writes nothing but `preview.png`, whose path it returns; a run may follow in the same folder.
     """
     folder = RunFolder(output_dir)
     folder.check(config)
