@@ -15,18 +15,8 @@ from pit_keras.models.detr_outputs import detected, last_outputs
 
 # In the order of pycocotools' `COCOeval.stats`.
 COCO_METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 
 
