@@ -60,7 +60,7 @@ setup(
     package_data={
         "pit_keras": ["imagenet_classes.txt"],
         "pit_keras.weights": ["releases.csv"],
-        "pit_keras.evaluation": ["*.html", "imagenet_a_classes.txt", "robustness_paper.csv"],
+        "pit_keras.evaluation": ["*.html", "robustness_paper.csv"],
         "pit_keras.export": ["model_card.md"],
         "pit_keras.serving": ["page.*"],
     },

@@ -4,8 +4,8 @@ table 2) and for detectors (section 4.2, table 4), and one to fine-tune on a fol
     python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
         --output_dir=runs/pit_s_cutmix
 
-The top-1 to expect on ImageNet is in the paper's table 2 (`results/paper.csv`; docs/recipes/ for the
-PiTs). No recipe was trained on ImageNet to the end here.
+The top-1 to expect on ImageNet is in the paper's table 2 (`results/paper.csv`, docs/recipes/). No
+recipe was trained on ImageNet to the end here.
 """
 
 from pit_keras.config.fields import Config
