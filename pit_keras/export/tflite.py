@@ -22,7 +22,7 @@ from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.detr_outputs import detected
 from pit_keras.models.inference import logits_only
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
-from pit_keras.runs.trained_model import checked_names
+from pit_keras.runs.trained_model import names_of_classes
 
 # By kind, the end of the file's description.
 TFLITE_KINDS = {
@@ -179,7 +179,7 @@ def load_tflite_model(path, class_names=None):
         signature(path)  # an error if LiteRT cannot load it
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
-    names = checked_names(own if class_names is None else class_names, len(own), path)
+    names = names_of_classes(class_names or own, len(own), path, None)
     return TFLiteModel(path, names, image_size, eval_crop)
 
 
@@ -218,7 +218,7 @@ class TFLiteDetector:
 def load_tflite_detector(path, class_names=None):
     """The `TFLiteDetector` of a file; class names are the file's own by default."""
     own, preprocessing = _texts(path)
-    names = checked_names(own if class_names is None else class_names, len(own), path)
+    names = names_of_classes(class_names or own, len(own), path, None)
     return TFLiteDetector(pathlib.Path(path), names, tuple(preprocessing["image_size"]))
 
 
