@@ -32,17 +32,17 @@ def check_targets(output_dir, formats, overwrite=False):
     if os.path.lexists(output_dir) and not output_dir.is_dir():
         raise NotADirectoryError(f"{output_dir} is a file; the exported models need a folder.")
     targets = [output_dir / FORMATS[name].target for name in formats]
-    for path in filter(os.path.lexists, _foreign(output_dir, targets)):
-        raise FileExistsError(
-            f"{path} was not written by pit-keras export; move it away, or choose another folder "
-            "with --output_dir."
-        )
     for target in targets:
         if os.path.lexists(target) and not overwrite:
             raise FileExistsError(
                 f"{target} exists already; replace it with --overwrite, or choose another folder "
                 "with --output_dir."
             )
+    for path in filter(os.path.lexists, _foreign(output_dir, targets)):
+        raise FileExistsError(
+            f"{path} was not written by pit-keras export; move it away, or choose another folder "
+            "with --output_dir."
+        )
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
     try:
         tempfile.TemporaryDirectory(dir=existing, prefix=".check-").cleanup()
