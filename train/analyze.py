@@ -19,8 +19,8 @@ from pit_keras.errors import check_can_write, exit_with_one_sentence
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "Models' names, run folders or .keras files.", required=True)
-flags.DEFINE_string("weights", None, "Of models by name: imagenet, a weights file, or none.")
-flags.DEFINE_list("image_size", None, "Of models by name: side in pixels, or height,width.")
+flags.DEFINE_string("weights", None, "For models by name: imagenet, a weights file, or none.")
+flags.DEFINE_list("image_size", None, "For models by name: side in pixels, or height,width.")
 flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 flags.DEFINE_float("holdout", 0.1, "Share held out where the data set has no validation split.")
