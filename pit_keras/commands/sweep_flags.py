@@ -43,7 +43,7 @@ def define(values=flags.FLAGS):
         "16",
         PATCH_SIZES,
         "For ViT, PiT and the ResNet without pooling; PiT's stride is half of it, ResNet's stem "
-        "reduces by a fourth of it. 16 is for 224 x 224, 8 and 4 are for small images.",
+        "stride a fourth. 16 is for 224 x 224, 8 and 4 are for small images.",
         **into,
     )
 
