@@ -211,7 +211,7 @@ def test_only_models_with_attention_explain(pictures, capsys, tmp_path):
     for file, message in (
         (
             "resnet.keras",
-            "resnet.keras has no attention to explain its decisions with; PiT and",
+            "resnet.keras has no attention .* use a PiT or ViT",
         ),
         ("x.tflite", "error: --explain needs a Keras model; give the run folder"),
     ):

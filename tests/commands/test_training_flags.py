@@ -252,7 +252,7 @@ def test_what_cannot_be_mixed_is_one_sentence_and_begins_no_run(tmp_path):
         "--recipe=cutmix", "--dataset=digits", "--batch_size=1", f"--output_dir={folder}"
     )
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix mix the images")
+    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix need --batch_size=2")
     assert "Traceback" not in process.stderr
     assert not folder.exists()
 

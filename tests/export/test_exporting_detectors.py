@@ -203,7 +203,7 @@ def test_what_has_no_meaning_for_a_detector_is_refused(tmp_path):
     for arguments, sentence in (
         (("--format", "onnx"), "onnx cannot be written: detectors are written as saved_model"),
         (("--calibrate_on=64",), "--calibrate_on has no meaning for a detector"),
-        (("--compare_on=33",), "A detector is compared on at most 32 images"),
+        (("--compare_on=33",), "--compare_on of a detector is at most 32"),
     ):
         assert sentence in error_of(*common, *arguments, "--images", photo)
     assert not (tmp_path / "out").exists()
