@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-all lint tables
+.PHONY: demo test test-all lint tables docs
 
 $(INSTALLED): setup.py
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed; call make with PYTHON=python3.12, say.")'
@@ -44,17 +44,25 @@ demo: $(INSTALLED)
 	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 \\"
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
+# A process more than cores, since some tests wait; files in the order of tests/conftest.py.
+IN_PARALLEL := --numprocesses=3 --dist=loadfile --no-loadscope-reorder
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile -m "not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow"
 
 # More of the same too: all variants, more kills, larger images.
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# Writes results/models.csv and the README's tables from the other files of results/.
+# Writes results/models.csv and the tables of README and docs from the other files of results/.
 tables: $(INSTALLED)
 	$(BIN)/python benchmarks/make_tables.py
+
+# Builds the documentation; open build/docs/index.html.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
+	@echo "The documentation is in build/docs/index.html."

@@ -1,4 +1,4 @@
-"""Joins what is known of each model, and writes the README's tables from it.
+"""Joins what is known of each model, and writes the tables of README and docs from it.
 
     python benchmarks/make_tables.py
 
@@ -8,10 +8,10 @@ reads, in `results/`,
                     top-1 of its four training settings; and where they were read
     released.csv    top-1 of the released weights as others measured them, and who
     measured.csv    what `pit-keras benchmark --output=results/measured.csv` counted and measured
-    sweep_*.csv     what `train/sweep.py` wrote, see the README for the commands
+    sweep_*.csv     what `train/sweep.py` wrote, see docs/pooling.md for the commands
 
-and writes models.csv, all of it side by side, and the tables between the README's markers. A cell
-is empty where nothing is known: nothing here was trained on ImageNet.
+and writes models.csv, all of it side by side, and the tables between the markers of the README and
+of the pages in docs/. A cell is empty where nothing is known: nothing here was trained on ImageNet.
 """
 
 import argparse
@@ -27,9 +27,10 @@ from pit_keras.measure.markdown import markdown_table
 from pit_keras.measure.measuring import MEASURES, REFERENCE
 from pit_keras.models import list_models, variant_of
 from pit_keras.plots.sweep_plots import mean_and_deviation, networks_of
+from pit_keras.weights.released import RELEASES
 
 ROOT = pathlib.Path(__file__).parents[1]
-RESULTS, README = ROOT / "results", ROOT / "README.md"
+RESULTS = ROOT / "results"
 DISTILLED = "_distilled"
 FAMILIES = ("pit", "vit", "regnety", "resnet", "mobilenet", "efficientnet")
 SIZES = ("ti", "xs", "s", "b")
@@ -43,6 +44,8 @@ ADDED = {
     "for PiT-B three views of each image",
     "distill": "a teacher for the second head of `--model=pit_s_distilled`",
 }
+# The network that nobody has released weights of; Keras has those of all that RELEASES lacks.
+WITHOUT_WEIGHTS = "resnet50_no_pooling"
 MEASURED = [column for columns in MEASURES.values() for column in columns]
 COLUMNS = (
     "model",
@@ -72,7 +75,7 @@ CELLS = {
     },
 }  # fmt: skip
 CELLS["sweep_pit_vit.csv"] = CELLS["sweep_resnet.csv"]
-# Models that a table has to have; the README's tables ask for them.
+# Models that a table has to have; the tables of README and docs ask for them.
 NEEDED = {
     "paper.csv": [f"pit_{size}" for size in SIZES],
     "released.csv": [],
@@ -291,25 +294,75 @@ def sweep_cells(seeds):
     return [*size, loss, *(f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in shares)]
 
 
+def cards(rows):
+    """A section for each model: size, cost, accuracy with its source, and how to create it."""
+    return "\n".join(map(card, rows))
+
+
+def card(row):
+    name = row["model"]
+    size = row["here_image_size"].replace("x", " x ")
+    grids = variant_of(name).grids(tuple(map(int, row["here_image_size"].split("x"))))
+    figures = [
+        ("parameters", f"{int(row['here_parameters']):,}"),
+        (f"MACs at {size}", f"{int(row['here_macs']) / 1e9:.2f} G"),
+        ("sides of the maps", " ".join(str(height) for height, _ in grids)),
+        ("top-1, paper", with_source(row["paper_top1"], row["paper_source"])),
+        ("top-1, released weights", with_source(row["released_top1"], released_source(row))),
+        ("released weights", weights_of(name)),
+        ("create", f"`pit_keras.create_model({call_of(name)})`"),
+    ]
+    table = markdown_table([f"`{name}`", ""], [list(pair) for pair in figures if pair[1]], (0, 1))
+    return f"### {name}\n\n{table}"
+
+
+def call_of(name):
+    """The arguments of `create_model` that give a model with the weights that it has."""
+    return f'"{name}", weights="imagenet"' if weights_of(name) else f'"{name}"'
+
+
+def weights_of(name):
+    """Where `weights="imagenet"` comes from; "" where there are none."""
+    if name in RELEASES:
+        return f"`{RELEASES[name].repository}` on the Hugging Face Hub"
+    return "" if name == WITHOUT_WEIGHTS else "`keras.applications`"
+
+
+def released_source(row):
+    """What released weights were measured on, and where that was read."""
+    crop = row["released_crop"] and f"crop {row['released_crop']}"
+    size = row["released_image_size"] and f"{row['released_image_size']} px"
+    return ", ".join(part for part in (size, crop, row["released_source"]) if part)
+
+
+def with_source(figure, source):
+    return figure and f"{figure} ({source})"
+
+
+# {name of a table: (page that holds it, function from the joined rows to its text)}
 TABLES = {
-    "models": models_table,
-    "recipes": recipes_table,
-    "sweeps": sweeps_table,
-    "speed": speed_table,
+    "models": ("README.md", models_table),
+    "cards": ("docs/models.md", cards),
+    "recipes": ("docs/recipes/index.md", recipes_table),
+    "sweeps": ("docs/pooling.md", sweeps_table),
+    "speed": ("docs/performance.md", speed_table),
 }
+PAGES = list(dict.fromkeys(page for page, _ in TABLES.values()))
 
 
-def with_tables(text, rows):
-    """A text with what is between `<!-- table: NAME -->` and `<!-- end -->` written anew.
+def with_tables(page, text, rows):
+    """A page's text with what is between `<!-- table: NAME -->` and `<!-- end -->` written anew.
 
     Raises:
         ValueError: If a table's markers are not there, once each.
     """
-    for name, table in TABLES.items():
+    for name, (where, table) in TABLES.items():
+        if where != page:
+            continue
         marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if len(marked.findall(text)) != 1:
             raise ValueError(
-                f"The README needs <!-- table: {name} --> ... <!-- end --> once, and has it "
+                f"{page} needs <!-- table: {name} --> ... <!-- end --> once, and has it "
                 f"{len(marked.findall(text))} times."
             )
         text = marked.sub(lambda found, table=table: found[1] + table(rows) + found[2], text)
@@ -334,10 +387,11 @@ def main(arguments=None):
     parser.parse_args(arguments)
     with exit_with_one_sentence():
         rows = joined()
-        text = with_tables(text_of(README), rows)
+        texts = {page: with_tables(page, text_of(ROOT / page), rows) for page in PAGES}
         (RESULTS / "models.csv").write_text(models_csv(rows), encoding="utf-8")
-        README.write_text(text, encoding="utf-8")
-    print(f"Written to {README} and {RESULTS / 'models.csv'}")
+        for page, text in texts.items():
+            (ROOT / page).write_text(text, encoding="utf-8")
+    print(f"Written to {RESULTS / 'models.csv'}, {', '.join(PAGES)}")
 
 
 if __name__ == "__main__":

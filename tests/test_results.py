@@ -1,4 +1,4 @@
-"""What `results/` holds is what the package counts, and the README's tables are made from it."""
+"""`results/` holds what the package counts, and the tables of README and docs come from it."""
 
 import importlib.util
 import pathlib
@@ -32,7 +32,9 @@ def tables():
 @pytest.fixture
 def copy(tmp_path):
     """A copy of all that the script reads, whose joined table is not made yet."""
-    shutil.copy(ROOT / "README.md", tmp_path)
+    for page in script(ROOT).PAGES:
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / page, tmp_path / page)
     (tmp_path / "benchmarks").mkdir()
     shutil.copy(ROOT / "benchmarks/make_tables.py", tmp_path / "benchmarks")
     shutil.copytree(
@@ -59,10 +61,11 @@ def test_all_was_measured_in_the_same_way():
     assert len({tuple(row[name] for name in same) for row in rows}) == 1
 
 
-def test_the_readme_and_the_joined_table_are_up_to_date(tables):
+def test_the_pages_and_the_joined_table_are_up_to_date(tables):
     rows = tables.joined()
-    readme = (ROOT / "README.md").read_bytes()
-    assert tables.with_tables(readme.decode(), rows).encode() == readme
+    for page in tables.PAGES:
+        text = (ROOT / page).read_bytes()
+        assert tables.with_tables(page, text.decode(), rows).encode() == text
     assert tables.models_csv(rows).encode() == (ROOT / "results/models.csv").read_bytes()
 
 
@@ -86,11 +89,11 @@ def test_a_distilled_model_is_put_beside_the_papers_distilled_training(tables):
 
 
 def test_the_script_writes_what_is_committed(copy, capsys):
-    (copy / "README.md").write_text(
-        (ROOT / "README.md").read_text().replace("| `pit_s` |", "| `old` |")
-    )
-    script(copy).main([])
-    for name in ("README.md", "results/models.csv"):
+    tables = script(copy)
+    for page in tables.PAGES:
+        (copy / page).write_text((ROOT / page).read_text().replace("| `pit_s` |", "| `old` |"))
+    tables.main([])
+    for name in (*tables.PAGES, "results/models.csv"):
         assert (copy / name).read_bytes() == (ROOT / name).read_bytes()
 
 
@@ -152,8 +155,8 @@ def lines_changed(change):
         ("paper.csv", lambda text: text.rstrip()[:-1], "paper.csv is no table after line 7: unex"),
         ("released.csv", None, "released.csv: No such file or directory."),
         ("sweep_resnet.csv", lambda text: text.replace(",2e+06,", ",,"), "as its macs_target."),
-        ("../README.md", lambda text: text.replace("<!-- table: speed -->", ""), "has it 0 times"),
-        ("../README.md", None, "README.md: No such file or directory."),
+        ("../README.md", lambda text: text.replace("<!-- table: models -->", ""), "has it 0 times"),
+        ("../docs/performance.md", None, "performance.md: No such file or directory."),
     ],
 )
 def test_a_file_that_cannot_be_right_is_one_sentence(name, change, message, copy):
@@ -187,10 +190,8 @@ def test_arguments_change_nothing(argument, status, copy, capsys):
     assert f"unrecognized arguments: {argument}" in told.err or not status
 
 
-def test_a_readme_without_a_tables_place_is_an_error(tables):
-    written = ("models", "recipes", "sweeps")
-    text = "".join(f"<!-- table: {name} -->\n<!-- end -->\n" for name in written)
+def test_a_page_without_a_tables_place_is_an_error(tables):
     with pytest.raises(
-        ValueError, match=r"needs <!-- table: speed --> .* once, and has it 0 times"
+        ValueError, match=r"^docs/pooling.md needs <!-- table: sweeps --> .* once, and has it 0"
     ):
-        tables.with_tables(text, tables.joined())
+        tables.with_tables("docs/pooling.md", "# Token pooling\n", tables.joined())

@@ -13,7 +13,7 @@ from executed import execute, execute_in_a_kernel
 SHORT = {
     "01_quick_start": {"epochs": 4},
     "02_fine_tune": {"epochs": 4, "fine_tuning_epochs": 2},
-    "03_token_pooling": {"epochs": 2},
+    "03_token_pooling": {"epochs": 4},
     "04_interaction_and_robustness": {"epochs": 4},
     "05_export": {"epochs": 4},
     "06_detection": {"epochs": 2},

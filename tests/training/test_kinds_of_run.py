@@ -29,7 +29,7 @@ NETWORKS = {
     ("name", "values"),
     [
         (
-            "pit_ti",
+            "vit_ti",
             {
                 "training.precision": "mixed_float16",
                 "training.distribute": "mirrored",
@@ -38,7 +38,7 @@ NETWORKS = {
         ),
         ("resnet50", {}),
         pytest.param("pit_ti", {"training.precision": "mixed_bfloat16"}, marks=pytest.mark.slow),
-        pytest.param("vit_ti", {}, marks=pytest.mark.slow),
+        pytest.param("pit_ti", {"training.jit": "on"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_run_learns(name, values, make_tiny_config, tmp_path):

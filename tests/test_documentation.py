@@ -1,0 +1,146 @@
+"""README and docs/: commands parse, Python blocks run, or a comment says why a block cannot."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import runpy
+import shlex
+
+import numpy as np
+import pytest
+from absl import flags
+from PIL import Image
+
+from pit_keras import cli
+from pit_keras.commands import sweep_flags
+from pit_keras.commands.training_flags import (
+    DETECT,
+    TRAIN,
+    config_from_flags,
+    parse_training_flags,
+)
+from pit_keras.config.fields import Config, field_paths
+from pit_keras.config.recipes import RECIPES
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
+# A block, and the comment right before it that says why it does not run.
+BLOCK = re.compile(
+    r"(?:^<!-- not run: ([^\n]+) -->\n)?^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
+# What blocks are run with instead: nothing is downloaded, networks and trainings are small.
+SMALLER = {
+    ', weights="imagenet"': "",
+    '"pit_s", classes=2': '"pit_s", depths=(1, 1, 1), stride=16, classes=2',
+    "jit_compile=False": "run_eagerly=True",
+    "[:1437]": "[:128]",
+    "[1437:]": "[1733:]",
+}
+
+
+def blocks(language):
+    """The blocks of a language that are not marked as not run, as parameters of a test."""
+    return [
+        pytest.param(text, id=f"{page.relative_to(ROOT)}-{number}")
+        for page in PAGES
+        for number, (reason, of, text) in enumerate(BLOCK.findall(page.read_text()), 1)
+        if of == language and not reason
+    ]
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 250
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_names_what_there_is(page):
+    text = page.read_text()
+    languages = {of for _, of, _ in BLOCK.findall(text) if not of.startswith("{")}
+    assert languages <= {"bash", "bibtex", "python", "text"}
+    assert text.count("<!-- not run: ") == sum(bool(reason) for reason, _, _ in BLOCK.findall(text))
+    named = re.findall(
+        r"`(?:python )?((?:train|benchmarks|results|notebooks|pit_keras)/[\w./]+)", text
+    )
+    linked = re.findall(r"\]\((?!https?:|#)([\w./-]+)[#)]", text)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+    assert [path for path in linked if not (page.parent / path).exists()] == []
+    fields = re.findall(r"--config\.([a-z_]+\.[a-z_]+)", text)
+    assert set(fields) <= set(field_paths(Config()))
+
+
+def test_every_recipe_has_a_page():
+    pages = {path.stem for path in ROOT.glob("docs/recipes/*.md")}
+    assert pages == {"index", *RECIPES}
+
+
+def test_the_drawing_is_what_its_script_draws():
+    drawn = runpy.run_path(str(ROOT / "docs/draw_pit.py"))["drawing"]()
+    assert (ROOT / "docs/pit.svg").read_text(encoding="utf-8") == drawn
+
+
+@pytest.mark.parametrize("text", blocks("bash"))
+def test_a_command_parses(text):
+    for line in text.replace("\\\n", " ").splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        PARSERS[program](arguments)
+
+
+def parse_pit_keras(arguments):
+    cli._parser().parse_args(arguments)
+
+
+def parse_make(targets):
+    assert all(
+        re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M) for target in targets
+    )
+
+
+def parse_python(arguments):
+    script, *_ = arguments
+    if script in ("train/train.py", "train/detect.py", "train/sweep.py"):
+        parse_training(script, arguments)
+    elif script.startswith("train/"):
+        parse_own_flags(script, arguments)
+    else:  # importing a benchmark imports what it measures
+        source = (ROOT / script).read_text()
+        given = re.findall(r"^--(\w+)", "\n".join(arguments), re.MULTILINE)
+        assert [name for name in given if not re.search(rf'"(--)?{name}"', source)] == []
+
+
+def parse_training(script, arguments):
+    values = flags.FlagValues()
+    if script == "train/sweep.py":
+        sweep_flags.define(values)
+    rest = parse_training_flags(arguments, values, DETECT if script == "train/detect.py" else TRAIN)
+    assert rest == [script]
+    if script == "train/sweep.py":
+        sweep_flags.options(values).config_of("pit_ti")
+    else:
+        config_from_flags(values)
+
+
+def parse_own_flags(script, arguments):
+    """Parses the flags that a script defines where it is imported, and takes them away again."""
+    before, values = set(flags.FLAGS), flags.FlagValues()
+    spec = importlib.util.spec_from_file_location("script", ROOT / script)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    for name in set(flags.FLAGS) - before:
+        values[name] = flags.FLAGS[name]
+        delattr(flags.FLAGS, name)
+    values(arguments)
+
+
+PARSERS = {"pit-keras": parse_pit_keras, "make": parse_make, "python": parse_python}
+
+
+@pytest.mark.parametrize("text", blocks("python"))
+def test_python_runs(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        os.makedirs(f"photos/train/{name}")
+        Image.fromarray(np.zeros((40, 30, 3), "uint8")).save(f"photos/train/{name}/1.png")
+    for usual, smaller in SMALLER.items():
+        text = text.replace(usual, smaller)
+    text = re.sub(r"epochs=\d+", "epochs=1", text)
+    exec(compile(text, "block", "exec"), {"__name__": "__main__"})
