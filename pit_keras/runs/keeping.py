@@ -2,8 +2,7 @@
 
 import json
 
-import keras
-
+from pit_keras.models.model_file import read_model
 from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,
@@ -76,9 +75,9 @@ class RunKeeper:
             print(f"{file} is missing.")
             return None
         try:
-            weights = keras.models.load_model(file, compile=False).get_weights()
-        except Exception as error:  # Keras has no error of its own for a damaged file
-            print(f"{file} cannot be read ({str(error).strip().splitlines()[0]}).")
+            weights = read_model(file).get_weights()
+        except ValueError as error:
+            print(error)
             return None
         if [value.shape for value in weights] != [v.shape for v in self._model.weights]:
             print(f"{file} is not the model of this run.")

@@ -3,17 +3,16 @@
 import dataclasses
 import pathlib
 import warnings
-import zipfile
 
 import keras
 import numpy as np
 from keras import ops
 
-import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
+from pit_keras.models.model_file import read_model
 from pit_keras.runs.run_folder import RunFolder
 
 
@@ -89,16 +88,7 @@ def read_model_file(path):
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{file} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
-        )
-    try:
-        model = keras.models.load_model(file, compile=False)
-    except Exception as error:  # Keras has no error of its own for a damaged file
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-    return model, file, folder if folder.config.exists() else None
+    return read_model(file), file, folder if folder.config.exists() else None
 
 
 def load_trained_model(path, class_names=None):

@@ -130,7 +130,7 @@ def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished,
     assert train(config, folder.path)[1] == results
 
     printed = capsys.readouterr().out
-    assert ("is missing" if damage == "missing" else "model.keras cannot be read") in printed
+    assert ("is missing" if damage == "missing" else "model.keras cannot be loaded") in printed
     assert "model.keras is written anew from the checkpoint of the best epoch" in printed
     models = [keras.models.load_model(each / "model.keras") for each in (path, folder.path)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
