@@ -77,31 +77,12 @@ def share(picture, colour):
     return (np.abs(picture - colour).max(axis=-1) <= 2).mean()
 
 
-def colours(path):
-    """Colours of the picture that cover more than 1% of it, without white."""
-    packed, counts = np.unique(pixels(path) @ [256**2, 256, 1], return_counts=True)
-    found = [(c >> 16, c >> 8 & 255, c & 255) for c in packed[counts > 0.01 * counts.sum()]]
-    return [colour for colour in found if min(colour) < 250]
-
-
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (6, 1, 6), (7, 2, 6)])
-def test_every_image_is_in_the_grid(photos, tmp_path, count, rows, columns):
-    output = tmp_path / "out.png"
-    draw_predictions(photos[:count], [[("cat", 0.7), ("dog", 0.3)]] * count, output)
-    with Image.open(output) as picture:
-        assert picture.format == "PNG"
-        assert picture.width == DPI * 2 * columns
-    shown = colours(output)
-    assert len(shown) == count
-    for number, colour in enumerate(sorted(shown)):  # JPEG may miss a level
-        assert np.abs(np.subtract(colour, (30 * number, 255 - 30 * number, 120))).max() <= 2
-
-
 def test_images_come_in_order_row_by_row_under_name_and_class(photos, tmp_path, both_ways, saved):
     output = tmp_path / "out.png"
     predictions = [[(f"class {n}", 0.7), ("dog", 0.3)] for n in range(8)]
     draw_predictions(photos, predictions, output)
     picture = pixels(output)
+    assert picture.shape[1] == 6 * DPI * 2
     for number in range(8):
         far = np.abs(picture - (30 * number, 255 - 30 * number, 120)).max(axis=-1)
         rows, columns = np.nonzero(far <= 2)
@@ -261,20 +242,11 @@ def test_a_label_at_the_border_is_within_the_picture(photos, tmp_path, saved):
     assert texts(saved[0]) == [["photo0.jpg", "a cat with a long name 80%"]]
 
 
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (5, 2, 3)])
-def test_images_with_boxes_are_in_a_grid(photos, tmp_path, count, rows, columns):
-    output = tmp_path / "boxes.png"
-    found = [[FoundObject("cat", 0.8, (1, 2, 8, 15), 0)]] * count
-    draw_detections(photos[:count], found, output)
-    picture = pixels(output)
-    assert picture.shape[1] == DPI * galleries.DETECTED_WIDTH * columns
-    for number in range(count):
-        assert share(picture, (30 * number, 255 - 30 * number, 120)) > 0.01
-
-
 def test_nothing_found_is_no_box(photos, tmp_path, both_ways):
     draw_detections(photos[:1], [[]], tmp_path / "boxes.png")
-    assert len(colours(tmp_path / "boxes.png")) == 1
+    picture = pixels(tmp_path / "boxes.png")
+    assert share(picture, (0, 255, 120)) > 0.2
+    assert share(picture, galleries.FOUND_COLOR) == 0
 
 
 def test_objects_of_batches_have_boxes(tmp_path, both_ways, saved):
