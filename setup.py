@@ -35,6 +35,7 @@ EXPORT = [
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
+GALLERY = ["keras-cv==0.9.0", "opencv-python-headless>=4.8"]  # its last release
 DOCS = ["sphinx>=7.2", "myst-parser>=3.0", "furo>=2024.1"]
 NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
 DEV = [
@@ -71,8 +72,9 @@ setup(
         "onnx": [*EXPORT, *ONNX],
         "convert": CONVERT,
         "serve": SERVE,
+        "gallery": GALLERY,
         "docs": [*TRAIN, *EXPORT, *DOCS],
-        "dev": sorted({*TRAIN, *EXPORT, *ONNX, *CONVERT, *SERVE, *DEV}),
+        "dev": sorted({*TRAIN, *EXPORT, *ONNX, *CONVERT, *SERVE, *GALLERY, *DEV}),
     },
     entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},
 )

@@ -8,6 +8,7 @@ reads, in `results/`,
                     top-1 of its four training settings; and where they were read
     released.csv    top-1 of the released weights as others measured them, and who
     measured.csv    what `pit-keras benchmark --output=results/measured.csv` counted and measured
+    keras_cv_cutmix.csv  what `benchmarks/keras_cv_cutmix.py` measured
     sweep_*.csv     what `train/sweep.py` wrote, see docs/pooling.md for the commands
 
 and writes models.csv, all of it side by side, and the tables between the markers of the README and
@@ -73,6 +74,10 @@ CELLS = {
         **dict.fromkeys(SWEEP_COLUMNS, COUNT), **SHARES,
         "family": TEXT, "model": TEXT, "macs_target": r"[\d.]+(e\+\d+)?",
     },
+    "keras_cv_cutmix.csv": {
+        "cutmix": TEXT, "images": COUNT,
+        **dict.fromkeys(("mean_error", "largest_error", "above_0.02"), NUMBER),
+    },
 }  # fmt: skip
 CELLS["sweep_pit_vit.csv"] = CELLS["sweep_resnet.csv"]
 # Models that a table has to have; the tables of README and docs ask for them.
@@ -110,7 +115,7 @@ def rows_of(name):
     if columns != list(cells):
         raise ValueError(f"{path} needs the columns {','.join(cells)}; it has {','.join(columns)}.")
     for line, row in found:
-        where = f"{path}, line {line} ({row['model']})"
+        where = f"{path}, line {line} ({row.get('model', name)})"
         if None in row or None in row.values():
             raise ValueError(f"{where} needs {len(cells)} cells, one for each column.")
         for column, pattern in cells.items():
@@ -279,6 +284,12 @@ def sweeps_table(_):
     return markdown_table(header, cells)
 
 
+def cutmix_table(_):
+    """How far the labels of CutMix are from the pixels, by keras-cv and by the package."""
+    header = ["CutMix of", "images", "mean error", "largest error", "share above 0.02"]
+    return markdown_table(header, [list(row.values()) for row in rows_of("keras_cv_cutmix.csv")])
+
+
 def numbers_of(row):
     """A row of a sweep, with numbers where they are."""
     texts = ("family", "model")
@@ -346,6 +357,7 @@ TABLES = {
     "recipes": ("docs/recipes/index.md", recipes_table),
     "sweeps": ("docs/pooling.md", sweeps_table),
     "speed": ("docs/performance.md", speed_table),
+    "cutmix": ("docs/design.md", cutmix_table),
 }
 PAGES = list(dict.fromkeys(page for page, _ in TABLES.values()))
 

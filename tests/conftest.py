@@ -29,6 +29,12 @@ def _missing(*packages):
 
 
 collect_ignore = []
+if _missing("keras_cv", "cv2"):
+    collect_ignore += [
+        "evaluation/test_detection_live.py",
+        "models/test_boxes_live.py",
+        "plots/test_galleries.py",
+    ]
 if _missing("torch", "timm"):
     collect_ignore += [
         "data/test_mixing_live.py",

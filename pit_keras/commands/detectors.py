@@ -23,7 +23,8 @@ _ROWS = (
 def predict(options, detector, paths):
     """Prints the objects in image files, and draws them if asked."""
     if options.output is not None:
-        from pit_keras.plots.pictures import MOST_DETECTED, check_picture, draw_detections
+        from pit_keras.plots.galleries import MOST_DETECTED, draw_detections
+        from pit_keras.plots.pictures import check_picture
 
         check_picture(options.output, len(paths), MOST_DETECTED)
     from pit_keras.runs.trained_detector import detect

@@ -59,7 +59,7 @@ def _classify(options, classifier, paths):
     for path, best in zip(paths, predictions, strict=True):
         print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
     if options.output is not None:
-        from pit_keras.plots.pictures import draw_predictions
+        from pit_keras.plots.galleries import draw_predictions
 
         draw_predictions(paths, predictions, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Pictures: predictions under images, batches of training images, and the curves of runs.
+"""Pictures: the curves of runs, calibration, and a token pooling.
 
 An `output` is a file, whose ending decides the format, or a stream for PNG.
 """
@@ -7,29 +7,13 @@ import itertools
 import math
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
-from matplotlib.patches import Rectangle
 
-from pit_keras.data.preprocessing import load_image
 from pit_keras.runs.comparison import read_history, validation
 
-COLUMNS = 6
 DPI = 150
 MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
-DETECTED_COLUMNS = 3
-DETECTED_WIDTH = 5  # inches
-HIGHEST_DETECTED = 1.6  # times as high as wide
-MOST_DETECTED = 150  # images, in 50 rows of at most 8 inches
-MOST_DETECTED_PIXELS = 1500  # of a drawn image's side, twice what is seen
-# The strong colours first, then the pale ones; then again.
-CLASS_COLORS = colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2]
 MOST_EXPLAINED = 100  # images, each in a row
-MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
-BATCH_COLUMNS = 8
-MOST_BATCH_IMAGES = 16
-MOST_LETTERS = 26  # of a line above an image
 # The panels of a history, {column: name}, each with these curves.
 CLASSIFIER_PANELS = {"loss": "cross-entropy", "top1": "top-1"}
 DETECTOR_PANELS = {"loss": "training loss", "AP": "AP"}
@@ -46,138 +30,6 @@ def check_picture(output, images, most=MOST_IMAGES):
     ending = str(output).rpartition(".")[2].lower()
     if ending not in known:
         raise ValueError(f"Cannot draw {output}: its ending must be one of {', '.join(known)}.")
-
-
-def draw_predictions(paths, predictions, output):
-    """Draws image files in a grid, each under its likeliest class.
-
-    Args:
-        predictions: For each image a list of (class name, probability), likeliest first.
-    """
-    columns = min(COLUMNS, len(paths))
-    rows = math.ceil(len(paths) / columns)
-    figure = Figure(figsize=(2 * columns, 2.3 * rows), layout="constrained")
-    axes = _empty_axes(figure, rows, columns)
-    for axis, path, best in zip(axes, paths, predictions, strict=False):
-        axis.imshow(_thinned(load_image(path), MOST_PIXELS))
-        name, probability = best[0]
-        axis.set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
-    figure.savefig(output, dpi=DPI)
-
-
-def draw_detections(paths, detections, output):
-    """Draws image files in a grid, with a box and a name around each object.
-
-    Args:
-        detections: For each image a list of `pit_keras.runs.found_objects.FoundObject`.
-    """
-    images, sizes = [], []
-    for path in paths:
-        image = load_image(path)
-        images.append(_thinned(image, MOST_DETECTED_PIXELS))
-        sizes.append(image.shape[:2])
-    columns = min(DETECTED_COLUMNS, len(paths))
-    heights = [
-        DETECTED_WIDTH * min(max(h / w for h, w in sizes[at : at + columns]), HIGHEST_DETECTED)
-        for at in range(0, len(sizes), columns)
-    ]
-    figure = Figure(figsize=(DETECTED_WIDTH * columns, sum(heights)), layout="constrained")
-    axes = _empty_axes(figure, len(heights), columns, height_ratios=heights)
-    for axis, pixels, (height, width), objects in zip(
-        axes, images, sizes, detections, strict=False
-    ):
-        axis.set_anchor("N")
-        axis.imshow(pixels, extent=(0, width, height, 0))  # boxes are in pixels of the whole image
-        for each in reversed(objects):  # the surest in front
-            _draw_box(axis, each, height, width)
-    figure.savefig(output, dpi=DPI)
-
-
-def _empty_axes(figure, rows, columns, **options):
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
-    for axis in axes.flat:
-        axis.axis("off")
-    return axes.flat
-
-
-def _thinned(image, most):
-    """An image with about `most` pixels on a side at most."""
-    step = math.ceil(max(image.shape) / most)
-    return image[::step, ::step].copy()  # a view would keep all of it in memory
-
-
-def _draw_box(axis, detection, height, width):
-    """A box, with its label at an upper corner and within the image."""
-    left, top, right, bottom = detection.box
-    color = CLASS_COLORS[detection.label % len(CLASS_COLORS)]
-    axis.add_patch(
-        Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=2)
-    )
-    name = shortened(detection.name, MOST_LETTERS)
-    luminance = np.dot((0.299, 0.587, 0.114), to_rgb(color))
-    has_room_above, has_room_right = top > 0.06 * height, left < 0.7 * width
-    axis.text(
-        left if has_room_right else right,
-        top,
-        name if detection.score is None else f"{name} {detection.score:.0%}",
-        fontsize=9,
-        color="white" if luminance < 0.5 else "black",
-        verticalalignment="bottom" if has_room_above else "top",
-        horizontalalignment="left" if has_room_right else "right",
-        bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
-        parse_math=False,
-    )
-
-
-def draw_batches(batches, class_names, output, *, batch_size, mean, std):
-    """Draws batches as a model sees them, each a block of images with labels or boxes.
-
-    Args:
-        batches: Pairs: images, float (n, H, W, 3), normalised; and for each its label, float
-            (classes,), perhaps mixed, or a list of `pit_keras.runs.found_objects.FoundObject` with
-            boxes in its pixels. The first `MOST_BATCH_IMAGES` are drawn.
-        batch_size: Images of a whole batch; `batches` may hold fewer.
-        mean, std: The normalisation of the images.
-    """
-    shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
-    rows = math.ceil(shown / BATCH_COLUMNS)
-    columns = math.ceil(shown / rows)
-    size = 2 * max(columns, 2), (2.4 * rows + 0.4) * len(batches)  # a title needs two columns
-    figure = Figure(figsize=size, layout="constrained")
-    blocks = figure.subfigures(len(batches), squeeze=False).flat
-    for number, (block, (images, labels)) in enumerate(zip(blocks, batches, strict=True), 1):
-        images = np.clip(images[:shown] * np.asarray(std) + np.asarray(mean), 0, 1)
-        block.suptitle(batch_title(number, shown, batch_size))
-        axes = _empty_axes(block, rows, columns)
-        for axis, image, label in zip(axes, images, labels, strict=False):
-            axis.imshow(image)
-            if isinstance(label, list):
-                for each in label:
-                    _draw_box(axis, each, *image.shape[:2])
-            else:
-                axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
-    figure.savefig(output, dpi=DPI)
-
-
-def batch_title(number, shown, batch_size):
-    if shown == batch_size:
-        return f"Batch {number}"
-    return f"Batch {number}: the first {shown} of its {batch_size} images"
-
-
-def label_in_words(label, class_names, most=3):
-    """The largest shares of a label (classes,): `cat`, or `cat: 0.62 | dog: 0.38`.
-
-    Shares that round to 0.00 are left out. Long ones are in lines, long names are shortened.
-    """
-    largest = [k for k in np.argsort(-label, kind="stable")[:most] if label[k] >= 0.005]
-    if len(largest) == 1:
-        return shortened(class_names[largest[0]], MOST_LETTERS)
-    shares = [(class_names[k], f": {label[k]:.2f}") for k in largest]
-    line = " | ".join(name + share for name, share in shares)
-    if len(line) <= MOST_LETTERS:
-        return line
-    return "\n".join(shortened(name, MOST_LETTERS - 6) + share for name, share in shares)
 
 
 def shortened(text, length):

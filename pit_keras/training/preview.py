@@ -5,7 +5,7 @@ from keras import ops
 
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.models.boxes import centres_to_corners
-from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches
+from pit_keras.plots.galleries import MOST_BATCH_IMAGES, draw_batches
 from pit_keras.runs.found_objects import FoundObject
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.tasks import task_of

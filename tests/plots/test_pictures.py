@@ -12,86 +12,18 @@ from PIL import Image
 from pit_keras.evaluation.predictions import Calibration
 from pit_keras.explain.inside_pooling import PoolingStep
 from pit_keras.plots.pictures import (
-    CLASS_COLORS,
-    DETECTED_WIDTH,
     DPI,
-    batch_title,
     check_picture,
-    draw_batches,
     draw_calibration,
-    draw_detections,
     draw_history,
-    draw_predictions,
     draw_token_pooling,
-    label_in_words,
 )
-from pit_keras.runs.found_objects import FoundObject
 
 HISTORY = "epoch,loss,top1,val_loss,val_top1\n"
 
 
-@pytest.fixture
-def photos(tmp_path):
-    """Eight images of one colour each, of different sizes and both formats."""
-    paths = [tmp_path / f"photo{n}.{'png' if n % 2 else 'jpg'}" for n in range(8)]
-    for number, path in enumerate(paths):
-        Image.new("RGB", (10 + number, 20), (30 * number, 255 - 30 * number, 120)).save(path)
-    return paths
-
-
 def pixels(path):
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
-
-
-def colours(path):
-    """Colours of the picture that cover more than 1% of it, without white."""
-    packed, counts = np.unique(pixels(path) @ [256**2, 256, 1], return_counts=True)
-    found = [(c >> 16, c >> 8 & 255, c & 255) for c in packed[counts > 0.01 * counts.sum()]]
-    return [colour for colour in found if min(colour) < 250]
-
-
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (6, 1, 6), (7, 2, 6)])
-def test_every_image_is_in_the_grid(photos, tmp_path, count, rows, columns):
-    output = tmp_path / "out.png"
-    draw_predictions(photos[:count], [[("cat", 0.7), ("dog", 0.3)]] * count, output)
-    with Image.open(output) as picture:
-        assert picture.format == "PNG"
-        assert picture.size == (DPI * 2 * columns, round(DPI * 2.3 * rows))
-    shown = colours(output)
-    assert len(shown) == count
-    for number, colour in enumerate(sorted(shown)):  # JPEG may miss a level
-        assert np.abs(np.subtract(colour, (30 * number, 255 - 30 * number, 120))).max() <= 2
-
-
-def test_images_come_in_order_row_by_row(photos, tmp_path):
-    output = tmp_path / "out.png"
-    draw_predictions(photos, [[("cat", 0.7)]] * 8, output)
-    places = {}
-    for number in range(8):
-        far = np.abs(pixels(output) - (30 * number, 255 - 30 * number, 120)).max(axis=-1)
-        rows, columns = np.nonzero(far <= 2)
-        places[number] = (rows.mean() // (DPI * 2.3), columns.mean() // (DPI * 2))
-    assert places == {number: (number // 6, number % 6) for number in range(8)}
-
-
-def test_the_title_is_the_likeliest_class(photos, tmp_path):
-    def drawn(best):
-        draw_predictions(photos[:1], [best], tmp_path / "out.png")
-        return pixels(tmp_path / "out.png")
-
-    first = drawn([("cat", 0.7), ("dog", 0.3)])
-    np.testing.assert_array_equal(first, drawn([("cat", 0.7), ("owl", 0.1)]))
-    assert (first != drawn([("dog", 0.7), ("cat", 0.3)])).any()
-    assert (first != drawn([("cat", 0.6), ("dog", 0.4)])).any()
-
-
-@pytest.mark.parametrize("ending", ["png", "pdf", "svg", "jpg", "PNG"])
-def test_the_ending_decides_the_format(photos, tmp_path, ending):
-    output = tmp_path / f"out.{ending}"
-    check_picture(output, 1)
-    draw_predictions(photos[:2], [[("cat", 0.7)]] * 2, output)
-    start = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "jpg": b"\xff\xd8"}
-    assert output.read_bytes().startswith(start[ending.lower()])
 
 
 def test_no_more_images_than_a_picture_holds():
@@ -100,113 +32,15 @@ def test_no_more_images_than_a_picture_holds():
         check_picture("out.png", 601)
 
 
-def test_large_images_and_names_that_are_no_formulas(tmp_path):
-    """Dollar signs begin a formula for matplotlib, and this one does not end."""
-    Image.new("RGB", (5000, 100), (200, 30, 90)).save(tmp_path / "large.png")
-
-    draw_predictions([tmp_path / "large.png"], [[("$5 & $x^{", 0.5)]], tmp_path / "out.png")
-
-    assert colours(tmp_path / "out.png") == [(200, 30, 90)]
-
-
-def test_an_unknown_ending_is_an_error_and_nothing_is_written(photos, tmp_path):
+def test_an_unknown_ending_is_an_error_and_nothing_is_written(tmp_path):
     (tmp_path / "history.csv").write_text(HISTORY + "0,2,0.1,2,0.2\n")
     for name in ("out.xyz", "out.docx"):
         with pytest.raises(ValueError, match=r"Cannot draw .*out.*its ending must be one of .*png"):
             check_picture(tmp_path / name, 1)
         with pytest.raises(ValueError, match="not supported"):
-            draw_predictions(photos[:1], [[("cat", 0.7)]], tmp_path / name)
-        with pytest.raises(ValueError, match="not supported"):
             draw_history(tmp_path / "history.csv", tmp_path / name)
         assert not (tmp_path / name).exists()
     check_picture("out.png", 1)
-
-
-MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.4)
-
-
-def colour_of(number):
-    return 5 * number, 255 - 5 * number, 120
-
-
-def flat_batch(numbers, classes=4):
-    """Normalised images of one colour each, and one-hot labels."""
-    levels = np.array([colour_of(number) for number in numbers]) / 255
-    normalised = ((levels - MEAN) / STD).astype(np.float32)[:, None, None]  # (n, 1, 1, 3)
-    return np.tile(normalised, (1, 6, 8, 1)), np.eye(classes, dtype=np.float32)[numbers % classes]
-
-
-def draw(output, *batches, names="abcd", batch_size=None):
-    batch_size = batch_size or len(batches[0][0])
-    draw_batches(batches, names, output, batch_size=batch_size, mean=MEAN, std=STD)
-    return pixels(output)
-
-
-@pytest.mark.parametrize(
-    ("images", "batches", "rows", "columns"),
-    [(1, 1, 1, 1), (2, 3, 1, 2), (9, 1, 2, 5), (20, 1, 2, 8)],
-)
-def test_batches_are_blocks_of_what_the_model_sees(tmp_path, images, batches, rows, columns):
-    numbers = np.arange(images * batches).reshape(batches, images)
-    picture = draw(tmp_path / "out.png", *map(flat_batch, numbers))
-
-    height, width = round(DPI * (2.4 * rows + 0.4)), DPI * 2 * max(columns, 2)
-    assert picture.shape == (height * batches, width, 3)
-    places = []
-    for number in numbers[:, :16].flat:
-        shown = np.nonzero(np.abs(picture - colour_of(number)).max(axis=-1) <= 1)
-        row, column = (axis.mean() for axis in shown)
-        places.append((row // height, row % height // (height / rows), column // (width / columns)))
-    assert places == [
-        (batch, image // columns, image % columns)
-        for batch in range(batches)
-        for image in range(min(images, 16))
-    ]
-    for number in numbers[:, 16:].flat:
-        assert (np.abs(picture - colour_of(number)).max(axis=-1) > 1).all()
-
-
-def test_values_beyond_white_and_black_are_cut_off_in_silence(tmp_path, caplog):
-    images = np.stack([np.full((6, 8, 3), value, np.float32) for value in (9, -9)])
-    picture = draw(tmp_path / "out.png", (images, np.eye(4, dtype=np.float32)[:2]))
-    assert (picture == 0).all(axis=-1).mean() > 0.2
-    assert (np.ptp(picture, axis=-1) == 0).all()
-    assert not caplog.records
-
-
-def test_a_title_says_which_batch_and_how_many_images_are_left_out(tmp_path):
-    assert batch_title(3, 12, 12) == "Batch 3"
-    assert batch_title(1, 16, 512) == "Batch 1: the first 16 of its 512 images"
-    batch = flat_batch(np.arange(2))
-    whole, more = draw(tmp_path / "a.png", batch), draw(tmp_path / "b.png", batch, batch_size=17)
-    assert (whole != more).any()
-
-
-def test_a_label_is_drawn_and_is_no_formula(tmp_path):
-    images, labels = flat_batch(np.arange(2))
-    first = draw(tmp_path / "out.png", (images, labels))
-    mixed = 0.7 * labels + 0.3 * labels[::-1]
-    assert (first != draw(tmp_path / "out.png", (images, mixed))).any()
-    assert (first != draw(tmp_path / "out.png", (images, labels), names="xbcd")).any()
-    draw(tmp_path / "out.png", (images, mixed), names=["$x^{$", "b", "c", "d"])
-
-
-@pytest.mark.parametrize(
-    ("label", "words"),
-    [
-        ([0, 1, 0, 0], "dog"),
-        ([0.38, 0.62, 0, 0], "dog: 0.62 | cat: 0.38"),
-        ([0.5, 0.5, 0, 0], "cat: 0.50 | dog: 0.50"),
-        ([0.004, 0.996, 0, 0], "dog"),
-        ([0.3, 0.7, 0, 0.0], "dog: 0.70 | cat: 0.30"),
-        ([0.25, 0, 0.75, 0], "a rather long name…: 0.75\ncat: 0.25"),
-        ([0, 0, 1, 0], "a rather long name with a…"),
-        ([0.1, 0.2, 0.3, 0.4], "owl: 0.40\na rather long name…: 0.30\ndog: 0.20"),
-    ],
-)
-def test_labels_in_words(label, words):
-    names = ("cat", "dog", "a rather long name\nwith a line break", "owl")
-    assert label_in_words(np.array(label, np.float32), names) == words
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -339,42 +173,3 @@ def test_no_display_is_needed_and_the_backend_is_left_alone(tmp_path):
     )
     assert process.stdout.split() == ["svg"]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_detected_objects_have_boxes_where_they_are_in_the_colour_of_their_class(tmp_path):
-    photo, output = tmp_path / "photo.png", tmp_path / "boxes.png"
-    Image.new("RGB", (2000, 1000), (128, 128, 128)).save(photo)  # more pixels than are drawn
-    boxes = {0: (200, 500, 800, 900), 1: (1000, 100, 1900, 800)}
-    objects = [FoundObject("$x^{", 0.9, box, label) for label, box in boxes.items()]
-    draw_detections([photo], [objects], output)
-    drawn = pixels(output)
-    height, width, _ = drawn.shape
-    assert width == DPI * DETECTED_WIDTH
-    assert height == width // 2
-    for label, (left, top, right, bottom) in boxes.items():
-        color = np.rint(np.array(CLASS_COLORS[label]) * 255)
-        rows, columns = np.nonzero((np.abs(drawn - color) <= 2).all(axis=-1))
-        # The lowest row and the outer columns are the box's; the label is at the top.
-        assert rows.max() == pytest.approx(bottom / 1000 * height, abs=12)
-        assert columns.min() == pytest.approx(left / 2000 * width, abs=12)
-        assert columns.max() == pytest.approx(right / 2000 * width, abs=12)
-        middle = columns == round((left + right) / 4000 * width)
-        assert rows[middle].min() == pytest.approx(top / 1000 * height, abs=30)
-
-
-def test_classes_have_colours_of_their_own():
-    assert len(set(CLASS_COLORS)) == 20
-    assert not {(128, 128, 128)} & set(CLASS_COLORS)
-
-
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (2, 1, 2), (5, 2, 3)])
-def test_images_with_boxes_are_in_a_grid(photos, tmp_path, count, rows, columns):
-    output = tmp_path / "boxes.png"
-    found = [[FoundObject("cat", 0.8, (1, 2, 8, 15), 0)]] * count
-    draw_detections(photos[:count], found, output)
-    with Image.open(output) as picture:
-        assert picture.width == DPI * DETECTED_WIDTH * columns
-    grey_or_photo = [colour for colour in colours(output) if colour != (31, 119, 180)]
-    assert len(grey_or_photo) == count
-    draw_detections(photos[:1], [[]], output)  # nothing was found
-    assert len(colours(output)) == 1
