@@ -11,12 +11,11 @@ def registered(layer):
 
     The config has all arguments of the constructor, which stores each under its own name.
     """
-    names = []
-    if layer.__init__ is not layers.Layer.__init__:
-        names = list(inspect.signature(layer.__init__).parameters)[1:-1]  # no self, no **kwargs
+    names = list(inspect.signature(layer.__init__).parameters)[1:-1]  # no self, no **kwargs
 
     def get_config(self):
         return {**super(layer, self).get_config(), **{name: getattr(self, name) for name in names}}
 
-    layer.get_config = get_config
+    if layer.__init__ is not layers.Layer.__init__:
+        layer.get_config = get_config
     return keras.saving.register_keras_serializable(package="pit_keras")(layer)
