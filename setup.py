@@ -15,7 +15,6 @@ TRAIN = [
     "tensorflow-datasets>=4.9",
     "importlib_resources>=6.0",  # tensorflow-datasets imports it and does not require it
     "filelock>=3.12",
-    "ml_collections>=1.0",
     "scikit-learn>=1.3",  # the embedded digits and photographs
     "scipy>=1.10",  # a detector's matching
     "matplotlib>=3.8",
@@ -29,6 +28,7 @@ EXPORT = [
     "ai-edge-quantizer>=0.10",
     "flatbuffers>=24.3",
     "filelock>=3.12",
+    "jinja2>=3.1",
     "scikit-learn>=1.3",
     "pillow>=10.0",
 ]
@@ -59,10 +59,12 @@ setup(
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
     package_data={
         "pit_keras": ["imagenet_classes.txt"],
-        "pit_keras.evaluation": ["*.html", "imagenet_a_classes.txt", "robustness_paper.csv"],
+        "pit_keras.weights": ["releases.csv"],
+        "pit_keras.evaluation": ["*.html", "robustness_paper.csv"],
+        "pit_keras.export": ["model_card.md"],
         "pit_keras.serving": ["page.*"],
     },
-    install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0"],
+    install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0", "pydantic>=2.7"],
     extras_require={
         "train": TRAIN,
         "export": EXPORT,

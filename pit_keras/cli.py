@@ -10,11 +10,11 @@ from pit_keras.errors import end_quietly, exit_with_one_sentence
 
 
 def main(arguments=None):
-    """Runs one command; `arguments` are those of the process by default."""
-    # TensorFlow reads this when it is imported: its remarks would hide what the command has to say.
+    """Runs one command; `arguments` are the process's by default."""
+    # TensorFlow reads this when it is imported: its log would hide the command's own messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        import keras  # noqa: F401 - to see whether its backend is there
+        import keras  # noqa: F401 - whether its backend is installed
     except (ValueError, ImportError) as error:
         sys.exit(
             f"error: Keras cannot use its backend ({error}); set KERAS_BACKEND to tensorflow, jax "

@@ -33,24 +33,21 @@ def create_model(
 ):
     """Creates a model by name, as a functional `keras.Model` from images to logits.
 
-    The detectors `detr_*` give {"logits": (B, queries, classes + 1), "boxes": (B, queries, 4)}, see
+    Images are float RGB, normalised with ImageNet's mean and standard deviation. The detectors
+    `detr_*` give {"logits": (B, queries, classes + 1), "boxes": (B, queries, 4)}, see
     `pit_keras.models.detr`.
 
     Args:
         name: One of `list_models()`. A name that ends in `_distilled` has a distillation token; its
             output is the mean of its two heads (`two_headed` gives both).
-        classes: Number of classes.
-        input_shape: Height, width and channels; rectangles too. A height or width of None leaves
-            it open until the model is called; the position embedding then has the grid of 224 x 224
-            images (`base_size=(height, width)` for others) and is resampled to each image's grid.
-            Images are float RGB, normalised with ImageNet's mean and standard deviation.
-        weights: None; "imagenet" for the released weights of this model; or the path of a file:
-            `.keras`, `.weights.h5`, or a PyTorch checkpoint as `.safetensors` or `.pth`. They may
-            be of another size, number of classes or of channels: the position embedding is
-            resampled, the RGB kernel adapted, and heads of other classes are left out with a
-            warning (see `pit_keras.weights.load_weights`). Those of `keras.applications`
-            (`pit_keras/models/keras_applications.py`) are downloaded by Keras. A detector takes a
-            classifier's for its backbone, or a detector's `.keras` file for the whole.
+        input_shape: Height, width and channels. A height or width of None leaves it open until the
+            model is called: the position embedding, made for 224 x 224 images (or
+            `base_size=(height, width)`), is then resampled to each image's grid.
+        weights: None; "imagenet" for the released weights; or the path of a `.keras`,
+            `.weights.h5`, `.safetensors` or `.pth` file. Weights of another image size, number of
+            channels or classes are adapted, without their heads in the last case; see
+            `pit_keras.weights.load_weights`. A detector takes a classifier's weights for its
+            backbone, or a detector's `.keras` file for the whole.
         weights_across_distillation: Whether weights of a distilled model may go into a plain one,
             without those of distillation, or the reverse, with copies in their place.
         include_top: Whether the classifier is there. Without it the output is the normalised class
@@ -65,13 +62,9 @@ def create_model(
         **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
             or `output_stride=16` for a PiT whose last two stages share one grid.
 
-    Returns:
-        A `keras.Model` of the global dtype policy (`keras.config.set_dtype_policy`).
-
     Raises:
-        ValueError: For an unknown name or argument (with the valid ones), an image too small for
-            the patch or the poolings, an option that has no meaning for the model, or weights that
-            are damaged or do not fit.
+        ValueError: For an unknown name or argument (with the valid ones), an image too small, an
+            option without a meaning for the model, or weights that are damaged or do not fit.
         FileNotFoundError: If the weights' file is not there, or the released weights are neither on
             this machine nor within reach.
     """
@@ -90,7 +83,7 @@ def create_model(
         model, weights = _detector(name, variant, settings, weights, overrides)
     elif weights == "imagenet" and isinstance(variant, Application):
         # Keras loads them itself, into a network that it builds slightly differently for them.
-        model = build_model(name, **settings, overrides=overrides, weights=weights)
+        model = build_model(name, **settings, overrides=overrides, of_family={"weights": weights})
         weights = None
     else:
         model = build_model(name, **settings, overrides=overrides)
@@ -105,27 +98,22 @@ def _detector(name, variant, settings, weights, overrides):
     check_known(name, overrides, {**own, **overridable_fields(variant_of(variant.backbone))})
     of_backbone = {field: value for field, value in overrides.items() if field not in own}
     overrides = {field: value for field, value in overrides.items() if field in own}
-    of_whole = weights is not None and _is_of_detector(weights)
+    # A detector's own weights, not those of its backbone.
+    of_whole = weights is not None and detr.INPUT_PROJECTION in layer_names(weights)
     backbone = create_model(
         variant.backbone,
         weights=None if of_whole else weights,
         **{**settings, "classes": 1000, "include_top": False, "classifier_activation": None},
         **{**variant.backbone_fields, **of_backbone},
     )
-    model = build_model(name, **settings, overrides=overrides, backbone=backbone)
+    model = build_model(name, **settings, overrides=overrides, of_family={"backbone": backbone})
     return model, weights if of_whole else None
-
-
-def _is_of_detector(weights):
-    """Whether weights for a detector are a detector's own, not those of its backbone."""
-    return detr.INPUT_PROJECTION in layer_names(weights)
 
 
 def _check_weights(name, weights, across_distillation):
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
-            "weights must be None, 'imagenet', or the path of a file as a string or os.PathLike; "
-            f"got {weights!r}."
+            f"weights must be None, 'imagenet', or the path of a file; got {weights!r}."
         )
     check_bool("weights_across_distillation", across_distillation)
     if across_distillation and weights is None:

@@ -10,21 +10,21 @@ import tempfile
 
 @contextlib.contextmanager
 def exit_with_one_sentence(*errors):
-    """Ends the program with the message of an error that the user can mend, without a traceback.
+    """Ends the program with the message of an error in the input, without a traceback.
 
     Wrap it around the reading of input (flags, files, folders, names), not around long work: an
     error in there is ours, and its traceback is wanted.
 
     Args:
-        *errors: Classes of the errors that a user can mend; by default those of reading input.
+        *errors: Classes of such errors; by default those of reading input.
     """
-    mendable = errors or (ValueError, OSError, ImportError)
+    errors = errors or (ValueError, OSError, ImportError)
     try:
         yield
     except BrokenPipeError:
         raise
-    except mendable as error:
-        sys.exit(f"error: {_sentence(error)}")
+    except errors as error:
+        sys.exit(f"error: {one_line(error)}")
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def end_quietly():
 
 @contextlib.contextmanager
 def sigterm_as_ctrl_c():
-    """Within it, SIGTERM is as Ctrl-C, so that what is to be undone is undone."""
+    """Treats SIGTERM as Ctrl-C, so that unfinished work is undone."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -53,20 +53,16 @@ def sigterm_as_ctrl_c():
 
 
 def check_can_write(path, option=None):
-    """Checks, before long work, that a file can be written; leaves no trace.
+    """Checks that a file, which may exist, can be written; leaves no trace.
 
     Args:
-        path: The file, which may exist.
-        option: What the user knows it by, such as "--output"; None for a file of a fixed name.
-
-    Raises:
-        OSError: If it cannot be written; the sentence says why.
+        option: The flag that names the file, such as "--output"; None for a file of a fixed name.
     """
     path = pathlib.Path(path)
     named = f"{path}" if option is None else f"{option}={path}"
     if path.is_dir():
-        wanted = "a file is to take its place" if option is None else "give the name of a file"
-        raise IsADirectoryError(f"{named} is a folder; {wanted}.")
+        remedy = "move it away" if option is None else "give the name of a file"
+        raise IsADirectoryError(f"{named} is a folder; {remedy}.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{named} cannot be written: there is no folder {path.parent}.")
     try:
@@ -78,15 +74,15 @@ def check_can_write(path, option=None):
         raise OSError(f"{named} cannot be written: {error.strerror}.") from error
 
 
+def check_outputs(outputs):
+    """Checks, before long work, files to write, {option: path or None}: each can be, and once."""
+    for option, path in outputs.items():
+        if path is not None:
+            check_can_write(path, option)
+    check_different_files(outputs)
+
+
 def check_different_files(outputs):
-    """Checks, before long work, that no output would overwrite another of the same call.
-
-    Args:
-        outputs: What is to be written, by the option that names it; None where nothing is.
-
-    Raises:
-        ValueError: If two are the same file, however they are spelled; it names both options.
-    """
     options = {}
     for option, path in outputs.items():
         if path is not None:
@@ -95,7 +91,7 @@ def check_different_files(outputs):
                 raise ValueError(f"{other} and {option} name the same file, {path}.")
 
 
-def _sentence(error):
+def one_line(error):
     """The message of an error in one line; an operating system's without its number."""
     message = str(error)
     if isinstance(error, OSError) and error.strerror:

@@ -12,10 +12,9 @@ CLASSES = 1000
 
 @functools.cache
 def synsets():
-    """WordNet's ids and words of the 1000 classes, in the order of the logits.
+    """WordNet's ids and words of the classes, such as ("n01440764", ("tench", "Tinca tinca")).
 
-    Returns:
-        A tuple of pairs such as ("n01440764", ("tench", "Tinca tinca")), sorted by id.
+    They are in the order of the logits, which is that of the ids.
     """
     text = importlib.resources.files("pit_keras").joinpath("imagenet_classes.txt").read_text()
     pairs = (line.split(" ", 1) for line in text.splitlines())
@@ -24,7 +23,7 @@ def synsets():
 
 @functools.cache
 def class_names():
-    """A name for each of the 1000 classes, in the order of the logits; all are different.
+    """A name for each class, in the order of the logits; all are different.
 
     It is the first of the class's words; where two classes share it ("crane", the bird and the
     machine), WordNet's id follows.
@@ -36,13 +35,11 @@ def class_names():
     )
 
 
-def in_words(names):
-    """Class names with `class_names()` in place of the WordNet ids among them; others stay."""
-    words = _names_of_synsets()
-    return tuple(words.get(name, name) for name in names)
-
-
 @functools.cache
 def _names_of_synsets():
-    ids = (synset for synset, _ in synsets())
-    return dict(zip(ids, class_names(), strict=True))
+    return dict(zip((synset for synset, _ in synsets()), class_names(), strict=True))
+
+
+def in_words(names):
+    """Class names with `class_names()` in place of the WordNet ids among them."""
+    return tuple(_names_of_synsets().get(name, name) for name in names)

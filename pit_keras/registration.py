@@ -1,7 +1,7 @@
-"""Tells Keras of the layers here, so that `keras.models.load_model` knows them.
+"""Registers the layers with Keras, so that `keras.models.load_model` knows them.
 
 `import pit_keras` promises that, and does not import Keras, which takes seconds and chooses a
-backend. So the layers are registered at once where Keras is there already, else as soon as it is.
+backend. So the layers are registered when Keras is imported, or at once where it is there already.
 """
 
 import importlib
@@ -13,17 +13,13 @@ import sys
 def with_keras():
     """Registers the layers with Keras, now or when Keras is imported."""
     if "keras" in sys.modules:
-        _register()
+        importlib.import_module("pit_keras.models")
     else:
         sys.meta_path.insert(0, _AfterKeras())
 
 
-def _register():
-    importlib.import_module("pit_keras.models")
-
-
 class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports Keras as it would be without it, then the layers."""
+    """Imports Keras as Python would, then the layers."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "keras":
@@ -40,4 +36,4 @@ class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _register()
+        importlib.import_module("pit_keras.models")

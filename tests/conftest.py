@@ -5,6 +5,7 @@ The page of `pit-keras serve` is tested where there is a browser.
 """
 
 import ctypes
+import gc
 import importlib.util
 import os
 import pathlib
@@ -59,10 +60,17 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.parent.name not in longest)
 
 
+def pytest_collection_finish():
+    """What was imported stays, so the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _memory_is_given_back():
     """Graphs of a file's models are freed, and what the C library keeps of them is returned."""
     yield
     if "keras" in sys.modules:
         sys.modules["keras"].utils.clear_session()
+    gc.collect()
     getattr(ctypes.CDLL(None), "malloc_trim", int)(0)

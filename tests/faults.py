@@ -65,8 +65,8 @@ FAULTS = (
     Fault(
         "keys_and_values_exchanged",
         "Of DETR's published weights, keys and values are taken for each other.",
-        "projections = (attention.query, attention.key, attention.value)",
-        "projections = (attention.query, attention.value, attention.key)",
+        '_PROJECTIONS = ("query", "key", "value")',
+        '_PROJECTIONS = ("query", "value", "key")',
         ("test_detr_parity.py",),
     ),
     # Data.
@@ -110,7 +110,7 @@ FAULTS = (
         "cosine_begins_after_the_warm_up",
         "The learning rate's cosine runs from the end of the warm-up, not over all steps.",
         "progress = ops.minimum(step / steps, 1.0)",
-        "progress = ops.minimum((step - warmup_steps) / (steps - warmup_steps), 1.0)",
+        "progress = ops.minimum((step - self.warmup_steps) / (steps - self.warmup_steps), 1.0)",
         ("test_schedule.py",),
     ),
     Fault(
@@ -168,8 +168,8 @@ FAULTS = (
     Fault(
         "first_steps_of_an_epoch_forgotten",
         "The history of an epoch that was cut short tells of its last steps alone.",
-        "self._epoch = Meter(progress.sums, progress.step)",
-        "self._epoch = Meter()",
+        "self.epoch = Meter(progress.sums, progress.step)",
+        "self.epoch = Meter()",
         ("test_survival.py",),
     ),
     Fault(

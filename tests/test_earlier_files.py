@@ -61,7 +61,7 @@ def test_a_run_that_was_begun_is_carried_on(tmp_path, capsys):
 
     results = Trainer(config, open_source("digits"), folder, verbose=False).run()
 
-    assert "after epoch 1 of 2 and 1 of 11 steps" in capsys.readouterr().out
+    assert "Resuming in epoch 2 of 2, after step 1 of 11." in capsys.readouterr().out
     history = (folder / "history.csv").read_text()
     assert history.startswith(begun)
     assert len(history.splitlines()) == 3

@@ -1,4 +1,4 @@
-"""Measures how a network works on images, and draws it. So far: spatial interaction, figure 5.
+"""Measures how a network works on images, and draws it: spatial interaction, figure 5.
 
     python train/analyze.py interaction --model=vit_s,pit_s,resnet50 --weights=imagenet \\
         --dataset=imagenet2012 --data_dir=DIR --output_dir=runs/interaction
@@ -14,18 +14,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 
-from pit_keras.commands import analyze_flags
-from pit_keras.commands.training_flags import image_size_of
+from pit_keras.commands.training_flags import image_size_of, numbers_of, parse_or_exit
 from pit_keras.errors import check_can_write, exit_with_one_sentence
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list(
-    "model", None, "Models' names, run folders or .keras files, with commas between.", required=True
-)
-flags.DEFINE_string(
-    "weights", None, "Of models by name: imagenet, a weights file, or none for random ones."
-)
-flags.DEFINE_list("image_size", None, "Of models by name: side in pixels, or height,width.")
+flags.DEFINE_list("model", None, "Models' names, run folders or .keras files.", required=True)
+flags.DEFINE_string("weights", None, "For models by name: imagenet, a weights file, or none.")
+flags.DEFINE_list("image_size", None, "For models by name: side in pixels, or height,width.")
 flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_string("data_dir", None, "Where TFDS keeps its data sets.")
 flags.DEFINE_float("holdout", 0.1, "Share held out where the data set has no validation split.")
@@ -40,14 +35,9 @@ flags.DEFINE_string("output_dir", None, "Folder to write to, made if need be.", 
 
 def main(arguments):
     logging.set_verbosity(logging.WARNING)
-    if arguments[1:] not in [[name] for name in ANALYSES]:
+    if arguments[1:] != ["interaction"]:
         given = " ".join(arguments[1:]) or "nothing"
-        sys.exit(f"error: Give one analysis, {' or '.join(ANALYSES)}; got {given}.")
-    ANALYSES[arguments[1]]()
-
-
-def interaction():
-    """Spatial interaction of the blocks of networks (figure 5)."""
+        sys.exit(f"error: Give one analysis, interaction; got {given}.")
     with exit_with_one_sentence():
         definition, networks, source = prepare()
         output_dir = pathlib.Path(FLAGS.output_dir)
@@ -79,14 +69,14 @@ def interaction():
 
 
 def prepare():
-    """What to measure, of which networks and on which data; all that can be wrong is seen here."""
+    """The definition of interaction, the networks and the data, checked before long work."""
     import keras
 
     from pit_keras.data.labelled_images import open_source
     from pit_keras.explain.interaction import Definition, check_measurable, check_tokens_used
     from pit_keras.explain.opened_networks import open_networks
 
-    thresholds = analyze_flags.numbers_of("thresholds", FLAGS.thresholds)
+    thresholds = numbers_of("thresholds", FLAGS.thresholds)
     definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)
     source = open_source(FLAGS.dataset, data_dir=FLAGS.data_dir, holdout=FLAGS.holdout)
     size = None if FLAGS.image_size is None else image_size_of(FLAGS.image_size)
@@ -98,7 +88,5 @@ def prepare():
     return definition, networks, source
 
 
-ANALYSES = {"interaction": interaction}
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=analyze_flags.parse_or_exit)
+    app.run(main, flags_parser=parse_or_exit)

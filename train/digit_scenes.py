@@ -2,18 +2,16 @@
 
     python train/digit_scenes.py --train_images=2000 --val_images=500 --output_dir=DIR
 
-A detector has to be shown to learn where COCO is out of reach: without a download, in minutes, and
-on other pixels than it was trained on. So real scans of digits (scikit-learn's) are enlarged to 16
-to 40% of the short side, coloured and scattered over parts of real photographs (its two as well),
-1 to 6 in an image; --most_digits and --sides choose fewer and larger ones, and --white is the
-easiest set, white digits on darker photographs. Validation images have
-other scans, and other parts of the photographs. The set is in COCO's form, --dataset=coco:DIR;
---image_size and --seed choose another one.
+It shows in minutes, without COCO, that a detector learns: scikit-learn's scans of digits, enlarged
+to 16 to 40% of the short side, coloured and scattered over parts of its two photographs, 1 to 6 in
+an image. --most_digits and --sides choose fewer and larger ones; --white, white digits on darker
+photographs, is the easiest set. Validation images have other scans and other parts of the
+photographs. The set is in COCO's form, --dataset=coco:DIR.
 
     python train/digit_scenes.py --classification --train_images=10000 --output_dir=DIR
 
-writes one digit an image in class folders instead, --dataset=folder:DIR, to train a backbone as a
-classifier first, as the paper's detectors begin with ImageNet's.
+writes one digit an image in class folders, --dataset=folder:DIR, to train the backbone as a
+classifier first.
 """
 
 import os
@@ -23,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
-from pit_keras.commands.training_flags import image_size_of
+from pit_keras.commands.training_flags import image_size_of, numbers_of, parse_or_exit
 from pit_keras.errors import exit_with_one_sentence
 
 FLAGS = flags.FLAGS
@@ -46,8 +44,10 @@ def main(arguments):
         # Imported here, since a wrong flag should not wait for it.
         from pit_keras.data.digit_scenes import Look, write_digit_classes, write_digit_scenes
 
-        look = Look(FLAGS.most_digits, sides_of(FLAGS.sides), FLAGS.white)
-
+        sides = numbers_of("sides", FLAGS.sides)
+        if len(sides) != 2:
+            raise ValueError("--sides must be two numbers, such as 0.16,0.40.")
+        look = Look(FLAGS.most_digits, sides, FLAGS.white)
         write = write_digit_classes if FLAGS.classification else write_digit_scenes
         images = {"train": FLAGS.train_images, "val": FLAGS.val_images}
         progress = sys.stdout.isatty()
@@ -56,20 +56,5 @@ def main(arguments):
     print(f"Written: --dataset={form}:{FLAGS.output_dir}")
 
 
-def sides_of(texts):
-    """The two numbers that --sides lists.
-
-    Raises:
-        ValueError: If it is not of this form.
-    """
-    try:
-        smallest, largest = map(float, texts)
-    except ValueError:
-        raise ValueError(
-            f"--sides must be two numbers, such as 0.16,0.40; got {','.join(texts)!r}."
-        ) from None
-    return smallest, largest
-
-
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_or_exit)

@@ -1,4 +1,4 @@
-"""Writes some held-out images of a data set as PNG files, named by class, to try a model on.
+"""Writes some images of a data set as PNG files, named by class, to try a model on.
 
 python train/sample_images.py --dataset=digits --count=24 --output_dir=runs/demo/digits
 """
@@ -11,6 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags
 from PIL import Image
 
+from pit_keras.commands.training_flags import parse_or_exit
 from pit_keras.errors import exit_with_one_sentence
 
 FLAGS = flags.FLAGS
@@ -41,4 +42,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_or_exit)

@@ -3,13 +3,12 @@
     python train/sweep.py --families=pit,vit --macs=2e6,4e6,8e6,16e6 --seeds=3 --recipe=vanilla \\
         --dataset=folder:PATH --image_size=32 --patch_size=4 --epochs=10 --output_dir=runs/sweep
 
-Every network is a run folder in the output folder; beside them lie sweep.csv and sweep.png, written
-anew after each run: the finished runs of those that the command asks for, after their last epoch.
-What is finished is kept: the same command carries a sweep on, and one with more costs or seeds adds
-to it. The flags of train/train.py that a sweep does not decide itself go to every run.
+Every network is a run folder in the output folder. sweep.csv and sweep.png, rewritten after each
+run, show the finished runs after their last epoch. The same command resumes a sweep, and one with
+more costs or seeds adds to it. The flags of train/train.py that a sweep does not decide itself go
+to every run.
 """
 
-import functools
 import gc
 import os
 import pathlib
@@ -18,12 +17,13 @@ import signal
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Until training begins, Ctrl-C has nothing to say: it ends the program without a traceback.
+# Until training begins, Ctrl-C has nothing to save: it ends the program without a traceback.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import app, flags, logging
 
-from pit_keras.commands import sweep_flags, training_flags
+from pit_keras.commands import sweep_flags
+from pit_keras.commands.training_flags import training_parser
 from pit_keras.errors import check_can_write, exit_with_one_sentence, sigterm_as_ctrl_c
 
 FLAGS = flags.FLAGS
@@ -43,26 +43,18 @@ def main(arguments):
     from pit_keras.training.workers import join_workers
 
     with exit_with_one_sentence():
-        data = options.config_of("pit_ti").data
-        workers = join_workers(FLAGS.distribute or "none")
+        config = options.config_of("pit_ti")
+        workers, data = join_workers(config.training.distribute), config.data
         source = open_source(
             data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
         )
-        planned = plan_sweep(
-            options.families,
-            options.macs,
-            options.seeds,
-            options.patch_size,
-            options.config_of,
-            source,
-            FLAGS.output_dir,
-        )
+        planned = plan_sweep(*options, source, FLAGS.output_dir)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with sigterm_as_ctrl_c():
         try:
             train(planned, source, workers)
         except KeyboardInterrupt:  # where a run has nothing to save
-            tell_how_to_carry_on("Interrupted.")
+            print_how_to_resume("Interrupted.")
             sys.exit(130)
 
 
@@ -75,7 +67,7 @@ def check_output_dir(folder):
 
 
 def train(planned, source, workers):
-    """Trains what is not finished; after each run the table and the picture are written anew."""
+    """Trains what is not finished; rewrites the table and the picture after each run."""
     from pit_keras.data.unreadable import UnreadableImageError
     from pit_keras.training.interruption import TrainingInterrupted
 
@@ -89,21 +81,21 @@ def train(planned, source, workers):
                 except FloatingPointError as error:
                     failures.append(f"{run.folder.path}: {error}")
                 except TrainingInterrupted as interrupted:
-                    tell_how_to_carry_on(interrupted)
+                    print_how_to_resume(interrupted)
                     return
         with exit_with_one_sentence():
             summarise(planned)
     print(f"sweep.csv and sweep.png are in {FLAGS.output_dir}.")
     if failures:
-        sys.exit("error: these runs came to no end. " + " ".join(failures))
+        sys.exit("error: these runs failed. " + " ".join(failures))
 
 
-def tell_how_to_carry_on(why):
-    print(f"{why} To carry the sweep on:\n    {shlex.join(['python', *sys.argv])}", flush=True)
+def print_how_to_resume(why):
+    print(f"{why} To resume the sweep:\n    {shlex.join(['python', *sys.argv])}", flush=True)
 
 
 def train_one(run, source, workers):
-    """Trains one network, and leaves nothing of it in memory."""
+    """Trains one network and frees its memory."""
     import keras
 
     from pit_keras.plots.pictures import draw_history
@@ -126,9 +118,5 @@ def summarise(planned):
 
 
 if __name__ == "__main__":
-    parse = functools.partial(
-        training_flags.parse_or_exit,
-        own=sweep_flags.FLAG_NAMES,
-        withheld=sweep_flags.WITHHELD_FLAGS,
-    )
-    app.run(main, flags_parser=parse)
+    parser = training_parser(own=sweep_flags.FLAG_NAMES, withheld=sweep_flags.WITHHELD_FLAGS)
+    app.run(main, flags_parser=parser)

@@ -4,52 +4,30 @@ import argparse
 import pathlib
 import time
 
-from pit_keras.commands.arguments import add_command, image_size, positive
-from pit_keras.errors import check_can_write, check_different_files, sigterm_as_ctrl_c
+from pit_keras.commands.arguments import add_command, image_size, models_matching, positive
+from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
 
 def add(commands):
     from pit_keras.config.fields import PRECISION
 
     command = add_command(commands, "benchmark", run, "measure what models cost on this machine")
-    command.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="names, or patterns such as 'pit_*' (default: all classifiers)",
+    argument = command.add_argument
+    argument("models", nargs="*", metavar="MODEL", help="or 'pit_*' (default: all classifiers)")
+    default = "cost,throughput,latency,training,memory"
+    argument(
+        "--measure", type=_measures, metavar="LIST", default=default, help="(default: %(default)s)"
     )
-    command.add_argument(
-        "--measure",
-        type=_measures,
-        metavar="LIST",
-        default="cost,throughput,latency,training,memory",
-        help="what to measure (default: %(default)s)",
+    argument(
+        "--image_size", type=image_size, metavar="SIZE", help="192,256 (default: as published)"
     )
-    command.add_argument(
-        "--image_size",
-        type=image_size,
-        metavar="SIZE",
-        help="such as 224 or 192,256 (default: what each model was published with)",
+    argument("--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)")
+    argument("--precision", choices=PRECISION, default="float32", help="(default: %(default)s)")
+    argument("--repeats", type=positive, default=15, help="timed calls (default: %(default)s)")
+    argument(
+        "--output", metavar="CSV", help="a table to write; rows that it has are not measured again"
     )
-    command.add_argument(
-        "--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)"
-    )
-    command.add_argument(
-        "--precision", choices=PRECISION, default="float32", help="(default: %(default)s)"
-    )
-    command.add_argument(
-        "--repeats",
-        type=positive,
-        metavar="N",
-        default=15,
-        help="timed calls, of which the median counts (default: %(default)s)",
-    )
-    command.add_argument(
-        "--output",
-        metavar="CSV",
-        help="a table to write after each model; rows that it has already are not measured again",
-    )
-    command.add_argument("--markdown", metavar="FILE", help="also write the table as Markdown")
+    argument("--markdown", metavar="FILE", help="also write the table as Markdown")
 
 
 def _measures(text):
@@ -65,87 +43,59 @@ def _measures(text):
 
 
 def run(options):
-    """Measures models one after the other, printing and writing a row for each.
+    """Measures models one after the other; prints and writes a row for each."""
+    from pit_keras.measure import cost_table
 
-    Raises:
-        ValueError: In the end, if something could not be measured; before, if the options are bad.
-    """
-    from pit_keras.measure import cost_table as benchmark
-
-    outputs = {"--output": options.output, "--markdown": options.markdown}
-    for option, path in outputs.items():
-        if path is not None:
-            check_can_write(path, option)
-    check_different_files(outputs)
+    check_outputs({"--output": options.output, "--markdown": options.markdown})
+    settings = ("image_size", "batch_size", "precision", "repeats")
+    settings = {name: getattr(options, name) for name in settings}
     tasks = [
-        benchmark.task_of(
-            name,
-            measures=options.measure,
-            image_size=options.image_size,
-            batch_size=options.batch_size,
-            precision=options.precision,
-            repeats=options.repeats,
-        )
+        cost_table.task_of(name, measures=options.measure, **settings)
         for name in _names(options.models)
     ]
-    known = {} if options.output is None else benchmark.read_rows(options.output)
+    known = {} if options.output is None else cost_table.read_rows(options.output)
+    rows = []
     with sigterm_as_ctrl_c():  # ends the process that measures too
-        rows = _measured(benchmark, tasks, known, options)
+        where = cost_table.machine(options.precision)
+        print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
+        for number, task in enumerate(tasks, 1):
+            row, words = _row(cost_table, task, where, known, options.output)
+            rows.append(row)
+            print(f"[{number}/{len(tasks)}] {task.model}  {words}", flush=True)
     if options.markdown is not None:
-        table = benchmark.markdown(rows, options.measure)
+        table = cost_table.markdown(rows, options.measure)
         pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
-        print(f"Written to {options.markdown}")
-    if options.output is not None:
-        print(f"Written to {options.output}")
-    failures = benchmark.failures(tasks, rows)
+    for path in (options.markdown, options.output):
+        if path is not None:
+            print(f"Written to {path}")
+    failures = cost_table.failures(tasks, rows)
     if failures:
         raise ValueError(f"Not all could be measured: {failures}.")
 
 
-def _measured(benchmark, tasks, known, options):
-    """A row for each task, in order."""
-    where = benchmark.machine(options.precision)
-    print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
-    rows = []
-    for number, task in enumerate(tasks, 1):
-        row, said = _row(benchmark, task, where, known, options.output)
-        rows.append(row)
-        print(f"[{number}/{len(tasks)}] {task.model}  {said}", flush=True)
-    return rows
-
-
-def _row(benchmark, task, where, known, output):
-    """One model's row, which joins the known ones, and what is said of it."""
-    key = benchmark.key_of(benchmark.settings_of(task, where))
+def _row(cost_table, task, where, known, output):
+    """One model's row, which joins the known ones, and the same in words."""
+    key = cost_table.key_of(cost_table.settings_of(task, where))
     row = known.get(key)
-    if row is not None and not benchmark.missing(task, row):
+    if row is not None and not cost_table.missing(task, row):
         return row, f"is in {output} already"
     start = time.perf_counter()
-    row = known[key] = benchmark.measure(task, where, row)
+    row = known[key] = cost_table.measure(task, where, row)
     if output is not None:
-        benchmark.write_rows(known.values(), output)
-    columns = [column for name in task.measures for column in benchmark.MEASURES[name]]
-    said = [f"{column}={row[column]}" for column in columns if row[column] != ""]
-    said += [f"problem={row['problem']}"] if row["problem"] else []
-    return row, f"{'  '.join(said)}  ({time.perf_counter() - start:.0f} s)"
+        cost_table.write_rows(known.values(), output)
+    columns = [column for name in task.measures for column in cost_table.MEASURES[name]]
+    words = [f"{column}={row[column]}" for column in (*columns, "problem") if row[column] != ""]
+    return row, f"{'  '.join(words)}  ({time.perf_counter() - start:.0f} s)"
 
 
 def _names(patterns):
-    """The models that any of the patterns matches, in the order of the patterns.
+    """The models that any pattern matches; without one all classifiers.
 
-    Without a pattern they are all classifiers: a detector's training step is not measured here.
+    A detector's training step is not measured here.
     """
-    from pit_keras.models import list_models, variant_of
+    from pit_keras.models import variant_of
     from pit_keras.models.detr import Detr
 
-    if not patterns:
-        return [name for name in list_models() if not isinstance(variant_of(name), Detr)]
-    names = []
-    for pattern in patterns:
-        found = list_models(pattern)
-        if not found:
-            raise ValueError(
-                f"No model matches {pattern!r}; models are {', '.join(list_models())}."
-            )
-        names += [name for name in found if name not in names]
-    return names
+    if patterns:
+        return list(dict.fromkeys(name for each in patterns for name in models_matching(each)))
+    return [name for name in models_matching("*") if not isinstance(variant_of(name), Detr)]

@@ -5,27 +5,27 @@ from pit_keras.commands.arguments import add_command, image_size
 
 def add(commands):
     command = add_command(commands, "convert", run, "turn a checkpoint into a .keras file")
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "checkpoint", help="a .safetensors, .pth or .keras file, or imagenet for the released one"
     )
-    command.add_argument("--model", help="its model (default: what the checkpoint looks like)")
-    command.add_argument("--output", metavar="FILE", help="default: MODEL.keras")
-    command.add_argument(
+    argument("--model", help="its model (default: what the checkpoint looks like)")
+    argument("--output", metavar="FILE", help="default: MODEL.keras")
+    argument(
         "--image_size",
         type=image_size,
         metavar="PIXELS",
         help="side, or HEIGHT,WIDTH (default: the checkpoint's)",
     )
-    command.add_argument(
+    argument(
         "--weights_across_distillation",
         action="store_true",
         help="allow a distilled checkpoint for a plain model, and the reverse",
     )
-    command.add_argument("--overwrite", action="store_true", help="replace an earlier file")
+    argument("--overwrite", action="store_true", help="replace an earlier file")
 
 
 def run(options):
-    """Writes a checkpoint as a .keras file and prints what was carried over."""
     from pit_keras.weights.loading import convert
 
     path, report = convert(

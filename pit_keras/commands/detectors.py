@@ -1,4 +1,4 @@
-"""What `pit-keras predict` and `evaluate` do with a detector."""
+"""`pit-keras predict` and `evaluate` with a detector."""
 
 import itertools
 import json
@@ -8,12 +8,12 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from pit_keras.commands.arguments import open_detection_data_set, progress, refuse
+from pit_keras.commands.arguments import open_data_set, progress, refuse
 from pit_keras.runs.found_objects import THRESHOLD
 
 BATCH_SIZE = 8
 
-# Of each row of COCO's figures: a name, and headings of its columns.
+# Rows of COCO's metrics, and the headings of their columns.
 _ROWS = (
     ("average precision", ("IoU 0.5 to 0.95", "IoU 0.5", "IoU 0.75", "small", "medium", "large")),
     ("average recall", ("1 an image", "10 an image", "100 an image", "small", "medium", "large")),
@@ -23,7 +23,7 @@ _ROWS = (
 def predict(options, detector, paths):
     """Prints the objects in image files, and draws them if asked."""
     if options.output is not None:
-        from pit_keras.plots.pictures import MOST_DETECTED, check_picture
+        from pit_keras.plots.pictures import MOST_DETECTED, check_picture, draw_detections
 
         check_picture(options.output, len(paths), MOST_DETECTED)
     from pit_keras.runs.trained_detector import detect
@@ -39,49 +39,36 @@ def predict(options, detector, paths):
                 f"{right:.0f}, bottom {bottom:.0f}"
             )
     if options.output is not None:
-        from pit_keras.plots.pictures import draw_detections
-
         draw_detections(paths, found, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)
 
 
 def evaluate(options, detector):
-    """Prints COCO's metrics of a detector over a split, and writes what it found if asked."""
+    """Prints COCO's metrics over a split; writes them and the detections if asked."""
     refuse(options, ("crop", "report"), "a detector")
     if options.split == "all":
-        raise ValueError(
-            "--split=all has no meaning for a detector: the ids of training and validation images "
-            "may be the same."
-        )
-    from pit_keras.evaluation.detection import evaluate_detection_source
+        raise ValueError("--split=all has no meaning for a detector: ids may occur in both parts.")
+    from pit_keras.evaluation.detection import COCO_METRICS, evaluate_detection_source
 
-    source = open_detection_data_set(detector, options.dataset, options.data_dir)
     results, detections = evaluate_detection_source(
         detector,
-        source,
+        open_data_set(detector, options.dataset, options.data_dir),
         options.split,
         batch_size=options.batch_size or BATCH_SIZE,
         progress=sys.stdout.isatty(),
     )
-    _print_table(results)
+    console = Console(stderr=True)
+    metrics = iter(results[name] for name in COCO_METRICS)
+    for name, columns in _ROWS:
+        table = Table(name, box=None, pad_edge=False, collapse_padding=True)
+        for column in columns:
+            table.add_column(column, justify="right")
+        values = itertools.islice(metrics, len(columns))
+        table.add_row("", *("none" if value is None else f"{value:.3f}" for value in values))
+        console.print(table)
     text = json.dumps(results, indent=2)
     print(text)
     if options.output is not None:
         pathlib.Path(options.output).write_text(text + "\n")
     if options.detections is not None:
         pathlib.Path(options.detections).write_text(json.dumps(detections) + "\n")
-
-
-def _print_table(results):
-    """COCO's figures as a person reads them, beside the JSON on standard output."""
-    from pit_keras.evaluation.detection import COCO_METRICS
-
-    console = Console(stderr=True)
-    figures = iter(results[name] for name in COCO_METRICS)
-    for name, columns in _ROWS:
-        table = Table(name, box=None, pad_edge=False, collapse_padding=True)
-        for column in columns:
-            table.add_column(column, justify="right")
-        values = itertools.islice(figures, len(columns))
-        table.add_row("", *("none" if value is None else f"{value:.3f}" for value in values))
-        console.print(table)

@@ -10,12 +10,12 @@ from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
     is_detector,
-    load_trained,
+    load_model,
     open_data_set,
     positive,
     refuse,
 )
-from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.errors import check_different_files, check_outputs
 
 BATCH_SIZE = 64
 
@@ -25,37 +25,19 @@ def add(commands):
         commands, "evaluate", run, "measure accuracy, or COCO's metrics, on a data set"
     )
     add_model_arguments(command)
-    command.add_argument(
-        "--dataset",
-        help="digits, folder:PATH, with a detector coco:PATH, or a TFDS name (default: the run's)",
-    )
-    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
-    command.add_argument(
-        "--split",
-        choices=("train", "val", "all"),
-        default="val",
-        help="val (default): the validation part, or the share of the images that was held out for "
-        "it; train: the others; all: every image of both",
-    )
-    command.add_argument(
-        "--batch_size",
-        type=positive,
-        help=f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})",
-    )
-    command.add_argument(
-        "--crop", type=float, help="centre crop's share, of a classifier (default: the run's)"
-    )
-    command.add_argument("--output", metavar="JSON", help="also write the results to a file")
-    command.add_argument(
-        "--report",
-        metavar="DIR",
-        help="of a classifier: also write DIR/index.html with confusions, worst mistakes, curves",
-    )
-    command.add_argument(
-        "--detections",
-        metavar="JSON",
-        help="of a detector: also write all that it finds, as a COCO results file",
-    )
+    argument = command.add_argument
+    argument("--dataset", help="digits, folder:PATH, coco:PATH or a TFDS name (default: the run's)")
+    argument("--data_dir", help="where TFDS keeps its data sets")
+    help_ = "val (default): the validation or the held-out images; train: the others; all: both"
+    argument("--split", choices=("train", "val", "all"), default="val", help=help_)
+    help_ = f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})"
+    argument("--batch_size", type=positive, help=help_)
+    argument("--crop", type=float, help="centre crop's share, of a classifier (default: the run's)")
+    argument("--output", metavar="JSON", help="also write the results to a file")
+    help_ = "of a classifier: also write DIR/index.html with confusions, worst mistakes, curves"
+    argument("--report", metavar="DIR", help=help_)
+    help_ = "of a detector: also write its detections, as a COCO results file"
+    argument("--detections", metavar="JSON", help=help_)
     robustness.add_options(command)
 
 
@@ -68,7 +50,7 @@ def run(options):
         return robustness.run(options)
     robustness.check_without_suites(options)
     _check_outputs(options)
-    trained = load_trained(options)
+    trained = load_model(options)
     if is_detector(trained):
         detection.evaluate(options, trained)
     else:
@@ -77,29 +59,21 @@ def run(options):
 
 
 def _check_outputs(options):
-    """Checks what is to be written, before long work."""
     files = {"--output": options.output, "--detections": options.detections}
-    for option, file in files.items():
-        if file is not None:
-            check_can_write(file, option)
-    check_different_files(files)
+    check_outputs(files)
     if options.detections is not None:
-        _check_no_annotations(pathlib.Path(options.detections))
+        # COCO's results are a list, its annotations are not: these must not be overwritten.
+        path = pathlib.Path(options.detections)
+        if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
+            raise ValueError(
+                f"--detections={path} exists and is no COCO results file; choose another name."
+            )
     if options.report is not None:
         from pit_keras.evaluation.html_report import PAGE, check_report_folder
 
         check_report_folder(options.report)
         for written in (options.report, pathlib.Path(options.report) / PAGE):
             check_different_files({**files, "--report": written})
-
-
-def _check_no_annotations(path):
-    """COCO's results are a list, its annotations are not: these are not to be lost by a slip."""
-    if path.is_file() and path.stat().st_size and path.read_bytes().lstrip()[:1] != b"[":
-        raise ValueError(
-            f"--detections={path} is there and holds something else than COCO's results, a list; "
-            "choose another name."
-        )
 
 
 def _evaluate_classifier(options, trained):

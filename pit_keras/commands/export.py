@@ -1,7 +1,6 @@
 """`pit-keras export`: write a model in forms that need no Keras."""
 
 import argparse
-import contextlib
 import dataclasses
 import pathlib
 import sys
@@ -14,9 +13,8 @@ from pit_keras.commands.arguments import (
     add_model_arguments,
     image_files,
     is_detector,
-    load_trained,
+    load_model,
     open_data_set,
-    open_detection_data_set,
     positive,
     refuse,
 )
@@ -30,69 +28,41 @@ from pit_keras.export.formats import (
 )
 
 COMPARE_ON, COMPARE_DETECTOR_ON, CALIBRATE_ON = 256, 32, 128
+_PASSED_ON = ("force", "batch_size", "license", "overwrite")
 
 
 def add(commands):
     command = add_command(commands, "export", run, "write a model in forms that need no Keras")
     add_model_arguments(command)
-    command.add_argument(
-        "--output_dir",
-        help="default: the folder `export` in the run folder, or beside the .keras file",
-    )
-    command.add_argument(
-        "--format",
-        nargs="+",
-        metavar="FORMAT",
-        dest="formats",
-        help=f"out of {', '.join(FORMATS)} (default: all that can be written but "
-        f"{', '.join(set(FORMATS) - set(DEFAULT_FORMATS))})",
-    )
-    command.add_argument("--dataset", help="where images come from (default: the run's)")
-    command.add_argument("--data_dir", help="where TFDS keeps its data sets")
-    command.add_argument(
-        "--images",
-        nargs="+",
-        metavar="IMAGE",
-        help="JPEG or PNG files, or folders of them, to compare on (default: the data set's "
-        "validation part, or two photographs)",
-    )
-    command.add_argument(
-        "--calibration_images",
-        nargs="+",
-        metavar="IMAGE",
-        help=f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the data set's "
-        "training part)",
-    )
-    command.add_argument(
-        "--compare_on",
-        type=positive,
-        metavar="N",
-        help=f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})",
-    )
-    command.add_argument(
-        "--calibrate_on",
-        type=_images_for_calibration,
-        metavar="N",
-        help=f"images (default {CALIBRATE_ON})",
-    )
-    command.add_argument(
+    argument = command.add_argument
+    help_ = "default: the folder `export` in the run folder, or beside the .keras file"
+    argument("--output_dir", help=help_)
+    others = ", ".join(set(FORMATS) - set(DEFAULT_FORMATS))
+    help_ = f"out of {', '.join(FORMATS)} (default: all possible ones but {others})"
+    argument("--format", nargs="+", metavar="FORMAT", dest="formats", help=help_)
+    argument("--dataset", help="where images come from (default: the run's)")
+    argument("--data_dir", help="where TFDS keeps its data sets")
+    help_ = "files or folders to compare on (default: the validation part, or two photographs)"
+    argument("--images", nargs="+", metavar="IMAGE", help=help_)
+    help_ = f"{LEAST_CALIBRATION_IMAGES} or more to calibrate int8 on (default: the training part)"
+    argument("--calibration_images", nargs="+", metavar="IMAGE", help=help_)
+    help_ = f"images (default {COMPARE_ON}, of a detector {COMPARE_DETECTOR_ON})"
+    argument("--compare_on", type=positive, metavar="N", help=help_)
+    help_ = f"images (default {CALIBRATE_ON})"
+    argument("--calibrate_on", type=_images_for_calibration, metavar="N", help=help_)
+    limits = ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
+    argument(
         "--min_agreement",
         nargs="+",
         type=_share_of_format,
         default=(),
         metavar="FORMAT=SHARE",
-        help="least share of images with the Keras model's likeliest class (default: "
-        + ", ".join(f"{n}={f.min_agreement}" for n, f in FORMATS.items() if f.min_agreement)
-        + ")",
+        help=f"least share of images with the Keras model's top-1 class (default: {limits})",
     )
-    command.add_argument(
-        "--force", action="store_true", help="write also what does not agree closely enough"
-    )
-    command.add_argument(
-        "--batch_size", type=positive, default=1, help="of the TFLite files (default 1)"
-    )
-    command.add_argument("--license", metavar="TEXT", help="of the weights, to be written in them")
-    command.add_argument("--overwrite", action="store_true", help="replace an earlier export")
+    argument("--force", action="store_true", help="write forms that disagree too")
+    argument("--batch_size", type=positive, default=1, help="of the TFLite files (default 1)")
+    argument("--license", metavar="TEXT", help="of the weights, to be written in them")
+    argument("--overwrite", action="store_true", help="replace an earlier export")
 
 
 def _share_of_format(text):
@@ -119,11 +89,9 @@ def run(options):
     check_formats(formats)
     limits = dict(options.min_agreement)
     checked_limits(limits, formats)
-    if options.calibration_images and len(calibration_paths) < LEAST_CALIBRATION_IMAGES:
-        raise ValueError(
-            f"--calibration_images gives {len(calibration_paths)} images; int8 needs "
-            f"{LEAST_CALIBRATION_IMAGES} or more."
-        )
+    given, least = len(calibration_paths), LEAST_CALIBRATION_IMAGES
+    if options.calibration_images and given < least:
+        raise ValueError(f"--calibration_images gives {given} images; int8 needs {least} or more.")
     from pit_keras.export.export_folder import check_targets
     from pit_keras.export.exporting import REMEDY, explain
     from pit_keras.export.exporting import export as export_model
@@ -131,26 +99,25 @@ def run(options):
     run = pathlib.Path(options.model)
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
     check_targets(output_dir, formats, options.overwrite)
-    trained = load_trained(options)
+    trained = load_model(options)
     if is_detector(trained):
-        _check_detector_options(options)
-    with sigterm_as_ctrl_c(), _status() as announce:
+        refuse(options, ("calibration_images", "calibrate_on"), "a detector")
+        if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
+            # They are kept in memory as they are.
+            raise ValueError(f"--compare_on of a detector is at most {COMPARE_DETECTOR_ON}.")
+    with sigterm_as_ctrl_c(), Console(stderr=True).status("Reading images") as status:
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)
-        compare_on, calibrate_on = _samples(options, trained, source, paths, calibration_paths)
         report = export_model(
             trained,
             output_dir,
             formats=options.formats and formats,
-            compare_on=compare_on,
-            calibrate_on=calibrate_on,
+            compare_on=_compare_on(options, trained, source, paths),
+            calibrate_on=_calibrate_on(options, trained, source, calibration_paths),
             min_agreement=limits,
-            force=options.force,
-            batch_size=options.batch_size,
-            license=options.license,
-            overwrite=options.overwrite,
-            announce=announce,
+            announce=status.update,
+            **{name: getattr(options, name) for name in _PASSED_ON},
         )
     _print_report(report, output_dir)
     forced = [entry for entry in report.rejected if entry.written]
@@ -161,26 +128,11 @@ def run(options):
         raise ValueError(f"Not written: {explain(rejected)}; {REMEDY}.")
 
 
-def _check_detector_options(options):
-    """Refuses what has no meaning for a detector."""
-    refuse(options, ("calibration_images", "calibrate_on"), "a detector")
-    if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
-        raise ValueError(
-            f"A detector is compared on at most {COMPARE_DETECTOR_ON} images, which are kept as "
-            f"they came; --compare_on is {options.compare_on}."
-        )
-
-
-def _compare_on(options, trained):
-    """How many images of a data set the exported models are compared on."""
-    return options.compare_on or (COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON)
-
-
 def _print_report(report, output_dir):
     rows = report.rows()
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(report.columns):
-        # Headings may wrap between their words, what is below may not at all.
+        # Headings may wrap between their words, cells not at all.
         width = max(map(len, [*name.split(), *(row[index] for row in rows)]))
         table.add_column(name, justify="right" if index else "left", width=width)
     for row in rows:
@@ -191,70 +143,53 @@ def _print_report(report, output_dir):
     print(f"Written to {output_dir}; its README.md says how to use each file.", file=sys.stderr)
 
 
-@contextlib.contextmanager
-def _status():
-    """A function that shows what is being done, where someone watches."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda words: None
-        return
-    with console.status("Reading images") as status:
-        yield status.update
-
-
-def _samples(options, trained, source, paths, calibration_paths):
-    """The images to compare and to calibrate on; None if there are none for the latter."""
+def _compare_on(options, trained, source, paths):
+    """A sample of the given images, of the validation part, or of two photographs."""
     from pit_keras.data.preprocessing import load_image
-    from pit_keras.export.agreement import (
-        real_images,
-        take_sample,
-        training_images,
-        validation_images,
-    )
+    from pit_keras.export.agreement import real_images, take_sample, validation_images
 
-    def read(files):
-        return take_sample(map(load_image, files), trained.data, "images given")
+    if paths:
+        return take_sample(map(load_image, paths), trained.data, "images given")
+    if source is not None and source.sizes["val"]:
+        usual = COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON
+        images = validation_images(source, options.compare_on or usual)
+        return take_sample(images, trained.data, f"images of the validation part of {source.name}")
+    words = "Compared on two photographs; --dataset or --images gives a better comparison."
+    print(words, file=sys.stderr)
+    return take_sample(real_images(), trained.data, "pieces of two photographs")
 
-    data = trained.data
-    compare_on = read(paths) if paths else None
-    if compare_on is None and source is not None and source.sizes["val"]:
-        images = validation_images(source, _compare_on(options, trained))
-        compare_on = take_sample(images, data, f"images of the validation part of {source.name}")
-    if compare_on is None:
-        print(
-            "Compared on pieces of two photographs, since there is no data set: --dataset or "
-            "--images gives better ones.",
-            file=sys.stderr,
-        )
-        compare_on = take_sample(real_images(), data, "pieces of two photographs")
-    calibrate_on = read(calibration_paths) if calibration_paths else None
-    if calibrate_on is None and source is not None and not is_detector(trained):
-        images = training_images(source, options.calibrate_on or CALIBRATE_ON)
-        calibrate_on = take_sample(images, data, f"images of the training part of {source.name}")
-    return compare_on, calibrate_on
+
+def _calibrate_on(options, trained, source, paths):
+    """A sample of the given images or of a classifier's training part; None without either."""
+    from pit_keras.data.preprocessing import load_image
+    from pit_keras.export.agreement import take_sample, training_images
+
+    if paths:
+        return take_sample(map(load_image, paths), trained.data, "images given")
+    if source is None or is_detector(trained):
+        return None
+    images = training_images(source, options.calibrate_on or CALIBRATE_ON)
+    return take_sample(images, trained.data, f"images of the training part of {source.name}")
 
 
 def _source(options, trained, needed):
-    """The data set; None where nobody asked for one and a run's own is not needed or not there."""
-    open_its = open_detection_data_set if is_detector(trained) else open_data_set
+    """The data set that is asked for, or the run's own where one is needed and at hand."""
     if options.dataset or options.data_dir:
-        return open_its(trained, options.dataset, options.data_dir)
+        return open_data_set(trained, options.dataset, options.data_dir)
     if trained.folder is None or not needed:
         return None
     try:
-        return open_its(trained)
+        return open_data_set(trained)
     except (ValueError, OSError) as error:
-        print(f"The run's data is not at hand: {error}", file=sys.stderr)
+        print(f"The run's data set cannot be opened: {error}", file=sys.stderr)
         return None
 
 
 def _named_by(source, trained, options):
-    """The model with the data set's class names, if it has come without any."""
+    """The model with the data set's class names, if it came without any."""
     if source is None or trained.folder is not None or options.classes is not None:
         return trained
-    if len(source.class_names) != len(trained.class_names):
-        raise ValueError(
-            f"{options.dataset} has {len(source.class_names)} classes and the model "
-            f"{len(trained.class_names)}."
-        )
+    given, own = len(source.class_names), len(trained.class_names)
+    if given != own:
+        raise ValueError(f"{options.dataset} has {given} classes and the model {own}.")
     return dataclasses.replace(trained, class_names=source.class_names)

@@ -10,13 +10,13 @@ from pit_keras.commands.arguments import (
     image_files,
     is_detector,
     is_tflite,
-    load_predictor,
+    load_model,
     positive,
     progress,
     refuse,
     share,
 )
-from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.errors import check_outputs
 from pit_keras.runs.found_objects import THRESHOLD
 
 TOP = 5
@@ -25,33 +25,21 @@ TOP = 5
 def add(commands):
     command = add_command(commands, "predict", run, "name what is in pictures, or find its objects")
     add_model_arguments(command)
-    command.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them"
-    )
-    command.add_argument(
-        "--top", type=positive, help=f"classes to show, of a classifier (default {TOP})"
-    )
-    command.add_argument(
-        "--threshold",
-        type=share,
-        help=f"least score of an object, of a detector (default {THRESHOLD})",
-    )
-    command.add_argument(
-        "--output", metavar="PICTURE", help="also draw the pictures with names, and boxes"
-    )
-    command.add_argument(
-        "--explain",
-        metavar="PICTURE",
-        help="also draw where in the pictures the decisions come from, for each stage of a PiT or "
-        "ViT (attention rollout)",
-    )
+    argument = command.add_argument
+    argument("images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them")
+    argument("--top", type=positive, help=f"classes to show, of a classifier (default {TOP})")
+    help_ = f"least score of an object, of a detector (default {THRESHOLD})"
+    argument("--threshold", type=share, help=help_)
+    argument("--output", metavar="PICTURE", help="also draw the pictures with names, and boxes")
+    help_ = "also draw an explanation for each stage of a PiT or ViT (attention rollout)"
+    argument("--explain", metavar="PICTURE", help=help_)
 
 
 def run(options):
-    """Prints the likeliest classes of image files, or the objects; draws them if asked."""
+    """Prints the likeliest classes of image files, or their objects; draws them if asked."""
     paths = image_files(options.images)
     _check_pictures(options, paths)
-    predictor = load_predictor(options)
+    predictor = load_model(options, takes_tflite=True)
     if is_detector(predictor):
         refuse(options, ("top", "explain"), "a detector")
         detection.predict(options, predictor, paths)
@@ -84,19 +72,17 @@ def _check_pictures(options, paths):
     """Checks the pictures that are to be drawn, before long work."""
     if options.explain is not None and is_tflite(options.model):
         raise ValueError(
-            f"--explain reads the attention of a Keras model, which {options.model} does not tell; "
-            "give the run folder or the .keras file that it was exported from."
+            f"--explain needs a Keras model; give the run folder or .keras file of {options.model}."
         )
     given = {"--output": options.output, "--explain": options.explain}
-    given = {option: pathlib.Path(path) for option, path in given.items() if path is not None}
-    if not given:
-        return
-    from pit_keras.plots.pictures import MOST_EXPLAINED, MOST_IMAGES, check_picture
-
-    most = {"--output": MOST_IMAGES, "--explain": MOST_EXPLAINED}
+    check_outputs(given)
+    inputs = {path.resolve() for path in paths}
     for option, picture in given.items():
-        check_can_write(picture, option)
-        if picture.resolve() in [path.resolve() for path in paths]:
-            raise ValueError(f"{option}={picture} is one of the pictures to look at.")
-        check_picture(picture, len(paths), most[option])
-    check_different_files(given)
+        if picture is None:
+            continue
+        from pit_keras.plots.pictures import MOST_EXPLAINED, MOST_IMAGES, check_picture
+
+        if pathlib.Path(picture).resolve() in inputs:
+            raise ValueError(f"{option}={picture} is one of the images to predict.")
+        most = MOST_IMAGES if option == "--output" else MOST_EXPLAINED
+        check_picture(picture, len(paths), most)

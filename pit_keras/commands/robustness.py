@@ -11,50 +11,29 @@ from rich.table import Table
 from rich.text import Text
 
 from pit_keras import imagenet
-from pit_keras.commands.arguments import load_trained_classifier, positive
-from pit_keras.errors import check_can_write, check_different_files
+from pit_keras.commands.arguments import load_model, positive
+from pit_keras.errors import check_outputs
 
 
 def add_options(command):
-    group = command.add_argument_group("robustness (table 5 of the paper)")
-    group.add_argument(
-        "--suite",
-        type=listed,
-        metavar="NAMES",
-        help="some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas",
+    argument = command.add_argument_group("robustness (table 5 of the paper)").add_argument
+    help_ = "some of standard,occlusion,imagenet_a,backgrounds,fgsm, separated by commas"
+    argument("--suite", type=listed, metavar="NAMES", help=help_)
+    help_ = "side of the occluded centre, or several (default: half of the model's image)"
+    argument("--occlusion_size", type=whole_numbers, metavar="PIXELS", help=help_)
+    help_ = "zero in normalised space (mean, the default), or black pixels"
+    argument("--occlusion_fill", choices=("mean", "black"), help=help_)
+    argument("--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)")
+    argument("--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge")
+    help_ = "largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)"
+    argument("--fgsm_epsilon", type=fractions_listed, metavar="EPSILONS", help=help_)
+    help_ = (
+        "add the results to a table with a row for each model; its row is extended if it was "
+        "measured in the same way, else replaced"
     )
-    group.add_argument(
-        "--occlusion_size",
-        type=whole_numbers,
-        metavar="PIXELS",
-        help="side of the occluded centre, or several (default: half of the model's image)",
-    )
-    group.add_argument(
-        "--occlusion_fill",
-        choices=("mean", "black"),
-        help="zero in normalised space (mean, the default), or black pixels",
-    )
-    group.add_argument(
-        "--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)"
-    )
-    group.add_argument(
-        "--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge"
-    )
-    group.add_argument(
-        "--fgsm_epsilon",
-        type=fractions_listed,
-        metavar="EPSILONS",
-        help="largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)",
-    )
-    group.add_argument(
-        "--csv",
-        metavar="FILE",
-        help="put the results into a table with a row for each model; what else its row holds "
-        "stays if it was measured in the same way, else the row is replaced",
-    )
-    group.add_argument(
-        "--chart", metavar="PICTURE", help="draw the results, and the table's, beside the paper's"
-    )
+    argument("--csv", metavar="FILE", help=help_)
+    help_ = "draw the results, and the table's, beside the paper's"
+    argument("--chart", metavar="PICTURE", help=help_)
 
 
 def listed(text):
@@ -72,7 +51,7 @@ def fractions_listed(text):
         raise argparse.ArgumentTypeError(f"must be like 8/255 or 0.03, got {text}") from None
 
 
-# What the options are of: one that no suite uses is refused.
+# The suites that use an option; one that no chosen suite uses is refused.
 SUITES_OF_OPTIONS = {
     "occlusion_size": ("occlusion",),
     "occlusion_fill": ("occlusion",),
@@ -83,71 +62,50 @@ SUITES_OF_OPTIONS = {
     "data_dir": ("standard", "occlusion", "fgsm", "imagenet_a"),
     "crop": ("standard", "occlusion", "fgsm", "imagenet_a"),
 }
-ONLY_WITH_SUITES = (
-    "occlusion_size",
-    "occlusion_fill",
-    "imagenet_a",
-    "backgrounds",
-    "fgsm_epsilon",
-    "csv",
-    "chart",
-)
-
-
+ONLY_WITH_SUITES = (*list(SUITES_OF_OPTIONS)[:5], "csv", "chart")
 WIDTH_OF_FILES = 10_000  # more than any table of this command needs
 
 
 def check_without_suites(options):
-    """Refuses the options of suites where none is asked for."""
     for name in ONLY_WITH_SUITES:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name} has no meaning without --suite.")
 
 
 def run(options):
-    """Prints the accuracies beside the paper's; fails in the end if a suite could not run."""
-    from pit_keras.evaluation.robustness_table import paper_rows
+    """Prints the accuracies beside the paper's; fails at the end if a suite could not run."""
+    from pit_keras.evaluation.robustness_table import measured_columns, paper_rows, put_row
     from pit_keras.evaluation.suites import checked_suites, run_suites
 
     suites = checked_suites(options.suite)
     check_options(options, suites)
     check_files(options)
-    trained = load_trained_classifier(options)
+    trained = load_model(options, takes_detectors=False)
     accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:
         text = json.dumps({**row, "not_run": reasons}, indent=2)
         pathlib.Path(options.output).write_text(text + "\n")
     if accuracies:
-        # Of another data set the paper says nothing.
+        # The paper's rows are of ImageNet alone.
         is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()
         paper = paper_rows() if is_imagenet else []
         _print(row, paper)
-        _keep(row | ({"not_run": " ".join(reasons)} if reasons else {}), paper, options)
+        if reasons:
+            row["not_run"] = " ".join(reasons)
+        rows = [row] if options.csv is None else put_row(options.csv, row)
+        if options.chart is not None:
+            from pit_keras.plots.robustness_chart import draw_robustness
+
+            draw_robustness(rows, paper, measured_columns(rows), options.chart)
     if reasons:
         raise ValueError(
             " ".join(f"The suite {name} could not run: {why}" for name, why in reasons.items())
         )
 
 
-def _keep(row, paper, options):
-    """Puts a row into the table and draws both, if asked."""
-    from pit_keras.evaluation.robustness_table import measured_columns, put_row
-
-    rows = [row] if options.csv is None else put_row(options.csv, row)
-    if options.chart is not None:
-        from pit_keras.plots.robustness_chart import draw_robustness
-
-        draw_robustness(rows, paper, measured_columns(rows), options.chart)
-
-
 def check_files(options):
-    """Checks, before long work, what is to be written."""
-    outputs = {f"--{name}": getattr(options, name) for name in ("output", "csv", "chart")}
-    for option, path in outputs.items():
-        if path is not None:
-            check_can_write(path, option)
-    check_different_files(outputs)
+    check_outputs({f"--{name}": getattr(options, name) for name in ("output", "csv", "chart")})
     if options.csv is not None:
         from pit_keras.evaluation.robustness_table import read_rows
 
@@ -159,17 +117,13 @@ def check_files(options):
 
 
 def check_options(options, suites):
-    """Refuses an option that means nothing to the suites."""
+    """Refuses an option that no chosen suite uses."""
+    chosen = f"--suite={','.join(suites)}"
     for name, users in SUITES_OF_OPTIONS.items():
         if getattr(options, name) is not None and not set(users) & set(suites):
-            raise ValueError(
-                f"--{name} has no meaning for --suite={','.join(suites)}; it is for "
-                f"{', '.join(users)}."
-            )
+            raise ValueError(f"--{name} has no meaning for {chosen}; it is for {', '.join(users)}.")
     if options.split != "val" and not set(SUITES_OF_OPTIONS["dataset"]) & set(suites):
-        raise ValueError(
-            f"--split has no meaning for --suite={','.join(suites)}, which are whole data sets."
-        )
+        raise ValueError(f"--split has no meaning for {chosen}, which uses whole data sets.")
     if options.fgsm_epsilon is not None:
         from pit_keras.evaluation.fgsm import fgsm_columns
 
@@ -179,26 +133,15 @@ def check_options(options, suites):
 def settings_of(options):
     from pit_keras.evaluation.suites import SuiteSettings
 
-    given = {
-        "occlusion_sizes": options.occlusion_size,
-        "occlusion_fill": options.occlusion_fill,
-        "epsilons": options.fgsm_epsilon,
-        "imagenet_a": options.imagenet_a,
-        "backgrounds": options.backgrounds,
-        "batch_size": options.batch_size,
-    }
-    return SuiteSettings(
-        dataset=options.dataset,
-        data_dir=options.data_dir,
-        split=options.split,
-        crop=options.crop,
-        progress=sys.stdout.isatty(),
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    same = ("dataset", "data_dir", "split", "crop", "batch_size", "occlusion_fill")
+    given = {name: getattr(options, name) for name in (*same, "imagenet_a", "backgrounds")}
+    given |= {"occlusion_sizes": options.occlusion_size, "epsilons": options.fgsm_epsilon}
+    given = {name: value for name, value in given.items() if value is not None}
+    return SuiteSettings(**given, progress=sys.stdout.isatty())
 
 
 def row_settings(options, trained, suites):
-    """The columns that say what was measured."""
+    """The columns that say what was measured, and how."""
     row = {"model": str(options.model), "architecture": trained.model.name}
     if set(SUITES_OF_OPTIONS["dataset"]) & set(suites):
         row |= {"dataset": options.dataset or trained.data.dataset, "split": options.split}
@@ -221,7 +164,7 @@ def _print(row, paper):
     for label, values in rows:
         cells = (f"{100 * values[name]:.1f}" if name in values else "" for name in columns)
         table.add_row(Text(label), *cells)
-    # Where nobody watches, a line for each row: who reads a file may have room, or a program.
+    # In a file each row is one line.
     Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES).print(table)
     if paper:
         print(f"\nThe paper's rows: {paper[0]['source']}.")

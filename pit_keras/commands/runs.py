@@ -7,35 +7,28 @@ from rich.table import Table
 from rich.text import Text
 
 from pit_keras.commands.arguments import add_command
-from pit_keras.errors import check_can_write
+from pit_keras.errors import check_outputs
 
 MOST_SETTINGS = 6  # columns of the table of runs
+FORMS = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
 
 
 def add(commands):
     command = add_command(commands, "runs", run, "compare training runs")
-    command.add_argument(
-        "folders", nargs="+", metavar="DIR", help="a folder with run folders below it, or a run's"
+    argument = command.add_argument
+    argument("folders", nargs="+", metavar="DIR", help="a run folder, or one with runs below it")
+    help_ = (
+        "run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
+        "images_per_second, or a setting such as optimizer.learning_rate"
     )
-    command.add_argument(
-        "--sort",
-        metavar="COLUMN",
-        help="run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
-        "images_per_second, or a setting such as optimizer.learning_rate",
-    )
-    command.add_argument(
-        "--output", metavar="PICTURE", help="also draw loss and top-1 (AP) over epochs"
-    )
-    command.add_argument(
-        "--csv", metavar="FILE", help="also write the table, with all settings that differ"
-    )
+    argument("--sort", metavar="COLUMN", help=help_)
+    argument("--output", metavar="PICTURE", help="also draw loss and top-1 (AP) over epochs")
+    argument("--csv", metavar="FILE", help="also write the table, with all settings that differ")
 
 
 def run(options):
     """Prints a table of the runs in folders, and writes and draws it if asked."""
-    for path, option in ((options.output, "--output"), (options.csv, "--csv")):
-        if path is not None:
-            check_can_write(path, option)
+    check_outputs({"--output": options.output, "--csv": options.csv})
     if options.output is not None:
         from pit_keras.plots.pictures import check_picture, draw_runs
 
@@ -44,10 +37,7 @@ def run(options):
 
     found = read_runs(options.folders)
     if not found:
-        raise ValueError(
-            f"There is no run in or below {', '.join(options.folders)}: no folder holds the "
-            "config.json of one."
-        )
+        raise ValueError(f"There is no run in or below {', '.join(options.folders)}.")
     only_detectors = all(run.figure == "AP" for run in found)
     found = sorted_runs(found, options.sort or ("AP" if only_detectors else "top1"))
     _print_runs(found, Console())
@@ -61,7 +51,7 @@ def run(options):
 
 
 def _print_runs(runs, console):
-    """A table with as many of the settings that differ as there is room for, and what is wrong."""
+    """A table with as many of the differing settings as fit, and notes on what it leaves out."""
     from pit_keras.config.fields import WITHOUT_EFFECT_ON_THE_RESULT
     from pit_keras.runs.comparison import COLUMNS, differing_settings, follows_from_recipe
 
@@ -70,47 +60,45 @@ def _print_runs(runs, console):
         for path in differing_settings(runs)
         if path not in WITHOUT_EFFECT_ON_THE_RESULT and not follows_from_recipe(path, runs)
     ]
-    # Where there is little room, what all runs share is told once.
+    # A narrow terminal gets a note on what all runs share instead of its columns.
     shared = {
         column: runs[0].value(column)
         for column in ("model", "recipe", "dataset")
         if len(runs) > 1 and len({run.value(column) for run in runs}) == 1
     }
-    figures = {run.figure for run in runs}
-    usual = [name for name in COLUMNS if name in figures or name not in ("top1", "AP")]
+    metrics = {run.figure for run in runs}
+    usual = [name for name in COLUMNS if name in metrics or name not in ("top1", "AP")]
     others = [column for column in usual if column not in shared]
     most = min(len(settings), MOST_SETTINGS)
     layouts = [[*usual, *settings[:most]]]
     layouts += [[*others, *settings[:count]] for count in range(most, -1, -1)]
-    columns = next((columns for columns in layouts if _fits(runs, columns, console)), layouts[-1])
-    console.print(_table_of_runs(runs, columns, console.width))
+    for columns in layouts:
+        table = _table_of_runs(runs, columns, console.width)
+        unlimited = console.options.update(max_width=10_000)
+        if console.measure(table, options=unlimited).maximum <= console.width:
+            break
+    console.print(table)
 
-    told = [f"{column} {value}" for column, value in shared.items() if column not in columns]
-    left_out = [path for path in settings if path not in columns]
-    notes = [f"All have {', '.join(told)}."] if told else []
+    notes = []
+    left_out = [f"{name} {value}" for name, value in shared.items() if name not in columns]
     if left_out:
-        notes.append(f"They differ in {', '.join(left_out)} too: more width or --csv shows it.")
+        notes.append(f"All have {', '.join(left_out)}.")
+    left_out = [path for path in settings if path not in columns]
+    if left_out:
+        notes.append(f"Also different: {', '.join(left_out)} (widen the terminal, or write --csv).")
     notes += [f"{run.run}: {run.problem}" for run in runs if run.problem]
     if notes:
         print("", *notes, sep="\n")
-
-
-def _fits(runs, columns, console):
-    """Whether a table of these columns is no wider than the terminal."""
-    table = _table_of_runs(runs, columns, console.width)
-    anything = console.options.update(max_width=10_000)
-    return console.measure(table, options=anything).maximum <= console.width
 
 
 def _table_of_runs(runs, columns, width):
     table = Table(box=None, pad_edge=False, collapse_padding=width < 100)
     widest = {"run": width // 3, "dataset": width // 5}
     for column in columns:
-        is_number = column in ("epochs", "top1", "AP", "loss", "images_per_second")
         is_setting = "." in column
         table.add_column(
             {"images_per_second": "images/s"}.get(column, column.replace(".", ".\n")),
-            justify="right" if is_number else "left",
+            justify="right" if column in (*FORMS, "epochs") else "left",
             max_width=width // 5 if is_setting else widest.get(column),
             no_wrap=not is_setting and column not in widest,
             overflow="fold",
@@ -126,7 +114,4 @@ def _cell_of_run(run, column):
         return "None" if column in run.settings else ""
     if column == "epochs":
         return f"{value}/{'?' if run.total_epochs is None else run.total_epochs}"
-    usual = "g" if isinstance(value, float) else ""
-    forms = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
-    form = forms.get(column, usual)
-    return format(value, form)
+    return format(value, FORMS.get(column, "g" if isinstance(value, float) else ""))

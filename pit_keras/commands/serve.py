@@ -2,28 +2,23 @@
 
 import argparse
 
-from pit_keras.commands.arguments import add_command, is_tflite, load_classifier, positive
+from pit_keras.commands.arguments import add_command, is_tflite, load_model, positive
 
 
 def add(commands):
     command = add_command(commands, "serve", run, "try a model in a browser and over HTTP")
-    command.add_argument(
+    argument = command.add_argument
+    argument(
         "--model", required=True, help="a run folder, a .keras file or an exported .tflite file"
     )
-    command.add_argument(
-        "--classes", metavar="FILE", help="class names, one a line (default: the model's own)"
-    )
-    command.add_argument(
+    argument("--classes", metavar="FILE", help="class names, one a line (default: the model's own)")
+    argument(
         "--host",
         default="127.0.0.1",
         help="address to serve at (default 127.0.0.1: for this machine alone; 0.0.0.0: for all)",
     )
-    command.add_argument(
-        "--port", type=_port, default=8501, help="default 8501; 0: one that is free"
-    )
-    command.add_argument(
-        "--name", help="what addresses call the model (default: as its folder or file)"
-    )
+    argument("--port", type=_port, default=8501, help="default 8501; 0: any free one")
+    argument("--name", help="the model's name in addresses (default: that of its folder or file)")
     for option, default, help_ in (
         ("--max_batch", 8, "images that the model sees at once"),
         ("--max_queue", 32, "images in the server; more are refused with 503"),
@@ -31,9 +26,7 @@ def add(commands):
         ("--max_pixels", 50_000_000, "height times width of an image"),
         ("--timeout", 30, "seconds that a client has to send a request"),
     ):
-        command.add_argument(
-            option, type=positive, default=default, help=f"{help_} (default {default})"
-        )
+        argument(option, type=positive, default=default, help=f"{help_} (default {default})")
 
 
 def _port(text):
@@ -61,11 +54,8 @@ def run(options):
         timeout=options.timeout,
     )
     with server.bind(options.host, options.port) as listener:
-        server.run(_network(options), name, listener, limits)
+        from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
 
-
-def _network(options):
-    """A model of either kind, ready for serving."""
-    from pit_keras.serving.served_networks import KerasNetwork, TFLiteNetwork
-
-    return (TFLiteNetwork if is_tflite(options.model) else KerasNetwork)(load_classifier(options))
+        network = TFLiteNetwork if is_tflite(options.model) else KerasNetwork
+        classifier = load_model(options, takes_tflite=True, takes_detectors=False)
+        server.run(network(classifier), name, listener, limits)

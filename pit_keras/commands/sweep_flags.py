@@ -1,11 +1,12 @@
 """Flags of `train/sweep.py` beside those of `train/train.py`."""
 
-import dataclasses
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from absl import flags
 
-from pit_keras.commands.training_flags import config_from_flags
+from pit_keras.commands.training_flags import config_from_flags, numbers_of
 
 # Spelt here and not taken from `sweep`, which imports TensorFlow: a wrong flag should not wait.
 FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")
@@ -22,9 +23,8 @@ WITHHELD_FIELDS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class SweepOptions:
-    """What the flags say; see `pit_keras.measure.sweep.plan_sweep` for the meaning."""
+class SweepOptions(NamedTuple):
+    """The first arguments of `pit_keras.measure.sweep.plan_sweep`."""
 
     families: tuple[str, ...]
     macs: tuple[float, ...]
@@ -34,7 +34,6 @@ class SweepOptions:
 
 
 def define(values=flags.FLAGS):
-    """Defines the sweep's flags, by default among those of the process."""
     into = {"flag_values": values}
     flags.DEFINE_list("families", None, f"Some of {', '.join(FAMILY_NAMES)}.", **into)
     flags.DEFINE_list("macs", None, "Multiply-accumulates of an image: 2e6,4e6,8e6.", **into)
@@ -43,61 +42,34 @@ def define(values=flags.FLAGS):
         "patch_size",
         "16",
         PATCH_SIZES,
-        "Of ViT, PiT and the ResNet without pooling; PiT's stride is half of it, and ResNet's stem "
-        "reduces by a fourth of it. 16 is for 224 x 224, 8 and 4 are for small images.",
+        "For ViT, PiT and the ResNet without pooling; PiT's stride is half of it, ResNet's stem "
+        "stride a fourth. 16 is for 224 x 224, 8 and 4 are for small images.",
         **into,
     )
 
 
 def options(values):
-    """Reads the flags after parsing.
-
-    Args:
-        values: `absl.flags.FLAGS`.
-
-    Raises:
-        ValueError: For a value out of range, or a flag that a sweep has no use for.
-    """
-    given = [name for name in WITHHELD_FLAGS if values[name].present]
-    if given:
-        raise ValueError(f"--{given[0]} has no meaning for a sweep, which makes many runs.")
-    fields = [path for path in WITHHELD_FIELDS if f"config.{path}" in values]
-    if fields:
-        raise ValueError(f"--config.{fields[0]} is decided by the sweep; leave it out.")
+    """The `SweepOptions` of parsed flags."""
+    for name in WITHHELD_FLAGS:
+        if values[name].present:
+            raise ValueError(f"--{name} has no meaning for a sweep, which makes many runs.")
+    for path in WITHHELD_FIELDS:
+        if values[f"config.{path}"].present:
+            raise ValueError(f"--config.{path} is decided by the sweep; leave it out.")
     if values.recipe not in RECIPES:
         raise ValueError(
             f"--recipe of a sweep must be one of {', '.join(RECIPES)}; got {values.recipe}."
         )
-    if "multi_worker" in (values.distribute, values.config.training.distribute):
+    if "multi_worker" in (values.distribute, values["config.training.distribute"].value):
+        raise ValueError("--distribute of a sweep must be none or mirrored: it has one machine.")
+    families = values.families or []
+    if not families or len(set(families)) < len(families) or set(families) - set(FAMILY_NAMES):
         raise ValueError(
-            "--distribute of a sweep must be none or mirrored: it runs on one machine."
+            f"--families must be some of {','.join(FAMILY_NAMES)}, each once; got "
+            f"{','.join(families)!r}."
         )
-    return SweepOptions(
-        families=_families(values.families),
-        macs=_macs(values.macs),
-        seeds=values.seeds,
-        patch_size=int(values.patch_size),
-        config_of=lambda model: config_from_flags(values, model),
-    )
-
-
-def _families(names):
-    if not names or len(set(names)) < len(names) or set(names) - set(FAMILY_NAMES):
-        raise ValueError(
-            f"--families must be some of {', '.join(FAMILY_NAMES)}, each once and separated by "
-            f"commas; got {','.join(names or [])!r}."
-        )
-    return tuple(names)
-
-
-def _macs(texts):
-    try:
-        numbers = [float(text) for text in texts or []]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number <= MOST_MACS for number in numbers):
-        raise ValueError(
-            f"--macs must be positive numbers of at most {MOST_MACS:g}, separated by commas, such "
-            f"as 2e6,4e6,8e6; got {','.join(texts or [])!r}."
-        )
-    return tuple(numbers)
+    macs = numbers_of("macs", values.macs or [])
+    if not macs or not all(0 < number <= MOST_MACS for number in macs):
+        raise ValueError(f"--macs must be positive numbers of at most {MOST_MACS:g}, such as 2e6.")
+    config_of = functools.partial(config_from_flags, values)
+    return SweepOptions(tuple(families), macs, values.seeds, int(values.patch_size), config_of)

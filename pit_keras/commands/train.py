@@ -13,41 +13,41 @@ FLAGS = flags.FLAGS
 
 
 def main(arguments):
-    """Trains what the flags say, or draws a preview of it; a mistake ends it with one sentence."""
+    """Trains what the flags say, or draws a preview of it."""
     logging.set_verbosity(logging.WARNING)
     if arguments[1:]:
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         config = training_flags.config_from_flags(FLAGS)
+        profile = training_flags.profiled_steps(FLAGS.profile)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.training.workers import WorkerLostError
 
     with exit_with_one_sentence(ValueError, OSError, ImportError, WorkerLostError):
-        trainer = prepare(config)
+        trainer = prepare(config, profile)
     if trainer is not None:
         train(trainer)
 
 
-def prepare(config):
-    """What is to be trained; None if only a preview was asked for."""
+def prepare(config, profile):
+    """The trainer; None if only a preview was asked for."""
     from pit_keras.training.preview import draw_preview
     from pit_keras.training.tasks import open_source_of
     from pit_keras.training.trainer import Trainer
     from pit_keras.training.workers import join_workers
 
-    # Others have to be joined before TensorFlow does anything.
+    # The other workers have to be joined before TensorFlow does anything.
     workers = join_workers(config.training.distribute, FLAGS.workers, FLAGS.worker)
     source = open_source_of(config, FLAGS.manual_dir)
     if FLAGS.preview:
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)
-        print(f"The first training batches are drawn in {picture}; no run was begun.")
+        print(f"The first training batches are in {picture}; nothing was trained.")
         return None
-    profile = training_flags.profiled_steps(FLAGS)
     return Trainer(config, source, FLAGS.output_dir, workers=workers, profile=profile)
 
 
 def train(trainer):
-    """Trains, draws the curves and tells the results."""
+    """Trains, draws the curves and prints the results."""
     from pit_keras.data.unreadable import UnreadableImageError
     from pit_keras.plots.pictures import draw_history
     from pit_keras.training.interruption import TrainingInterrupted
@@ -58,16 +58,16 @@ def train(trainer):
         try:
             results = trainer.run()
         except TrainingInterrupted as interrupted:
-            print(f"{interrupted} To carry it on:\n    {shlex.join(['python', *sys.argv])}")
+            print(f"{interrupted} To resume:\n    {shlex.join(['python', *sys.argv])}")
             return
     if was_finished or not trainer.workers.is_chief:
         return
     with exit_with_one_sentence():
         draw_history(trainer.folder.history, trainer.folder.curves)
     print(
+        f"Best: epoch {results['best_epoch'] + 1} of {results['epochs']}, "
         f"{in_words(trainer.task.figures.results, results, 4, ', ')} on {results['images']} "
-        f"images, after epoch {results['best_epoch'] + 1} of {results['epochs']} (best_epoch "
-        f"{results['best_epoch']}: history.csv counts from 0)."
+        "validation images."
     )
     if "weights" in results:
         print(f"model.keras has the {results['weights']} weights of that epoch, the better ones.")

@@ -1,4 +1,4 @@
-"""What a run is told: the fields with their rules, and the recipes.
+"""The configuration of a run: its fields with their ranges, and the recipes.
 
 Nothing here builds a model, opens a data set or knows a flag.
 """

@@ -1,16 +1,13 @@
-"""Runs that end in seconds, to show things with: a tiny PiT on digits, and a tiny detector."""
+"""Runs of seconds, for demonstrations: a tiny PiT on digits, and a tiny detector."""
 
 from pit_keras.config.recipes import recipe
 
 
 def digits_config(epochs=8):
-    """The configuration of a PiT of 72,186 parameters, 32 x 32 pixels, three stages of one block.
+    """A PiT of 72,186 parameters for 32 x 32 pixels, three stages of one block.
 
-    Digits are not flipped, as a mirrored 2 is none. The rate is far above ImageNet's, since there
-    are few steps.
-
-    Args:
-        epochs: On two processor cores each takes a second or two.
+    An epoch takes a second or two on two processor cores. Digits are not flipped, as a mirrored 2
+    is none. The rate is far above ImageNet's, since there are few steps.
     """
     config = recipe("vanilla", "pit_ti")
     config.model.patch_size, config.model.stride = 4, 4
@@ -24,15 +21,14 @@ def digits_config(epochs=8):
 
 
 def scenes_config(dataset, epochs=100):
-    """The configuration of a detector of 220,000 parameters that learns a few scenes by heart.
+    """A detector of 220,000 parameters that overfits a few scenes of 64 x 64 pixels.
 
-    Nothing is augmented, the backbone learns from nothing and as fast as the rest, and the rate is
-    ten times DETR's and drops late, since there are few steps.
+    An epoch of eight images takes about a third of a second on two processor cores. Nothing is
+    augmented, the backbone starts from random weights and learns as fast as the rest, and the rate
+    is ten times DETR's and drops late, since there are few steps.
 
     Args:
-        dataset: Images of 64 x 64 pixels, such as "coco:PATH" with what `train/digit_scenes.py`
-            writes to PATH.
-        epochs: On two processor cores each takes about a third of a second for eight images.
+        dataset: Such as "coco:PATH" with what `train/digit_scenes.py` writes to PATH.
     """
     config = recipe("detr", "detr_pit_s")
     model, data, detection = config.model, config.data, config.detection

@@ -1,29 +1,24 @@
 """Training settings, each as its difference from a base: the paper's for classifiers (section 4.1,
-table 2) and for detectors (section 4.2, table 4), and one for fine-tuning on a folder of one's own
-images.
+table 2) and for detectors (section 4.2, table 4), and one to fine-tune on a folder of images.
 
     python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
         --output_dir=runs/pit_s_cutmix
 
-Top-1 on ImageNet to expect is the paper's table 2: `results/paper.csv` has it for each model and
-setting, docs/recipes/ for the PiTs. None was trained to the end here.
-
-`finetune` is this project's own; its docstring says where its values come from.
+The top-1 to expect on ImageNet is in the paper's table 2 (`results/paper.csv`, docs/recipes/). No
+recipe was trained on ImageNet to the end here.
 """
 
 from pit_keras.config.fields import Config
 
-# Larger models warm up longer (section 4.1).
-_LONG_WARMUP = {"pit_b": 10.0, "pit_b_distilled": 10.0}
-# Repeated augmentation, PiT-B's alone.
-_VIEWS = {"pit_b": 3, "pit_b_distilled": 3}
+# PiT-B warms up longer, and alone has repeated augmentation (section 4.1).
+_PIT_B = ("pit_b", "pit_b_distilled")
 
 
 def vanilla(model):
     """Random resized crop and flip, nothing else: the base of all settings."""
     config = Config(recipe="vanilla")
     config.model.name = model
-    config.optimizer.warmup_epochs = _LONG_WARMUP.get(model, config.optimizer.warmup_epochs)
+    config.optimizer.warmup_epochs = 10.0 if model in _PIT_B else 5.0
     return config
 
 
@@ -36,24 +31,21 @@ def cutmix(model):
 
 
 def deit(model):
-    """The setting of DeiT (Touvron et al., arXiv 2012.12877), on the base of `vanilla`.
+    """`vanilla` with DeiT's setting (Touvron et al., arXiv 2012.12877).
 
         python train/train.py --recipe=deit --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
             --distribute=mirrored --batch_size=1024 --output_dir=runs/pit_s_deit
 
-    is 8 GPUs with 128 images each, 375,000 steps. What it costs grows with the model's MACs (0.70 /
-    1.40 / 2.87 / 12.40 G for PiT-Ti / XS / S / B), three times that for a training step: 300 epochs
-    of 1.28 million images are 0.8 / 1.6 / 3.3 / 14.3 x 10^18 multiply-additions.
-
-    DeiT's command line also asks for a colour jitter of 0.3. timm, which builds its transforms,
-    leaves it out where there is a policy such as RandAugment, so it never acted; here both together
-    are refused. PiT-B alone sees three views of a third of the images in each epoch (repeated
-    augmentation, Hoffer et al., CVPR 2020).
+    On 8 GPUs with 128 images each that is 375,000 steps, 0.8 / 1.6 / 3.3 / 14.3 x 10^18
+    multiply-additions for PiT-Ti / XS / S / B (a training step is three times the model's MACs).
+    DeiT's colour jitter of 0.3 never acted, as timm leaves it out beside RandAugment; here the two
+    together are refused. PiT-B sees three views of a third of the images in each epoch (Hoffer et
+    al., CVPR 2020).
     """
     config = vanilla(model)
     config.recipe = "deit"
     config.model.drop_path_rate = 0.1
-    config.data.views = _VIEWS.get(model, config.data.views)
+    config.data.views = 3 if model in _PIT_B else 1
     config.data.rand_augment = True
     config.data.erasing = 0.25
     config.data.mixup_alpha = 0.8
@@ -65,15 +57,14 @@ def deit(model):
 
 
 def distill(model):
-    """`deit`, and a teacher for the distillation token: DeiT's hard distillation.
+    """`deit` and a teacher for the distillation token: DeiT's hard distillation.
 
         python train/train.py --recipe=distill --model=pit_s_distilled --dataset=imagenet2012 \\
             --data_dir=DIR --distribute=mirrored --batch_size=1024 --output_dir=runs/pit_s_distill
 
-    is 8 GPUs with 128 images each. The teacher, RegNetY-16GF, adds its 16 G multiply-additions a
-    forward pass to each image, 6.1 x 10^18 over the 300 epochs: more than the student's own
-    training but for PiT-B. On other data than ImageNet train a teacher first and give its run
-    folder, --teacher=PATH.
+    The teacher, RegNetY-16GF, adds 16 G multiply-additions for each image, 6.1 x 10^18 over the 300
+    epochs: more than the student's own training, except for PiT-B. On other data than ImageNet
+    train a teacher first and give its run folder, --teacher=PATH.
     """
     config = deit(model)
     config.recipe = "distill"
@@ -83,16 +74,15 @@ def distill(model):
 
 
 def finetune(model):
-    """From pretrained weights to a small data set in a few epochs.
+    """From pretrained weights to a small data set in a few epochs; this project's own recipe.
 
         python train/train.py --recipe=finetune --model=pit_s --dataset=folder:PATH \\
             --output_dir=runs/mine
 
-    The PiT paper fine-tunes no classifier, and rates for thousands of steps hardly move anything in
-    the few that a small folder gives. Layer decay, label smoothing and drop path are those common
-    for vision transformers (BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377). The learning rate is
-    chosen: 8e-3 for 512 images is 5e-4 for a batch of 32, what scaling BEiT's and MAE's 2e-3 or so
-    with the root of the batch gives. On a hundred scanned digits a fourth of it was too little.
+    The PiT paper fine-tunes no classifier. Layer decay, label smoothing and drop path are those
+    common for vision transformers (BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377). The learning
+    rate of 8e-3 for 512 images is 5e-4 for a batch of 32: BEiT's and MAE's 2e-3 or so, scaled with
+    the root of the batch. On a hundred scanned digits a fourth of it was too little.
     """
     config = vanilla(model)
     config.recipe = "finetune"
@@ -110,18 +100,16 @@ def finetune(model):
 
 
 def detr(model):
-    """The detector's, DETR's (Carion et al., arXiv 2005.12872) at half its image size.
+    """The detector's: DETR's (Carion et al., arXiv 2005.12872) at half its image size.
 
         python train/detect.py --model=detr_pit_s --dataset=coco/2017 --data_dir=DIR \\
             --distribute=mirrored --batch_size=64 --output_dir=runs/detr_pit_s
 
-    is the batch of published DETR, 1,848 steps for each of 150 epochs. An image of 400 x 600 costs
-    49 G multiply-additions with PiT-S, 40 G with ViT-S and 43 G with ResNet-50 as the backbone; at
-    three times that for a training step the run is at most 2.6 / 2.1 / 2.3 x 10^18. The rates are
-    DETR's for any batch, as its code does not scale them either. The backbone starts from
-    ImageNet's weights; of ResNet-50 the stem and the first stage stay as they are, and so does its
-    BatchNormalization.
-    AP to expect on COCO is in the paper's table 4. It was not trained to the end here.
+    That is the batch of published DETR: 150 epochs of 1,848 steps, at most 2.6 / 2.1 / 2.3 x 10^18
+    multiply-additions with PiT-S / ViT-S / ResNet-50 (49 / 40 / 43 G for an image of 400 x 600).
+    The rates do not scale with the batch, as in DETR's code. The backbone starts from ImageNet's
+    weights; ResNet-50 keeps its stem, first stage and BatchNormalization. The AP to expect on COCO
+    is in the paper's table 4; no detector was trained to the end here.
     """
     config = Config(recipe="detr")
     config.model.name, config.model.weights = model, "imagenet"
@@ -136,24 +124,12 @@ def detr(model):
     return config
 
 
-RECIPES = {
-    "vanilla": vanilla,
-    "cutmix": cutmix,
-    "deit": deit,
-    "distill": distill,
-    "finetune": finetune,
-    "detr": detr,
-}
+RECIPES = {each.__name__: each for each in (vanilla, cutmix, deit, distill, finetune, detr)}
 DETECTION_RECIPES = ("detr",)
 CLASSIFICATION_RECIPES = tuple(name for name in RECIPES if name not in DETECTION_RECIPES)
 
 
 def recipe(name, model):
-    """The configuration of a recipe for a model.
-
-    Raises:
-        ValueError: If there is no such recipe; it lists them.
-    """
     if name not in RECIPES:
         raise ValueError(f"Unknown recipe {name!r}; recipes are {', '.join(RECIPES)}.")
     return RECIPES[name](model)

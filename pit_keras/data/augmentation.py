@@ -1,4 +1,4 @@
-"""What random resized crop and flip draw for one image, as pure functions of its seed."""
+"""The random resized crop and flip of one image, as pure functions of its seed."""
 
 import math
 
@@ -10,17 +10,17 @@ CROP_TRIES = 10
 
 
 def crop_box(image_height, image_width, seed, scale, aspect):
-    """The box of a random resized crop: int32 (4,), (top, left, height, width), within the image.
+    """A random resized crop within the image: int32 (4,), top, left, height, width.
 
     The distribution is that of torchvision's RandomResizedCrop: the area's share is uniform in
     `scale`, the aspect log-uniform in `aspect`, the first of ten boxes that fits is placed
-    uniformly; if none fits, the largest centred box whose aspect is allowed is taken.
+    uniformly; if none fits, the box is the largest centred one whose aspect is allowed.
     (`tf.image.stateless_sample_distorted_bounding_box` draws the aspect uniformly.)
     """
     if not (0 < scale[0] <= scale[1] <= 1 and 0 < aspect[0] <= aspect[1]):
         raise ValueError(
-            "A random resized crop needs 0 < low <= high for its area share (at most 1) and its "
-            f"aspect, got scale {tuple(scale)} and aspect {tuple(aspect)}."
+            "A random resized crop needs 0 < low <= high, and an area share of at most 1, got "
+            f"scale {tuple(scale)} and aspect {tuple(aspect)}."
         )
     image_size = tf.cast(tf.stack([image_height, image_width]), tf.float32)
     draws = tf.random.stateless_uniform((2 * CROP_TRIES + 2,), seed_for(seed, Purpose.CROP))
@@ -37,7 +37,7 @@ def crop_box(image_height, image_width, seed, scale, aspect):
 
 
 def is_mirrored(seed):
-    """Whether an image is mirrored left to right: a boolean scalar, true for one half of them."""
+    """Whether to mirror an image left to right: a boolean scalar, true for one half of them."""
     return tf.random.stateless_uniform((), seed_for(seed, Purpose.FLIP)) < 0.5
 
 

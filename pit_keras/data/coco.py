@@ -2,8 +2,8 @@
 
 A folder in COCO form is PATH/train.json with the images in PATH/train/, and PATH/val.json with
 PATH/val/; or laid out as COCO itself, PATH/annotations/instances_{train,val}2017.json with
-PATH/{train,val}2017/. Whatever is wrong with it is found when it is opened, except for images that
-cannot be decoded or are not of the size that the annotations say.
+PATH/{train,val}2017/. It is checked as a whole when it is opened, except for images that cannot be
+decoded or have another size than the annotations say.
 """
 
 import dataclasses
@@ -13,14 +13,9 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from pit_keras.data.coco_annotations import (
-    CocoAnnotations,
-    ground_truth,
-    read_annotations,
-    training_boxes,
-)
+from pit_keras.data.coco_annotations import read_annotations, training_boxes
 from pit_keras.data.image_folder import encoded
-from pit_keras.data.labelled_images import IndexedSource
+from pit_keras.data.labelled_images import IndexedSource, refuse_manual_dir
 from pit_keras.data.source import DetectionSource
 
 logger = logging.getLogger(__name__)
@@ -37,76 +32,49 @@ LAYOUTS = (
 class CocoSource(IndexedSource, DetectionSource):
     """Image files and annotations in COCO form.
 
-    Its elements have one more value, "stated_size": int32 (2,), the height and width of the image
-    as the annotations say. Images of another size are treated as unreadable, since their boxes
-    would lie elsewhere (see `unreadable.load_images`).
+    Elements also have a "stated_size", int32 (2,): the image's height and width in the annotations.
+    An image of another size counts as unreadable (see `unreadable.load_images`), since its boxes
+    would lie elsewhere.
 
-    `boxes` (K, 4), `labels` (K,) and `starts` (N + 1,) of each split are those of
-    `coco_annotations.TrainingBoxes`.
+    `objects` has for each split the columns "boxes" and "labels", ragged, and "stated_size".
     """
 
-    annotations: Mapping[str, CocoAnnotations]
-    boxes: Mapping[str, tf.Tensor]
-    labels: Mapping[str, tf.Tensor]
-    starts: Mapping[str, tf.Tensor]
-    image_sizes: Mapping[str, tf.Tensor]
-
-    @property
-    def category_ids(self):
-        return self.annotations["train"].category_ids
+    category_ids: tuple[int, ...]
+    files: Mapping[str, str]  # of the annotations
+    image_ids: Mapping[str, tuple[int, ...]]
+    objects: Mapping[str, dict]
 
     def image_id(self, split, example_id):
-        return self.annotations[split].image_ids[example_id]
+        return self.image_ids[split][example_id]
 
     def most_objects(self):
-        starts = self.starts["train"]
-        return int(tf.reduce_max(starts[1:] - starts[:-1]))
+        return int(tf.reduce_max(self.objects["train"]["labels"].row_lengths()))
 
     def ground_truth(self, split):
-        return ground_truth(self.annotations[split])
+        # Read again: COCO's own annotations would take much of the memory all through training.
+        return read_annotations(self.files[split])
 
     def _example(self, split, index):
-        first, last = self.starts[split][index], self.starts[split][index + 1]
-        return {
-            "image": self.images[split][index],
-            "boxes": self.boxes[split][first:last],
-            "labels": self.labels[split][first:last],
-            "stated_size": self.image_sizes[split][index],
-            "id": index,
-        }
+        objects = {name: column[index] for name, column in self.objects[split].items()}
+        return {"image": self.images[split][index], **objects, "id": index}
 
 
 def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
     """Opens a data set for detection by name.
 
-    What is left out of training is told in one sentence.
-
-    Args:
-        dataset: "coco:PATH" (see the module), or the name of a TFDS data set that has boxes, such
-            as "coco/2017" (see `detection_records`).
-        data_dir, manual_dir: as for `labelled_images.open_source`.
-
-    Raises:
-        FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
-            sentence says why.
+    `dataset` is "coco:PATH" (see the module), or the name of a TFDS data set that has boxes, such
+    as "coco/2017". The other arguments and the errors are those of `labelled_images.open_source`.
     """
-    if dataset in ("", "coco:"):
+    if dataset in ("", "coco:", "digits") or dataset.startswith("folder:"):
+        problem = "names nothing" if dataset in ("", "coco:") else "has no boxes"
         raise ValueError(
-            f"The data set {dataset!r} names nothing; give coco:PATH or a TFDS name as coco/2017."
-        )
-    if dataset == "digits" or dataset.startswith("folder:"):
-        raise ValueError(
-            f"The data set {dataset} has no boxes, which a detector is trained on; give coco:PATH "
-            "or a TFDS name as coco/2017."
+            f"The data set {dataset!r} {problem}; give coco:PATH or a TFDS name as coco/2017."
         )
     if dataset.startswith("coco:"):
-        if manual_dir:
-            raise ValueError(
-                f"A TFDS data set can be prepared from --manual_dir={manual_dir}, but {dataset} is "
-                "none; leave --manual_dir out."
-            )
+        refuse_manual_dir(dataset, manual_dir)
         return _open_coco(dataset)
-    if any(_annotations_file(os.path.expanduser(dataset), "train", layout) for layout in LAYOUTS):
+    files = (os.path.join(dataset, file.format(split="train")) for file, _ in LAYOUTS)
+    if any(os.path.isfile(os.path.expanduser(file)) for file in files):
         raise ValueError(f"{dataset} is a folder; write coco:{dataset} to read images from it.")
     # Imported here because tensorflow_datasets is slow to import and needed by few.
     from pit_keras.data.detection_records import open_detection_records
@@ -115,118 +83,79 @@ def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
 
 
 def _open_coco(dataset):
-    path = os.path.normpath(os.path.expanduser(dataset.removeprefix("coco:")))
-    layout = _layout(path)
-    annotations = {
-        split: read_annotations(_annotations_file(path, split, layout)) for split in SPLITS
-    }
-    _check_same_categories(annotations)
-    images = {
-        split: encoded(_image_files(annotations[split], os.path.join(path, _folder(layout, split))))
-        for split in SPLITS
-    }
-    boxes = {split: training_boxes(annotations[split]) for split in SPLITS}
-    if not len(boxes["train"].labels):
-        raise ValueError(
-            f"{annotations['train'].path} has no box to train on: all are crowds, without area or "
-            "outside of their image."
-        )
-    if boxes["train"].remark:
-        logger.warning("%s", boxes["train"].remark)
-    with tf.device("CPU"):  # the input pipeline runs there
-        return CocoSource(
-            name=dataset,
-            class_names=annotations["train"].class_names,
-            images={split: tf.constant(images[split], tf.string) for split in SPLITS},
-            annotations=annotations,
-            boxes={split: tf.constant(boxes[split].boxes) for split in SPLITS},
-            labels={split: tf.constant(boxes[split].labels, tf.int64) for split in SPLITS},
-            starts={split: tf.constant(boxes[split].starts, tf.int64) for split in SPLITS},
-            image_sizes={
-                split: tf.constant(annotations[split].image_sizes, tf.int32) for split in SPLITS
-            },
-        )
-
-
-def _layout(path):
-    """The one of `LAYOUTS` that a folder has.
-
-    Raises:
-        FileNotFoundError: none, or not for both splits.
-        ValueError: it is a file.
-    """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"There is no folder {path}.")
-    if not os.path.isdir(path):
-        raise ValueError(f"{path} is a file; give the folder that holds train.json and val.json.")
-    for layout in LAYOUTS:
-        found = [split for split in SPLITS if _annotations_file(path, split, layout)]
-        if not found:
-            continue
-        for split in SPLITS:
-            file, folder = (os.path.join(path, part.format(split=split)) for part in layout)
-            if split not in found:
-                raise FileNotFoundError(
-                    f"There is no {file}; a detector needs the annotations of training and "
-                    f"validation images, with the images in {folder}."
-                )
-            if not os.path.isdir(folder):
-                raise FileNotFoundError(f"There is no folder {folder}, the images of {file}.")
-        return layout
-    wanted = " or ".join(os.path.join(path, file.format(split="train")) for file, _ in LAYOUTS)
-    raise FileNotFoundError(f"{path} is not in COCO form: there is no {wanted}.")
-
-
-def _annotations_file(path, split, layout):
-    """The path of a split's annotations, or None if there is no such file."""
-    file = os.path.join(path, layout[0].format(split=split))
-    return file if os.path.isfile(file) else None
-
-
-def _folder(layout, split):
-    return layout[1].format(split=split)
-
-
-def _check_same_categories(annotations):
+    files, folders = _places(os.path.normpath(os.path.expanduser(dataset.removeprefix("coco:"))))
+    contents = {split: read_annotations(files[split]) for split in SPLITS}
     train, val = (
-        set(zip(annotations[split].category_ids, annotations[split].class_names, strict=True))
+        {category["id"]: category["name"] for category in contents[split]["categories"]}
         for split in SPLITS
     )
     if train != val:
-        number, name = min(train ^ val)
-        where = annotations["train" if (number, name) in train else "val"].path
+        number, name = min(train.items() ^ val.items())
         raise ValueError(
-            f"The categories of {annotations['train'].path} and {annotations['val'].path} differ: "
-            f"{name!r} with the id {number} is only in {where}."
+            f"{files['train']} and {files['val']} must have the same categories; only one of them "
+            f"has {name!r} with the id {number}."
         )
+    images, image_ids, objects = {}, {}, {}
+    for split, content in contents.items():
+        names = [image["file_name"] for image in content["images"]]
+        sizes = [(image["height"], image["width"]) for image in content["images"]]
+        paths = encoded(_image_files(names, folders[split], files[split]))
+        boxes, labels, starts, remark = training_boxes(content, files[split])
+        if split == "train" and not len(labels):
+            raise ValueError(
+                f"{files[split]} has no box to train on: all are crowds, without area or outside "
+                "of their image."
+            )
+        if split == "train" and remark:
+            logger.warning("%s", remark)
+        image_ids[split] = tuple(image["id"] for image in content["images"])
+        with tf.device("CPU"):  # the input pipeline runs there
+            images[split] = tf.constant(paths, tf.string)
+            objects[split] = {
+                "boxes": tf.RaggedTensor.from_row_splits(boxes, starts),
+                "labels": tf.RaggedTensor.from_row_splits(labels, starts),
+                "stated_size": tf.constant(sizes, tf.int32),
+            }
+    return CocoSource(
+        dataset, tuple(train.values()), images, tuple(train), files, image_ids, objects
+    )
 
 
-def _image_files(annotations, folder):
-    """The paths of all images.
+def _places(path):
+    """The annotation files and the image folders of the splits."""
+    if os.path.isfile(path):
+        raise ValueError(f"{path} is a file; give the folder that holds train.json and val.json.")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"There is no folder {path}.")
+    for layout in LAYOUTS:
+        files, folders = (
+            {split: os.path.join(path, part.format(split=split)) for split in SPLITS}
+            for part in layout
+        )
+        if any(map(os.path.isfile, files.values())):
+            break
+    else:
+        wanted = " or ".join(file.format(split="train") for file, _ in LAYOUTS)
+        raise FileNotFoundError(f"{path} is not in COCO form: it has no {wanted}.")
+    for place in (*files.values(), *folders.values()):
+        if not os.path.exists(place):
+            raise FileNotFoundError(
+                f"There is no {place}; a detector needs annotations and images for training and "
+                "validation."
+            )
+    return files, folders
 
-    Raises:
-        FileNotFoundError: some are not there.
-    """
-    missing = _missing_files(folder, annotations.file_names)
+
+def _image_files(names, folder, annotations):
+    """The paths of all images. Each folder is listed once; no file is asked for by itself."""
+    listed = {}
+    for inner in set(map(os.path.dirname, names)):
+        path = os.path.join(folder, inner)
+        listed[inner] = set(os.listdir(path)) if os.path.isdir(path) else set()
+    missing = [n for n in names if os.path.basename(n) not in listed[os.path.dirname(n)]]
     if missing:
         raise FileNotFoundError(
-            f"Of the {len(annotations.file_names)} images of {annotations.path} {len(missing)} are "
-            f"not in {folder}, the first is {missing[0]}."
+            f"{folder} lacks {len(missing)} of the {len(names)} images in {annotations}, first "
+            f"{missing[0]}."
         )
-    return [os.path.join(folder, name) for name in annotations.file_names]
-
-
-def _missing_files(folder, file_names):
-    """Those of the names that are no files below a folder; each folder is listed once."""
-    inner_folders = set(map(os.path.dirname, file_names))
-    listed = {inner: _listing(os.path.join(folder, inner)) for inner in inner_folders}
-    return [
-        name for name in file_names if os.path.basename(name) not in listed[os.path.dirname(name)]
-    ]
-
-
-def _listing(folder):
-    if not os.path.isdir(folder):
-        return set()
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.is_file()}
+    return [os.path.join(folder, name) for name in names]

@@ -14,21 +14,12 @@ ADJUSTMENTS = (adjust_brightness, adjust_contrast, adjust_color)
 def color_jitter(image, seed, strength):
     """Changes brightness, contrast and saturation by random factors, in a random order.
 
+    `image` is uint8 (H, W, 3); factors are uniform in [max(0, 1 - strength), 1 + strength].
+
     This is torchvision's `ColorJitter(strength, strength, strength)`, which timm's
     `create_transform(color_jitter=strength)` applies to the cropped and flipped image in 8 bits.
-    Given an auto-augment policy such as RandAugment, timm leaves it out without a word; here the
+    With an auto-augment policy such as RandAugment, timm silently leaves it out; here the
     configuration refuses the two together.
-
-    Args:
-        image: uint8 (H, W, 3).
-        seed: integer (2,), see `seeds.example_seed`.
-        strength: factors are uniform in [max(0, 1 - strength), 1 + strength]; 0 changes nothing.
-
-    Returns:
-        uint8 (H, W, 3).
-
-    Raises:
-        ValueError: for a strength that is negative or not finite.
     """
     if not 0 <= strength < math.inf:
         raise ValueError(f"Colour jitter needs a strength of 0 or more, got {strength}.")
@@ -38,12 +29,7 @@ def color_jitter(image, seed, strength):
 
 
 def draws(seed, strength):
-    """What is drawn for one image.
-
-    Returns:
-        The factor of each of the `ADJUSTMENTS`, float32 (3,), and a permutation of 0, 1, 2, int32
-        (3,): their order.
-    """
+    """The factors of the `ADJUSTMENTS`, float32 (3,), and their order, int32 (3,)."""
     shares, ranks = tf.unstack(
         tf.random.stateless_uniform((2, len(ADJUSTMENTS)), seed_for(seed, Purpose.COLOR_JITTER))
     )
@@ -52,7 +38,7 @@ def draws(seed, strength):
 
 
 def adjust(image, factors, order):
-    """Applies the `ADJUSTMENTS` to an image, uint8 (H, W, 3), one after the other in 8 bits."""
+    """Applies the `ADJUSTMENTS` one after the other in 8 bits."""
     for place in range(len(ADJUSTMENTS)):
         branches = [
             functools.partial(adjustment, image, factors[kind])

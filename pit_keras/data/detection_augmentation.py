@@ -1,9 +1,9 @@
-"""What detection does to an image and its boxes: crop, resize, mirror, as functions of a seed.
+"""Crop, resize and mirror an image and its boxes for detection, as functions of a seed.
 
 The steps are those of published DETR (Carion et al., ECCV 2020, `datasets/coco.py`), with every
-size as a share of the largest short side, which is 800 there and half of it in the PiT paper's
-section 4.2. DETR resizes, crops and resizes again; here the crop is taken from the stored image, so
-that it is resampled only once.
+size as a share of the largest short side: 800 there, 400 in the PiT paper's section 4.2. DETR
+resizes, crops and resizes again; here the crop is taken from the stored image, so that it is
+resampled only once.
 """
 
 import tensorflow as tf
@@ -18,17 +18,10 @@ CROP_SIDES = (0.48, 0.75)  # DETR: 384 to 600
 
 
 def resized_size(height, width, short_side, longest):
-    """The size of a resized image: its aspect is kept, up to rounding.
+    """The height and width of a resized image, int32 (2,), its aspect kept up to rounding.
 
-    The short side becomes `short_side`, or what makes the long one about `longest`, which it never
-    exceeds.
-
-    Args:
-        height, width, short_side: integers, Python's or TensorFlow's.
-        longest: Python integer.
-
-    Returns:
-        int32 (2,), height and width.
+    The short side becomes `short_side`, or less where the long side would exceed `longest`. The
+    arguments are integers of Python, or int64 tensors.
     """
     height, width, target = (tf.cast(side, tf.int64) for side in (height, width, short_side))
     short, long = tf.minimum(height, width), tf.maximum(height, width)
@@ -46,16 +39,11 @@ def resize(image, size):
 
 
 def crop_box(height, width, seed, largest):
-    """The box that training takes of an image: int32 (4,), top, left, height, width.
+    """A training image's crop: int32 (4,), top, left, height, width; one half stays whole.
 
-    One half of the images stays whole. Of the others the image is thought of as resized to one of
-    three short sides (`CROPPED_FROM`); the box has sides there that are drawn evenly from
-    `CROP_SIDES`, as far as the image has them, and is placed evenly.
-
-    Args:
-        height, width: integers, Python's or TensorFlow's.
-        seed: int64 (2,), the example's.
-        largest: the largest short side, a Python integer.
+    The other images are thought of as resized to one of three short sides (`CROPPED_FROM`). There
+    the box's sides are drawn evenly from `CROP_SIDES`, as far as the image has them, and its place
+    evenly. `largest` is the largest short side.
     """
     draws = tf.random.stateless_uniform(
         (6,), seed_for(seed, Purpose.DETECTION_CROP), dtype="double"
@@ -74,15 +62,15 @@ def crop_box(height, width, seed, largest):
 
 
 def short_side(seed, largest):
-    """One of `SCALES` of the largest short side, int64."""
+    """A random one of `SCALES` times the largest short side, int64."""
     draw = tf.random.stateless_uniform((), seed_for(seed, Purpose.SCALE), dtype="double")
     return tf.cast(tf.round(largest * _one_of(SCALES, draw)), tf.int64)
 
 
 def cut_boxes(boxes, labels, box):
-    """The boxes (n, 4) and labels of what a box shows, see `crop_box`; those outside are left out.
+    """The boxes (n, 4) and labels within a crop, see `crop_box`; those outside are left out.
 
-    Boxes are left, top, right, bottom in pixels, before of the image and after of what is shown.
+    Boxes are left, top, right, bottom in pixels, first of the image and then of the crop.
     """
     top, left, height, width = tf.unstack(tf.cast(box, tf.float32))
     moved = boxes - tf.stack([left, top, left, top])
@@ -105,20 +93,14 @@ def mirror(image, boxes):
 
 
 def augment(image, boxes, labels, seed, image_size, *, flip, multi_scale, random_crop):
-    """What training does to one image.
+    """Augments a training image, uint8 (H, W, 3), with its boxes (n, 4) and labels (n,).
 
     Args:
-        image: uint8 (H, W, 3).
-        boxes: float32 (n, 4), left, top, right, bottom in pixels.
-        labels: (n,).
-        seed: int64 (2,), the example's.
+        boxes: left, top, right, bottom in pixels; afterwards see `centre_boxes`.
         image_size: the largest short side and the largest long side.
         flip: mirror one half of the images.
         multi_scale: draw the short side, else it is the largest.
         random_crop: crop one half of the images, see `crop_box`.
-
-    Returns:
-        The image, uint8 (h, w, 3); its boxes, float32 (k, 4), see `centre_boxes`; and labels (k,).
     """
     largest, longest = image_size
     if random_crop:
@@ -138,5 +120,5 @@ def augment(image, boxes, labels, seed, image_size, *, flip, multi_scale, random
 
 
 def _one_of(values, draw):
-    """The value that a draw, uniform in 0..1, picks."""
+    """The value that `draw`, uniform in 0..1, picks."""
     return tf.constant(values, tf.float64)[tf.cast(draw * len(values), tf.int32)]

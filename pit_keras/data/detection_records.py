@@ -1,8 +1,8 @@
 """Data sets for detection stored by TensorFlow Datasets (TFDS), such as coco/2017.
 
-An example has one image and a sequence of objects, each with a "bbox" and a "label", and where they
-are there "is_crowd" and "area"; "image/id" is the image's id, else it is the number of the record.
-TFDS stores boxes as shares of the image, so they are those of COCO up to float32's precision.
+An example has one image and a sequence of objects with "bbox" and "label", and perhaps "is_crowd"
+and "area". The image's id is "image/id", else the number of the record. TFDS stores boxes as shares
+of the image, so they are those of COCO up to float32's precision.
 """
 
 import dataclasses
@@ -10,31 +10,22 @@ import dataclasses
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pit_keras.data.coco_annotations import MAX_OBJECTS, categories
-from pit_keras.data.records import (
-    RecordSource,
-    check_complete,
-    find_image_key,
-    prepared_info,
-    whole_split,
-)
+from pit_keras.data.coco_annotations import MAX_OBJECTS, coco_categories, coco_object
+from pit_keras.data.records import RecordSource, find_image_key, the_one, whole_splits
 from pit_keras.data.source import DetectionSource
+from pit_keras.data.tfds_builders import prepared_info
+from pit_keras.data.unreadable import attempt
 
-SPLITS = {"train": "train", "val": "validation"}  # as TFDS calls them
 OPTIONAL = ("is_crowd", "area")  # of an object
 IMAGE_ID = "image/id"
 FILE_NAME = "image/filename"
 # TFDS numbers COCO's 80 classes in succession; COCO's own ids leave these out of 1 to 90.
-COCO_CLASSES = 80
 COCO_GAPS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DetectionRecordSource(RecordSource, DetectionSource):
-    """A prepared TFDS data set whose examples have labelled boxes.
-
-    Of an image with more than 100 objects the 100 largest are trained on.
-    """
+    """A prepared TFDS data set whose examples have labelled boxes."""
 
     objects_key: str
     category_ids: tuple[int, ...]
@@ -46,39 +37,26 @@ class DetectionRecordSource(RecordSource, DetectionSource):
         return self._image_ids[split][example_id]
 
     def ground_truth(self, split):
-        """See `DetectionSource`. Reads all records of the split, but decodes no image.
-
-        Raises:
-            ValueError: two images have one id.
-        """
+        """See `DetectionSource`. Reads all records of the split, but decodes no image."""
         images, annotations, image_ids = [], [], {}
         for record in self.splits[split].records().map(self._record).as_numpy_iterator():
-            number = int(record["id"])
-            image_ids[number] = int(record["image_id"])
+            number, image_id = int(record["id"]), int(record["image_id"])
+            image_ids[number] = image_id
             height, width = map(int, record["size"])
             name = record["file_name"].decode() or self.describe(split, number)
-            image = {"id": image_ids[number], "file_name": name, "height": height, "width": width}
-            images.append(image)
-            columns = ("boxes", "labels", "areas", "crowd")
-            for box, label, area, crowd in zip(*(record[key] for key in columns), strict=True):
-                left, top, right, bottom = map(float, box)
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": image_ids[number],
-                        "category_id": self.category_ids[label],
-                        "bbox": [left, top, right - left, bottom - top],
-                        "area": float(area),
-                        "iscrowd": int(crowd),
-                    }
-                )
+            images.append({"id": image_id, "file_name": name, "height": height, "width": width})
+            columns = (record[key].tolist() for key in ("boxes", "labels", "areas", "crowd"))
+            for (left, top, right, bottom), label, *others in zip(*columns, strict=True):
+                box = [left, top, right - left, bottom - top]
+                category, count = self.category_ids[label], len(annotations)
+                annotations.append(coco_object(count + 1, image_id, category, box, *others))
         if len(set(image_ids.values())) < len(image_ids):
             raise ValueError(f"Several images in {split} of {self.name} have the same {IMAGE_ID}.")
         self._image_ids[split] = image_ids
         return {
             "images": images,
             "annotations": annotations,
-            "categories": categories(self.category_ids, self.class_names),
+            "categories": coco_categories(self.category_ids, self.class_names),
         }
 
     def _parse(self, record_id, record):
@@ -96,12 +74,12 @@ class DetectionRecordSource(RecordSource, DetectionSource):
         }
 
     def _record(self, record_id, record):
-        """All of a record that is wanted; boxes are left, top, right, bottom in pixels."""
+        """A record's image and all its objects; boxes are left, top, right, bottom in pixels."""
         example = self._deserialised(record)
         objects, image = example[self.objects_key], example[self.image_key]
         size = _stored_size(image)
         labels = tf.cast(objects["label"], tf.int64)
-        sides = tf.cast(tf.stack([size[1], size[0], size[1], size[0]]), tf.float32)
+        sides = tf.cast(tf.gather(size, [1, 0, 1, 0]), tf.float32)
         shares = tf.clip_by_value(objects["bbox"], 0.0, 1.0)  # top, left, bottom, right
         boxes = tf.gather(shares, [1, 0, 3, 2], axis=1) * sides
         areas = tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1)
@@ -121,24 +99,14 @@ class DetectionRecordSource(RecordSource, DetectionSource):
 def open_detection_records(name, *, data_dir=None, manual_dir=None):
     """Opens a TFDS data set with labelled boxes, its splits "train" and "validation".
 
-    Args:
-        name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
-
-    Raises:
-        ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
-            without what is needed; the sentence says which, and what to do.
+    The arguments and errors are those of `tfds_builders.prepared_info`.
     """
     info = prepared_info(name, data_dir, manual_dir)
     image_key = find_image_key(info, name)
-    objects_key = _objects_key(info, name)
-    missing = [stored for stored in SPLITS.values() if stored not in info.splits]
-    if missing:
-        raise ValueError(
-            f"The TFDS data set {name} has no {missing[0]} split, which a detector needs; it has "
-            f"{', '.join(info.splits) or 'none'}."
-        )
-    splits = {split: whole_split(info.splits[stored]) for split, stored in SPLITS.items()}
-    check_complete(splits.values(), name)
+    # Sorted, since TFDS stores the features in a map of no fixed order.
+    keys = sorted(key for key, feature in info.features.items() if _has_labelled_boxes(feature))
+    objects_key = the_one(keys, name, "sequence of objects with a bbox and a class label")
+    train, val = whole_splits(info, name, "train", "validation")
     objects = info.features[objects_key].feature
     wanted = {
         image_key: True,
@@ -149,25 +117,12 @@ def open_detection_records(name, *, data_dir=None, manual_dir=None):
     return DetectionRecordSource(
         name=name,
         class_names=class_names,
-        splits=splits,
+        splits={"train": train, "val": val},
         features=tfds.decode.PartialDecoding(wanted).extract_features(info.features),
         image_key=image_key,
         objects_key=objects_key,
         category_ids=_category_ids(info.name, len(class_names)),
     )
-
-
-def _objects_key(info, name):
-    """The key of the one sequence of labelled boxes."""
-    # In no fixed order: TFDS stores the features in a map.
-    keys = sorted(key for key, feature in info.features.items() if _has_labelled_boxes(feature))
-    if len(keys) != 1:
-        found = f"several ({', '.join(keys)})" if keys else "none"
-        raise ValueError(
-            f"The TFDS data set {name} must have one sequence of objects with a bbox and a class "
-            f"label, it has {found}."
-        )
-    return keys[0]
 
 
 def _has_labelled_boxes(feature):
@@ -184,7 +139,7 @@ def _has_labelled_boxes(feature):
 
 def _category_ids(builder_name, classes):
     """COCO's own ids for COCO, so that detections can be compared with its files; else from 1."""
-    if builder_name == "coco" and classes == COCO_CLASSES:
+    if builder_name == "coco" and classes == 80:
         return tuple(number for number in range(1, 91) if number not in COCO_GAPS)
     return tuple(range(1, classes + 1))
 
@@ -196,11 +151,11 @@ def _stored_size(contents):
         sides = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
         return tf.ensure_shape(sides[::-1], (2,))
 
-    # See `unreadable`: TensorFlow's one way to go on after an error.
-    size = tf.data.Dataset.from_tensors(contents).map(
-        lambda _: tf.cond(
-            tf.io.is_jpeg(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2], png_size
-        )
+    def jpeg_size():
+        return tf.io.extract_jpeg_shape(contents)[:2]
+
+    return attempt(
+        lambda _: tf.cond(tf.io.is_jpeg(contents), jpeg_size, png_size),
+        contents,
+        tf.zeros(2, tf.int32),
     )
-    nothing = tf.data.Dataset.from_tensors(tf.zeros(2, tf.int32))
-    return size.ignore_errors().concatenate(nothing).take(1).get_single_element()

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
+from pit_keras.data.coco_annotations import coco_categories, coco_object
 from pit_keras.data.labelled_images import open_source
 
 MAX_OVERLAP = 0.1  # of two boxes: their intersection over the smaller one
 MIN_CONTRAST = 80  # of a digit to what is below it, in levels of luminance of 255
 WHITE = (255.0, 255.0, 255.0)
-SMALLEST_SIDE = 10  # pixels of an enlarged scan, of which less could not be read
+SMALLEST_SIDE = 10  # pixels of an enlarged scan that can be read
 
 _VAL_COLUMNS = 0.25  # the share of a photograph's width that is kept for validation
 _CROPS = (0.5, 1.0)  # sides of a background's crop, as shares of the largest one possible
@@ -32,86 +33,42 @@ _COLOURS_TRIED, _PLACES_TRIED = 64, 20
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """How many digits an image has, how large they are, and how they stand out.
+    """How many digits an image has, how large they are, and how they stand out."""
 
-    Attributes:
-        most: The most digits of an image; the fewest are 1.
-        sides: The smallest and the largest side of an enlarged scan, as shares of the image's short
-            side.
-        white: Whether the digits are white and the photographs darker, instead of any colours that
-            stand out.
-
-    Raises:
-        ValueError: If there would be no digit, or no room for so many.
-    """
-
-    most: int = 6
-    sides: tuple[float, float] = (0.16, 0.40)
-    white: bool = False
+    most: int = 6  # digits of an image; the fewest are 1
+    sides: tuple[float, float] = (0.16, 0.40)  # smallest and largest scan, over the short side
+    white: bool = False  # on darker photographs, instead of any colours that stand out
 
     def __post_init__(self):
         smallest, largest = self.sides
-        if self.most < 1 or not 0 < smallest <= largest <= 1:
+        if self.most < 1 or not 0 < smallest <= largest <= 1 or self.most * largest**2 > 1:
             raise ValueError(
-                "An image has 1 digit or more, with sides of 0 < smallest <= largest <= 1 times "
-                f"its short side; got at most {self.most} digits of {smallest} to {largest}."
-            )
-        if self.most * largest**2 > 1:
-            raise ValueError(
-                f"There is no room for {self.most} digits of {largest} times the short side."
+                f"{self.most} digits of {smallest} to {largest} times the short side cannot be "
+                "drawn; give 1 or more for which there is room, 0 < smallest <= largest <= 1."
             )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scene:
-    """An image with its n digits, the later ones drawn over the earlier ones.
+    """An image with its n digits, the later ones drawn over the earlier ones."""
 
-    Attributes:
-        image: uint8 (H, W, 3).
-        boxes: int (n, 4), left, top, right, bottom in pixels, tight around the ink that is drawn.
-        labels: int (n,), the digits.
-        scans: int (n,), which scans of the split these are.
-    """
-
-    image: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    scans: np.ndarray
+    image: np.ndarray  # uint8 (H, W, 3)
+    boxes: np.ndarray  # int (n, 4): left, top, right, bottom in pixels, tight around the ink
+    labels: np.ndarray  # int (n,), the digits
+    scans: np.ndarray  # int (n,), their numbers within the split
 
 
 def scenes(split, image_size, seed, *, look=Look(), alone=False):
-    """An endless stream of `Scene`s, the same ones for the same arguments.
+    """An endless stream of `Scene`s, a function of its arguments.
 
-    The scans are shuffled and dealt; none is drawn again before all others were. So the classes are
-    as balanced as the scans.
-
-    Args:
-        split: "train" or "val".
-        image_size: Height and width.
-        seed: A natural number.
-        look: How many digits, of what size.
-        alone: One digit in the centre of each image, to classify, instead of some anywhere.
-
-    Raises:
-        ValueError: If the images would be too small for digits that can be read.
+    The scans are shuffled and dealt, each once before any is drawn again; so the classes are as
+    balanced as the scans. `alone` puts one digit in the centre of each image, to classify.
     """
-    _check_readable(image_size, look)
-    return _scenes(split, image_size, seed, look, alone)
-
-
-def _check_readable(image_size, look):
-    smallest = round(look.sides[0] * min(image_size))
-    if smallest < SMALLEST_SIDE:
-        raise ValueError(
-            f"Digits can be read from {SMALLEST_SIDE} pixels a side on, not of {smallest} as in "
-            f"{image_size[0]} x {image_size[1]} with {look.sides[0]} times the short side."
-        )
-
-
-def _scenes(split, image_size, seed, look, alone):
     digits, photographs = open_source("digits"), photograph_parts()
     scans, labels = digits.images[split][..., 0].numpy() / 255, digits.labels[split].numpy()
-    crop = _largest_crop(photographs["val"][0].shape, image_size)
+    # The largest crop of an image's form, in the smaller of the two splits.
+    height, width = photographs["val"][0].shape[:2]
+    crop = min(height / image_size[0], width / image_size[1]) * np.array(image_size)
     rng = np.random.default_rng([seed, ("train", "val").index(split)])
     deck = []
     while True:
@@ -138,16 +95,10 @@ def photograph_parts():
     return parts
 
 
-def _largest_crop(photograph_shape, image_size):
-    """Height and width of the largest crop of an image's form; both splits are cut to its size."""
-    scale = min(photograph_shape[0] / image_size[0], photograph_shape[1] / image_size[1])
-    return scale * image_size[0], scale * image_size[1]
-
-
 def _background(photographs, largest_crop, image_size, brightness, rng):
     """A part of one of the photographs, flipped or not, darker or brighter: float (H, W, 3)."""
     photograph = photographs[rng.integers(len(photographs))]
-    height, width = rng.uniform(*_CROPS) * np.array(largest_crop)
+    height, width = rng.uniform(*_CROPS) * largest_crop
     top = rng.uniform(0, photograph.shape[0] - height)
     left = rng.uniform(0, photograph.shape[1] - width)
     part = Image.fromarray(photograph).resize(
@@ -158,17 +109,9 @@ def _background(photographs, largest_crop, image_size, brightness, rng):
 
 
 def lay_out(scans, image_size, sides, rng, alone=False):
-    """Enlarges scans and finds places for them, with new sizes until there is room for all.
+    """Enlarges scans, float (n, 8, 8) in 0..1, with new sizes until there is room for all.
 
-    Args:
-        scans: float (n, 8, 8) in 0..1.
-        image_size: Height and width.
-        sides: See `Look`.
-        rng: NumPy's generator.
-        alone: Whether the one scan belongs in the centre.
-
-    Returns:
-        The opacities of their ink, n arrays as large as their boxes; the boxes, int (n, 4).
+    Returns the opacities of their ink, n arrays as large as their boxes; and the boxes, int (n, 4).
     """
     while True:
         pixels = rng.uniform(*sides, len(scans)) * min(image_size)
@@ -187,7 +130,7 @@ def lay_out(scans, image_size, sides, rng, alone=False):
 
 
 def enlarge(scan, side):
-    """Enlarges a scan smoothly to so many pixels a side; the opacity of its ink, cut to the ink."""
+    """Enlarges a scan smoothly to `side` pixels; the opacity of its ink, cut to the ink."""
     rimmed = np.pad(scan, 1).astype("float32")  # ink that touches the rim fades too
     pixels = round(side * rimmed.shape[0] / scan.shape[0])
     grey = Image.fromarray(rimmed).resize((pixels, pixels), Image.Resampling.BICUBIC)
@@ -206,17 +149,9 @@ def overlap(box, other):
 
 
 def draw(below, inks, boxes, rng, colour=None):
-    """Draws ink over a background, each digit in one colour.
+    """Draws ink over a background, float (H, W, 3) in 0..255 -> uint8.
 
-    Args:
-        below: float (H, W, 3) in 0..255.
-        inks: Opacities in 0..1, as large as the boxes.
-        boxes: int (n, 4), left, top, right, bottom.
-        rng: NumPy's generator.
-        colour: RGB in 0..255; None for a random one for each digit, which stands out.
-
-    Returns:
-        The image, uint8 (H, W, 3).
+    `colour` is RGB in 0..255; without it each digit has a random one that stands out.
     """
     image = np.array(below, float)
     for ink, (left, top, right, bottom) in zip(inks, boxes, strict=True):
@@ -238,60 +173,42 @@ def _colour_on(below, rng):
 def write_digit_scenes(folder, images, image_size, seed, *, look=Look(), progress=False):
     """Writes scenes in COCO's form: FOLDER/SPLIT.json and FOLDER/SPLIT/*.jpg.
 
-    Args:
-        folder: Made if need be.
-        images: How many scenes of each split, such as {"train": 2000, "val": 500}.
-        image_size: Height and width.
-        seed: A natural number; the same one gives the same files.
-        look: How many digits, of what size.
-        progress: Whether to show a bar.
+    `images` are the scenes of each split, such as {"train": 2000, "val": 500}. The same seed gives
+    the same files.
 
     Raises:
-        FileExistsError: If the folder is not empty.
-        ValueError: If the images are too small.
+        FileExistsError, ValueError: the folder is not empty, or the images are too small.
     """
-    _check_readable(image_size, look)
-    folder = _new_folder(folder)
+    folder = _new_folder(folder, image_size, look)
     for split, count in images.items():
-        coco = {"info": {"description": f"Digits on photographs, {split}, seed {seed}"}}
-        coco |= {"images": [], "annotations": []}
-        coco["categories"] = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
+        entries, objects = [], []
         (folder / split).mkdir()
         for number, scene in _numbered(split, count, image_size, seed, look, False, progress):
             name = f"{number:06d}.jpg"
             Image.fromarray(scene.image).save(folder / split / name, quality=_JPEG_QUALITY)
             height, width = scene.image.shape[:2]
-            coco["images"].append(
-                {"id": number, "file_name": name, "width": width, "height": height}
-            )
-            coco["annotations"] += _annotations(scene, number, len(coco["annotations"]) + 1)
+            entries.append({"id": number, "file_name": name, "width": width, "height": height})
+            for label, (left, top, right, bottom) in zip(
+                scene.labels.tolist(), scene.boxes.tolist(), strict=True
+            ):
+                box = [left, top, right - left, bottom - top]
+                area = (right - left) * (bottom - top)
+                objects.append(coco_object(len(objects) + 1, number, label + 1, box, area))
+        coco = {
+            "info": {"description": f"Digits on photographs, {split}, seed {seed}"},
+            "images": entries,
+            "annotations": objects,
+            "categories": coco_categories(range(1, 11), map(str, range(10))),
+        }
         (folder / f"{split}.json").write_text(json.dumps(coco))
 
 
-def _annotations(scene, image_id, first_id):
-    return [
-        {
-            "id": first_id + offset,
-            "image_id": image_id,
-            "category_id": int(label) + 1,
-            "bbox": [left, top, right - left, bottom - top],
-            "area": (right - left) * (bottom - top),
-            "iscrowd": 0,
-        }
-        for offset, ((left, top, right, bottom), label) in enumerate(
-            zip(scene.boxes.tolist(), scene.labels, strict=True)
-        )
-    ]
-
-
 def write_digit_classes(folder, images, image_size, seed, *, look=Look(), progress=False):
-    """Writes images with one digit in the centre as FOLDER/SPLIT/CLASS/*.jpg, to classify.
+    """As `write_digit_scenes`, with one digit in the centre: FOLDER/SPLIT/CLASS/*.jpg.
 
-    The arguments are those of `write_digit_scenes`, and so are the errors.
     With less than about a hundred images a class can be left empty, which `open_source` refuses.
     """
-    _check_readable(image_size, look)
-    folder = _new_folder(folder)
+    folder = _new_folder(folder, image_size, look)
     for split, count in images.items():
         for digit in range(10):
             (folder / split / str(digit)).mkdir(parents=True)
@@ -300,7 +217,13 @@ def write_digit_classes(folder, images, image_size, seed, *, look=Look(), progre
             Image.fromarray(scene.image).save(path, quality=_JPEG_QUALITY)
 
 
-def _new_folder(folder):
+def _new_folder(folder, image_size, look):
+    smallest = round(look.sides[0] * min(image_size))
+    if smallest < SMALLEST_SIDE:
+        raise ValueError(
+            f"Digits of {smallest} pixels, {look.sides[0]} times the short side, are too small to "
+            f"read; make them {SMALLEST_SIDE} or more."
+        )
     folder = pathlib.Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; give the images a folder of their own.")

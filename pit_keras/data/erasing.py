@@ -15,17 +15,7 @@ def random_erasing(image, seed, probability):
     """Replaces a random box of a normalised image by noise, with the given probability.
 
     Every value of the box is drawn from the standard normal distribution (timm's mode "pixel").
-
-    Args:
-        image: float32 (H, W, channels) with static shape, normalised.
-        seed: integer (2,), see `seeds.example_seed`.
-        probability: chance of being erased, in [0, 1].
-
-    Returns:
-        float32 of the same shape.
-
-    Raises:
-        ValueError: if the probability is not one.
+    The image is float32 (H, W, channels) with static shape.
     """
     if not 0 <= probability <= 1:
         raise ValueError(f"The probability of erasing must be in [0, 1], got {probability}.")
@@ -34,10 +24,10 @@ def random_erasing(image, seed, probability):
 
 
 def erasing_box(height, width, seed):
-    """The box that is erased: (top, bottom, left, right), int32 scalars, ends exclusive.
+    """The box to erase: (top, bottom, left, right), int32 scalars, ends exclusive.
 
-    The first of ten boxes that is smaller than the image both ways, placed uniformly. The area is
-    uniform in `AREA`, the aspect log-uniform in `ASPECT`. An empty box if none is.
+    The area is uniform in `AREA`, the aspect log-uniform in `ASPECT`. The first of ten boxes that
+    is smaller than the image both ways is placed uniformly; if none is, the box is empty.
     """
     draws = tf.random.stateless_uniform((2 * TRIES + 2,), seed_for(seed, Purpose.ERASE_BOX))
     share, log_aspect, place = tf.split(draws, [TRIES, TRIES, 2])

@@ -1,5 +1,6 @@
-"""Bicubic resizing of one 8-bit image to a fixed size, as `preprocessing.resize` and about twice as
-fast: for training, where each image has a size of its own and all become alike.
+"""Bicubic resizing of one 8-bit image to a fixed size: `preprocessing.resize`, twice as fast.
+
+It is for training, where each image has a size of its own and all become alike.
 
 Each axis is a weighted sum of a few neighbours. XLA turns that into good loops if shapes and the
 number of neighbours are static. So the image is filled up to one of a few sizes, and each of those
@@ -18,19 +19,11 @@ _TAPS = (4, 6, 8, 12, 16)
 
 
 def fast_resize(image, size, mirrored=False, largest=None):
-    """Resizes to `size`, and mirrors left to right if asked.
+    """Resizes an image, uint8 (H, W, 3) -> (*size, 3), and mirrors it left to right if asked.
 
-    Args:
-        image: uint8 (H, W, 3) of any size; more than four times the result's along one axis falls
-            back to `preprocessing.resize`.
-        size: (height, width), Python integers.
-        mirrored: a boolean, Python's or TensorFlow's.
-        largest: (height, width) that no image exceeds, where it is known: the pipeline starts
-            sooner with less to choose from.
-
-    Returns:
-        uint8 (*size, 3), levels that differ from those of `preprocessing.resize` by one where the
-        exact value lies half-way between two.
+    Levels differ from those of `preprocessing.resize` by one where the exact value lies half-way
+    between two. An image more than four times as large along one axis is left to that function.
+    `largest`, a (height, width) that no image exceeds, lets the pipeline start sooner.
     """
     shape = tf.shape(image)[:2]
     mirrored = tf.convert_to_tensor(mirrored)
@@ -54,7 +47,7 @@ def _largest(size, taps):
 
 
 def _traced(function, *shapes_and_dtypes, **options):
-    """The graph of a function of fixed shapes: it is made once, for all pipelines."""
+    """The graph of a function of fixed shapes, made once for all pipelines."""
     specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_dtypes]
     return tf.function(function, specs, autograph=False, **options).get_concrete_function()
 
@@ -127,9 +120,9 @@ def _compiled(size, taps):
 
 
 def _neighbours(length, target, taps):
-    """Where each of `target` pixels comes from: positions int32 and weights, both (target, taps).
+    """The neighbours of each of `target` pixels: positions int32 and weights, (target, taps).
 
-    Keys' kernel, a = -0.5, widened by the scale where the image shrinks. Neighbours beyond the
+    Keys' kernel, a = -0.5, is widened by the scale where the image shrinks. Neighbours beyond the
     edge weigh nothing.
     """
     scale = tf.cast(length, tf.float32) / target

@@ -1,11 +1,10 @@
-"""A folder of images as a data set: which files there are, their classes and their split.
+"""A folder of images as a data set: its files, their classes and their split.
 
-Two layouts are understood, `PATH/train/CLASS/*` with `PATH/val/CLASS/*`, and `PATH/CLASS/*`, from
-which a share of each class is held out. Images are PNG and JPEG files, at any depth below their
-class folder; hidden files and folders and all other files are ignored.
+The layout is PATH/train/CLASS/* with PATH/val/CLASS/*, or PATH/CLASS/*, from which a share of each
+class is held out. Images are PNG and JPEG files, at any depth below their class folder; hidden
+files and folders and all other files are ignored.
 """
 
-import dataclasses
 import hashlib
 import itertools
 import os
@@ -14,61 +13,37 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "dev", "test"}
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageFolder:
-    """A listed folder: the files of each split, ordered by class and then by name.
-
-    `paths` and `labels` map "train" and "val" to tuples of equal lengths.
-    """
-
-    class_names: tuple[str, ...]
-    paths: dict[str, tuple[str, ...]]
-    labels: dict[str, tuple[int, ...]]
-
-
 def list_folder(path, holdout):
-    """Lists the image folder at `path`, each directory once.
+    """The names of the classes; and of "train" and "val" the paths and the labels, as lists.
 
-    Args:
-        path: the folder, in one of the two layouts above.
-        holdout: in (0, 1), the share of each class held out for validation where there is no `val`
-            folder, rounded, but at least one image and not all of them. Which images are held out
-            depends on their names alone, so that it is the same on every machine. None: nothing is
-            held out, and "val" is empty.
+    The files of a split are ordered by class and then by name; each directory is listed once.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: the folder is not laid out as above; the sentence says where.
+    `holdout` in (0, 1) is the share of each class held out where there is no `val` folder: at least
+    one image, not all, and by their names alone, so that it is the same on every machine. None
+    holds nothing out and leaves "val" empty.
     """
     path = os.path.normpath(os.path.expanduser(path))
-    classes = _subfolders(path)
-    if {"train", "val"} <= set(classes):
+    folders = set(_subfolders(path))
+    if {"train", "val"} <= folders:
         splits = {split: _files_by_class(os.path.join(path, split)) for split in ("train", "val")}
-        _check_same_classes(path, splits)
-    elif {"train", "val"} & set(classes) and set(classes) <= SPLIT_FOLDERS:
-        present, absent = ("train", "val") if "train" in classes else ("val", "train")
+        if differing := set(splits["train"]) ^ set(splits["val"]):
+            raise ValueError(
+                f"{path}/train and val must have the same class folders; only one of them has "
+                f"{_listing(sorted(differing))}."
+            )
+    elif {"train", "val"} & folders and folders <= SPLIT_FOLDERS:
+        (absent,) = {"train", "val"} - folders
         raise ValueError(
-            f"{path} holds {present}/ but no {absent}/; expected {path}/train/CLASS/* and "
-            f"{path}/val/CLASS/*, or {path}/CLASS/*."
+            f"{path} has no {absent}/; it needs {path}/train/CLASS/* and {path}/val/CLASS/*, or "
+            f"{path}/CLASS/*."
         )
     else:
         splits = _hold_out(path, _files_by_class(path), holdout)
-    names = tuple(splits["train"])
-    return ImageFolder(
-        class_names=names,
-        paths={
-            split: tuple(itertools.chain.from_iterable(files[name] for name in names))
-            for split, files in splits.items()
-        },
-        labels={
-            split: tuple(
-                itertools.chain.from_iterable(
-                    itertools.repeat(label, len(files[name])) for label, name in enumerate(names)
-                )
-            )
-            for split, files in splits.items()
-        },
-    )
+    paths, labels = {}, {}
+    for split, files in splits.items():
+        paths[split] = list(itertools.chain.from_iterable(files.values()))
+        labels[split] = [label for label, own in enumerate(files.values()) for _ in own]
+    return tuple(splits["train"]), paths, labels
 
 
 def encoded(paths):
@@ -92,13 +67,10 @@ def _files_by_class(path):
     if not names:
         raise ValueError(f"{path} holds no class folders; expected {path}/CLASS/*.jpg.")
     if len(names) == 1:
-        raise ValueError(
-            f"{path} holds one class folder only, {names[0]}; classification needs at least two."
-        )
+        raise ValueError(f"{path} holds only the class {names[0]}; it needs at least two.")
     files = {name: sorted(_images_below(os.path.join(path, name))) for name in names}
-    empty = [name for name in names if not files[name]]
-    if empty:
-        raise ValueError(f"No PNG or JPEG images in {path} for {_listing('class', empty)}.")
+    if empty := [name for name in names if not files[name]]:
+        raise ValueError(f"No PNG or JPEG images in {path} for {_listing(empty)}.")
     return files
 
 
@@ -119,42 +91,22 @@ def _images_below(folder):
     return files
 
 
-def _check_same_classes(path, splits):
-    train, val = set(splits["train"]), set(splits["val"])
-    if train != val:
-        differences = [
-            f"{_listing('class', sorted(names))} only in {split}/"
-            for split, names in (("train", train - val), ("val", val - train))
-            if names
-        ]
-        raise ValueError(
-            f"The class folders of {path}/train and {path}/val differ: {', '.join(differences)}."
-        )
-
-
 def _hold_out(path, files, holdout):
     """Splits the files of each class into "train" and "val"."""
     if holdout is None:
         return {"train": files, "val": {name: [] for name in files}}
-    if not 0 < holdout < 1:
-        raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
-    single = [name for name, paths in files.items() if len(paths) == 1]
-    if single:
+    if single := [name for name, paths in files.items() if len(paths) == 1]:
         raise ValueError(
-            f"A share of each class must be held out, but in {path} there is only one image for "
-            f"{_listing('class', single)}; add images or a val/ folder."
+            f"{path} has a single image for {_listing(single)}, so none can be held out; add "
+            "images or a val/ folder."
         )
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
         count = min(max(round(holdout * len(paths)), 1), len(paths) - 1)
         ranks = _ranks([file[len(path) :] for file in paths])
         last = sorted(ranks)[count - 1]
-        splits["val"][name] = [
-            file for file, rank in zip(paths, ranks, strict=True) if rank <= last
-        ]
-        splits["train"][name] = [
-            file for file, rank in zip(paths, ranks, strict=True) if rank > last
-        ]
+        splits["val"][name] = list(itertools.compress(paths, [rank <= last for rank in ranks]))
+        splits["train"][name] = list(itertools.compress(paths, [rank > last for rank in ranks]))
     return splits
 
 
@@ -165,8 +117,7 @@ def _ranks(names):
     return [hashlib.blake2b(name).digest() for name in encoded_names]
 
 
-def _listing(noun, names, limit=5):
-    """`class 'a'`, or `classes 'a', 'b' and 7 more`."""
-    plural = noun if len(names) == 1 else f"{noun}es"
+def _listing(names, limit=5):
+    """`'a', 'b' and 7 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f"{plural} {', '.join(map(repr, names[:limit]))}{more}"
+    return f"{', '.join(map(repr, names[:limit]))}{more}"

@@ -1,8 +1,8 @@
 """Operations on one image, uint8 (H, W, 3), with the pixels that Pillow gives.
 
-They are what RandAugment draws from (`pit_keras.data.rand_augment`). Operations on single pixels
-and histograms equal Pillow's `ImageOps` exactly; blends and warps follow its arithmetic, so they
-differ by a level where a float is rounded otherwise.
+RandAugment draws from them (`pit_keras.data.rand_augment`). Operations on single pixels and
+histograms equal Pillow's `ImageOps` exactly; blends and warps follow its arithmetic, so they differ
+by a level where a float is rounded otherwise.
 """
 
 import functools
@@ -13,8 +13,8 @@ import tensorflow as tf
 # Pillow's weights of red, green and blue in a grey level, in 1/65536 (ITU-R 601-2).
 _LUMA = (19595, 38470, 7471)
 _WINDOW = 4  # taps of the bicubic kernel along one axis
-# The fraction of a sample is cut off. Where an image is flat, the weighted sum may be a little less
-# than the level that it should be.
+# Added before a sample's fraction is cut off: where an image is flat, the weighted sum may be a
+# little less than its level.
 _ROUNDING = 2.0**-10
 
 _compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True, autograph=False)
@@ -138,7 +138,7 @@ def _channel_levels(image):
 
 @_compiled
 def _flattening(counts):
-    """What equalising makes of each of `_channel_levels`: counts (768,) -> uint8 (768,)."""
+    """The equalised level of each of `_channel_levels`: counts (768,) -> uint8 (768,)."""
     counts = tf.reshape(counts, (3, 256))
     brightest = tf.argmax(tf.range(1, 257) * tf.cast(counts > 0, tf.int32), axis=1)
     last = tf.gather(counts, brightest, batch_dims=1)
@@ -155,7 +155,7 @@ def _entries(table, levels):
 
 
 def _look_up(image, table):
-    """Replaces each level of each channel by a table's entry; int (256, 3)."""
+    """Replaces each level of each channel by an entry of a table, int (256, 3)."""
     indices = tf.cast(image, tf.int32) * 3 + tf.range(3)
     return tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), indices)
 

@@ -11,7 +11,7 @@ from pit_keras.data.image_folder import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source
 
-DIGITS_HELD_OUT = 360  # the last 20%, by other writers than most of the rest
+DIGITS_HELD_OUT = 360  # the last 20%, mostly by other writers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,61 +75,50 @@ class ArraySource(IndexedSource):
     labels: Mapping[str, tf.Tensor]
 
     def _example(self, split, index):
-        return {
-            "image": self.images[split][index],
-            "label": self.labels[split][index],
-            "id": index,
-        }
+        return {"image": self.images[split][index], "label": self.labels[split][index], "id": index}
 
 
 def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
     """Opens a data set by name.
 
     Args:
-        dataset: "digits" (scikit-learn's 1,797 scans, nothing to download), "folder:PATH" (see
-            `folders`), or the name of a TFDS data set (see `records`).
+        dataset: "digits" (scikit-learn's 1,797 scans, with a fixed split), "folder:PATH" (see
+            `image_folder`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
-        holdout: the share of the training images held out where a folder or a TFDS data set brings
-            no validation part; None holds nothing out, for a data set that is used as a whole, and
-            leaves "val" empty. The split of the digits is fixed.
-        manual_dir: a folder of files that the user has downloaded by hand, to prepare a TFDS data
-            set from that is not prepared yet; without it, such a one is an error.
+        holdout: the share held out where the data set has no validation part, or None.
+        manual_dir: a folder of files downloaded by hand, to prepare a TFDS data set from.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such data set, or it cannot be used; the
-            sentence says why.
+        FileNotFoundError, ValueError: the data set does not exist or cannot be used.
     """
     if dataset in ("", "folder:"):
         raise ValueError(
             f"The data set {dataset!r} names nothing; give digits, folder:PATH or a TFDS name."
         )
-    if manual_dir and (dataset == "digits" or dataset.startswith("folder:")):
-        raise ValueError(
-            f"A TFDS data set can be prepared from --manual_dir={manual_dir}, but {dataset} is "
-            "none; leave --manual_dir out."
-        )
     if dataset.startswith("coco:"):
-        raise ValueError(
-            f"The data set {dataset} has boxes, for a detector (train/detect.py); a classifier "
-            "takes digits, folder:PATH or a TFDS name."
-        )
-    if dataset == "digits":
-        return _open_digits()
-    if dataset.startswith("folder:"):
-        return _open_folder(dataset, holdout)
+        raise ValueError(f"{dataset} has boxes, for a detector; train one with train/detect.py.")
+    if holdout is not None and not 0 < holdout < 1:
+        raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
+    if dataset == "digits" or dataset.startswith("folder:"):
+        refuse_manual_dir(dataset, manual_dir)
+        return _open_digits() if dataset == "digits" else _open_folder(dataset, holdout)
     # Imported here because tensorflow_datasets is slow to import and needed by few.
     from pit_keras.data.records import open_records
 
     return open_records(dataset, data_dir=data_dir, holdout=holdout, manual_dir=manual_dir)
 
 
+def refuse_manual_dir(dataset, manual_dir):
+    """Raises ValueError where a data set that is not from TFDS comes with a `manual_dir`."""
+    if manual_dir:
+        raise ValueError(f"--manual_dir={manual_dir} is for TFDS; leave it out with {dataset}.")
+
+
 def _open_digits():
-    """Scikit-learn's handwritten digits: 8 x 8 scans, whose grey levels x in 0..16 become
-    floor(255 x / 16 + 1/2) in all three channels.
-    """
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
+    # 8 x 8 grey levels x in 0..16 become floor(255 x / 16 + 1/2) in all three channels.
     grey = (images.reshape(-1, 8, 8, 1).astype("int64") * 255 + 8) // 16
     pixels = grey.astype("uint8").repeat(3, axis=-1)  # (N, 8, 8, 1) -> (N, 8, 8, 3)
     parts = {"train": slice(-DIGITS_HELD_OUT), "val": slice(-DIGITS_HELD_OUT, None)}
@@ -138,20 +127,21 @@ def _open_digits():
         tuple(map(str, range(10))),
         {split: pixels[part] for split, part in parts.items()},
         {split: labels[part] for split, part in parts.items()},
+        tf.uint8,
     )
 
 
 def _open_folder(dataset, holdout):
-    folder = list_folder(dataset.removeprefix("folder:"), holdout)
-    paths = {split: encoded(paths) for split, paths in folder.paths.items()}
-    return _array_source(dataset, folder.class_names, paths, folder.labels, tf.string)
+    class_names, paths, labels = list_folder(dataset.removeprefix("folder:"), holdout)
+    paths = {split: encoded(paths) for split, paths in paths.items()}
+    return _array_source(dataset, class_names, paths, labels, tf.string)
 
 
-def _array_source(name, class_names, images, labels, dtype=tf.uint8):
+def _array_source(name, class_names, images, labels, dtype):
     with tf.device("CPU"):  # the input pipeline runs there
         return ArraySource(
-            name=name,
-            class_names=class_names,
-            images={split: tf.constant(part, dtype) for split, part in images.items()},
-            labels={split: tf.constant(part, tf.int64) for split, part in labels.items()},
+            name,
+            class_names,
+            {split: tf.constant(part, dtype) for split, part in images.items()},
+            {split: tf.constant(part, tf.int64) for split, part in labels.items()},
         )

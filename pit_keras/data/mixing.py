@@ -1,8 +1,7 @@
 """Mixing the images of a batch and their labels with each other: MixUp, CutMix, or one of the two.
 
 The partner of image i is image B - 1 - i, as in timm, so the middle one of an odd batch keeps its
-own label. Images of any type that the function names, with static height and width; labels float32
-(B, classes). Label smoothing is affine and the shares of a label sum to one, so it may be applied
+own label. Label smoothing is affine and the shares of a label sum to one, so it may be applied
 before or after mixing; here the loss does it.
 """
 
@@ -19,22 +18,16 @@ def mix(images, labels, seed, *, mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch"
     """MixUp and CutMix as DeiT and PiT train with them: one of the two, with equal chance.
 
     Args:
-        images: float32 (B, H, W, C); of any type if only CutMix is on and the mode is "batch".
+        images: float32 (B, H, W, C) with static shape; of any type if only CutMix is on and the
+            mode is "batch".
         labels: float32 (B, classes), one-hot.
-        seed: integer (2,), see `seeds.example_seed`.
         mixup_alpha, cutmix_alpha: of the Beta distributions of lambda; 0 turns one off.
         mode: "batch", one decision, lambda and box for all images, or "element", one for each.
-
-    Returns:
-        Mixed images and labels, of the same types and shapes.
-
-    Raises:
-        ValueError: for a negative alpha, an unknown mode, or a batch of a single image.
     """
     if min(mixup_alpha, cutmix_alpha) < 0 or mode not in MODES:
         raise ValueError(
-            f"Mixing needs alphas of 0 or more and a mode of {' or '.join(MODES)}, got mixup_alpha "
-            f"{mixup_alpha}, cutmix_alpha {cutmix_alpha} and {mode!r}."
+            "Mixing needs a mixup_alpha and cutmix_alpha of 0 or more and a mode of "
+            f"{' or '.join(MODES)}, got {mixup_alpha}, {cutmix_alpha} and {mode!r}."
         )
     if mixup_alpha == cutmix_alpha == 0:
         return images, labels
@@ -56,7 +49,7 @@ def mix(images, labels, seed, *, mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch"
 def mixup(images, labels, seed, alpha):
     """MixUp (Zhang et al., ICLR 2018): lambda of each image plus 1 - lambda of its partner.
 
-    Args and result as for `mix`; one lambda ~ Beta(alpha, alpha) for the whole batch.
+    The whole batch has one lambda ~ Beta(alpha, alpha).
     """
     if alpha <= 0:
         raise ValueError(f"MixUp needs a positive alpha, got {alpha}.")
@@ -65,9 +58,8 @@ def mixup(images, labels, seed, alpha):
     return images, kept * labels + (1 - kept) * tf.reverse(labels, axis=[0])
 
 
-@functools.partial(
-    tf.function, jit_compile=True, autograph=False
-)  # one pass over the images instead of four
+# One pass over the images instead of four.
+@functools.partial(tf.function, jit_compile=True, autograph=False)
 def _blended(images, kept):
     return kept * images + (1 - kept) * tf.reverse(images, axis=[0])
 
@@ -77,9 +69,8 @@ def cutmix(images, labels, seed, alpha):
 
     One box for the whole batch: its area's share is 1 - lambda, lambda ~ Beta(alpha, alpha), its
     aspect is the image's, its centre uniform, and it is clipped at the border. A label weighs what
-    the image really shows: the exact share of the pixels after clipping.
-
-    Args and result as for `mix`; the images may be of any type.
+    the image really shows: the exact share of the pixels after clipping. The images may be of any
+    type.
     """
     if alpha <= 0:
         raise ValueError(f"CutMix needs a positive alpha, got {alpha}.")
@@ -109,7 +100,7 @@ def cutmix_box(height, width, seed, alpha, shape=()):
 
 
 def _mix_elements(images, labels, seed, mixup_alpha, cutmix_alpha):
-    """As `mix`, with a decision, lambda and box for each image."""
+    """`mix` with a decision, lambda and box for each image."""
     count, height, width = images.shape[:3]
     by_cutmix = tf.fill([count], cutmix_alpha > 0)
     if mixup_alpha > 0 and cutmix_alpha > 0:

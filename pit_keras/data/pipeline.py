@@ -24,15 +24,11 @@ from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
 # Rewriting functions so that `if` and `for` take tensors, which none here needs, takes seconds.
-_as_written = tf.autograph.experimental.do_not_convert
+as_written = tf.autograph.experimental.do_not_convert
 
 
 def steps_per_epoch(source, batch_size):
-    """How many full batches an epoch of the training split gives.
-
-    Raises:
-        ValueError: not one.
-    """
+    """How many full batches an epoch of the training split gives."""
     size = source.sizes["train"]
     if not 1 <= batch_size <= size:
         raise ValueError(
@@ -43,19 +39,13 @@ def steps_per_epoch(source, batch_size):
 
 
 def check_train_batches(source, config, batch_size, replicas=1):
-    """Checks what `train_batches` is given, before long work.
-
-    Raises:
-        ValueError: a batch or an image's views are more than an epoch holds, the replicas do not
-            divide the batch, or a replica's batch of a single image should be mixed.
-    """
+    """Raises ValueError where `train_batches` would, before long work."""
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
     replica_batch = replica_part(batch_size, replicas, "--batch_size")
     if replica_batch == 1 and (config.mixup_alpha or config.cutmix_alpha):
-        each = f" for each of {replicas} replicas" if replicas > 1 else ""
         raise ValueError(
-            f"MixUp and CutMix mix the images of a batch, so --batch_size must be {2 * replicas} "
-            f"or more{each}; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
+            f"MixUp and CutMix need --batch_size={2 * replicas} or more, two images for each "
+            "replica; or set --config.data.mixup_alpha and --config.data.cutmix_alpha to 0."
         )
     if not 1 <= config.views <= epoch_length:
         raise ValueError(
@@ -65,16 +55,7 @@ def check_train_batches(source, config, batch_size, replicas=1):
 
 
 def train_batches(
-    source,
-    config,
-    *,
-    batch_size,
-    seed,
-    start=0,
-    unreadable=None,
-    replicas=1,
-    worker=0,
-    workers=1,
+    source, config, *, batch_size, seed, start=0, unreadable=None, replicas=1, worker=0, workers=1
 ):
     """Endless augmented training batches.
 
@@ -83,16 +64,12 @@ def train_batches(
     nothing but CutMix follows, normalising comes last, so that only the finished batch is float.
 
     Args:
-        source: a `source.Source`.
         config: a `DataConfig`, or anything with its fields.
         batch_size: images in a global batch, that is one step of all replicas.
-        seed: integer, decides order and augmentation.
         start: the last "position" of the last batch received, to resume right after it.
-        unreadable: an `UnreadableImages` that learns of skipped images and, with its
-            `plain_errors`, turns the pipeline's errors into readable ones.
-        replicas: how many replicas of all workers together share a global batch.
+        unreadable: the `UnreadableImages` to enter skipped images in.
+        replicas: those of all workers together; each worker has as many.
         worker: the number of this worker, from 0.
-        workers: how many workers there are, each with as many replicas.
 
     Returns:
         A `tf.data.Dataset` of dicts, one for each replica of this worker in turn, with
@@ -103,9 +80,6 @@ def train_batches(
             "position": int64 (B,), examples drawn since training began, this one included, by all
                 workers together.
         An image that one worker skips lets its own later examples move up, and no other's.
-
-    Raises:
-        ValueError: see `check_train_batches`; or the workers do not divide the replicas.
     """
     check_train_batches(source, config, batch_size, replicas)
     shard = worker_shard(batch_size, replicas, worker, workers)
@@ -121,45 +95,33 @@ def train_batches(
         report = unreadable or UnreadableImages()
         examples = load_images(examples, source, "train", report, limit, choose_box)
 
-    @_as_written
+    @as_written
     def augment(example):
-        largest = None  # of an image in a file its size is not known before
+        largest = None  # the size of an image in a file is not known before
         if not source.is_encoded:
             largest = example["image"].shape[:2]
             crop = source.load(example["image"], functools.partial(choose_box, example))
             example = {**example, "image": crop}
         return {**example, "image": _augment(example, seed, config, largest)}
 
-    @_as_written
+    @as_written
     def finish(batch):
         return _finish_batch(batch, seed, config, len(source.class_names))
 
-    batches = (
+    return in_order(
         examples.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size // replicas, drop_remainder=True)
         .map(finish, num_parallel_calls=tf.data.AUTOTUNE)
     )
-    return in_order(batches)
 
 
 def evaluation_batches(
-    source,
-    split,
-    config,
-    *,
-    batch_size,
-    unreadable=None,
-    replicas=1,
-    worker=0,
-    workers=1,
+    source, split, config, *, batch_size, unreadable=None, replicas=1, worker=0, workers=1
 ):
-    """One pass over a split, every example exactly once over all workers; what lacks is filled up.
+    """One pass over a split, every example exactly once over all workers; filler completes it.
 
-    An image that cannot be read ends the pass with an error, whatever `config.skip_unreadable`.
-
-    Args:
-        source, config, batch_size, unreadable, replicas, worker, workers: as for `train_batches`.
-        split: "train" or "val".
+    An image that cannot be read ends the pass with an error. The arguments are those of
+    `train_batches`.
 
     Returns:
         A `tf.data.Dataset` of dicts, all of the same shapes, with B = batch_size / replicas. Every
@@ -168,20 +130,14 @@ def evaluation_batches(
             "label": int64 (B,);
             "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batches;
             "id": int64 (B,), -1 for those.
-
-    Raises:
-        ValueError: the batch size is less than 1, the replicas do not divide it, or the workers do
-            not divide the replicas.
     """
-    if batch_size < 1:
-        raise ValueError(f"The batch size must be 1 or more, got {batch_size}.")
     replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
     shard = worker_shard(batch_size, replicas, worker, workers)
     examples = source.scan(split, shard)
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
-    @_as_written
+    @as_written
     def prepare(example):
         image = preprocess_evaluation(example["image"], config)
         return {**example, "image": image, "weight": tf.constant(1.0)}
@@ -193,40 +149,28 @@ def evaluation_batches(
         "id": tf.constant(-1, tf.int64),
     }
     steps = -(-source.sizes[split] // batch_size)
-    batches = (
+    return in_order(
         examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         .concatenate(tf.data.Dataset.from_tensors(filler).repeat())
         .take(steps * shard.block)
         .batch(replica_batch, drop_remainder=True)
     )
-    return in_order(batches)
 
 
 def replica_part(batch_size, replicas, flag):
-    """How many images of a global batch a replica gets.
-
-    Raises:
-        ValueError: the replicas do not divide the batch.
-    """
-    if replicas < 1 or batch_size % replicas:
+    """How many images of a global batch a replica gets."""
+    if batch_size < 1 or batch_size % replicas:
         raise ValueError(
-            f"The batch size ({flag}) of all replicas together must be a multiple of their "
-            f"number, {replicas}, got {batch_size}."
+            f"The batch size ({flag}) must be a positive multiple of the number of replicas, "
+            f"{replicas}; got {batch_size}."
         )
     return batch_size // replicas
 
 
 def worker_shard(batch_size, replicas, worker, workers):
-    """The `Shard` of one worker.
-
-    Raises:
-        ValueError: there is no such worker, or the workers do not divide the replicas.
-    """
-    if not 0 <= worker < workers or replicas % workers:
-        raise ValueError(
-            f"Workers are numbered from 0 and have as many replicas each, got worker {worker} of "
-            f"{workers} with {replicas} replicas together."
-        )
+    """The `Shard` of one worker; all workers have as many replicas."""
+    if replicas % workers:
+        raise ValueError(f"{workers} workers cannot share {replicas} replicas evenly.")
     return Shard(worker, workers, batch_size // workers)
 
 

@@ -17,8 +17,8 @@ def decode(contents):
     """Decodes JPEG or PNG bytes, a string scalar, to uint8 (H, W, 3).
 
     Grey and palette images are expanded, CMYK is converted, transparency is dropped and 16 bits
-    per channel become 8, the high ones. For images of 8 bits the pixels are those of
-    `PIL.Image.open(...).convert("RGB")`; like there, an orientation given in EXIF is not applied.
+    per channel become 8, the high ones. Images of 8 bits have the pixels of
+    `PIL.Image.open(...).convert("RGB")`; like there, an orientation in EXIF is not applied.
 
     Raises:
         tf.errors.InvalidArgumentError: the bytes are neither, or are cut short.
@@ -30,23 +30,12 @@ def decode(contents):
 
 
 def decode_box(contents, choose_box):
-    """Decodes a box of an image: the pixels of `decode(contents)` there, in less time.
+    """The pixels of `decode(contents)` in a box, in less time; uint8 (height, width, 3).
 
-    Of a JPEG nothing below the box is read, so damage there goes unseen, unless the file is cut
-    short.
-
-    Args:
-        contents: JPEG or PNG bytes, a string scalar.
-        choose_box: function of the image's height and width, int32 scalars, that gives the box
-            within it: int32 (4,), top, left, height, width.
-
-    Returns:
-        uint8 (height, width, 3) of the box.
-
-    Raises:
-        tf.errors.InvalidArgumentError: as `decode`.
+    `choose_box` gives the box, int32 (4,), top, left, height, width, for an image's height and
+    width. A JPEG is not read below it, so damage there goes unseen, unless the file is cut short.
     """
-    # A file that does not end as it should may be cut short, which only the whole of it can tell.
+    # Only the whole of a file that does not end as it should tells whether it is cut short.
     last_two = tf.maximum(tf.strings.length(contents) - 2, 0)
     ends_well = tf.strings.substr(contents, last_two, 2) == b"\xff\xd9"
     return tf.cond(
@@ -83,12 +72,8 @@ def load_image(path):
     """Reads the image file at `path` as a uint8 array (H, W, 3).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is a directory, or not a complete JPEG or PNG image.
+        FileNotFoundError, ValueError: there is no such file, or it is not a complete image.
     """
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise ValueError(f"{path} is a directory; give the path of a JPEG or PNG image.")
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no image at {path}.")
     try:
@@ -108,19 +93,14 @@ def resize(image, size):
 
 
 def evaluation_geometry(height, width, image_size, crop_ratio):
-    """Where the evaluation crop lies, for an image of `height` x `width` pixels.
+    """Two int32 tensors (2,): a resized image's (height, width) and its crop's (top, left).
 
     The image is scaled, aspect kept, until it just covers floor(image_size / crop_ratio); the other
     side is rounded down, as torchvision does. The crop is the middle, with torchvision's rounding
     (half to even) where the margin is odd. For square targets this is timm's evaluation transform.
 
-    Args:
-        height, width: integers, Python's or TensorFlow's.
-        image_size: (height, width) of the crop, Python integers.
-        crop_ratio: the crop's share of the resized image's short side, in (0, 1].
-
-    Returns:
-        Two int32 tensors (2,): the resized image's (height, width) and the crop's (top, left).
+    `image_size` is the crop's (height, width); `crop_ratio` its share of the resized image's short
+    side, in (0, 1].
     """
     if not 0 < crop_ratio <= 1:
         raise ValueError(f"The crop ratio must be in (0, 1], got {crop_ratio}.")
@@ -136,16 +116,10 @@ def evaluation_geometry(height, width, image_size, crop_ratio):
 
 
 def resize_and_crop(image, image_size, crop_ratio):
-    """Resizes and centre-crops to `image_size`, see `evaluation_geometry`.
+    """Resizes and centre-crops, see `evaluation_geometry`; smaller images are enlarged.
 
-    Args:
-        image: uint8 or float, (H, W, 3) or (B, H, W, 3), values in 0..255, of any size, also of
-            one that is unknown while tracing. Smaller images are enlarged.
-        image_size: (height, width), Python integers.
-        crop_ratio: the crop's share of the resized image's short side, in (0, 1].
-
-    Returns:
-        float32 of the same rank, whole levels in 0..255 (see `resize`).
+    `image` is uint8 or float, (H, W, 3) or (B, H, W, 3), in 0..255, of any size, known while
+    tracing or not. The result is float32 of the same rank, whole levels in 0..255 (see `resize`).
     """
     image = tf.convert_to_tensor(image)
     batch = image if image.shape.rank == 4 else image[tf.newaxis]
@@ -153,7 +127,7 @@ def resize_and_crop(image, image_size, crop_ratio):
     resized_size, corner = evaluation_geometry(
         source_size[0], source_size[1], image_size, crop_ratio
     )
-    # What `tf.image.resize` and a slice would give, without computing the pixels that are cut off.
+    # Equal to `tf.image.resize` and a slice, without computing the pixels that are cut off.
     crop = tf.raw_ops.ScaleAndTranslate(
         images=batch,
         size=tf.constant(image_size, tf.int32),
@@ -179,7 +153,7 @@ def normalise(image, mean, std):
 
 
 def preprocess_evaluation(image, config):
-    """Resize, centre crop and normalisation as a `DataConfig` asks; see `resize_and_crop`."""
+    """Resizes, crops (see `resize_and_crop`) and normalises as a `DataConfig` asks."""
     image = resize_and_crop(image, config.image_size, config.eval_crop)
     return normalise(image, config.mean, config.std)
 

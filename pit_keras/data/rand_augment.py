@@ -15,45 +15,24 @@ MAX_LEVEL = 10.0  # magnitudes are shares of it
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """A policy.
+    """A policy."""
 
-    Attributes:
-        magnitude: severity of the operations, 0 to 10.
-        std: standard deviation of the magnitude, which is drawn anew for each operation and then
-            clipped to that range.
-        layers: operations drawn for an image, with replacement.
-        probability: chance that an operation, once drawn, is applied.
-    """
-
-    magnitude: float = 9.0
-    std: float = 0.5
-    layers: int = 2
-    probability: float = 0.5
+    magnitude: float = 9.0  # severity of the operations, 0 to 10
+    std: float = 0.5  # of the magnitude, which is drawn for each operation and clipped to 0 to 10
+    layers: int = 2  # operations drawn for an image, with replacement
+    probability: float = 0.5  # that an operation, once drawn, is applied
 
     def __post_init__(self):
-        if not 0 <= self.magnitude <= MAX_LEVEL or self.std < 0:
-            raise ValueError(
-                f"RandAugment needs a magnitude in 0..{MAX_LEVEL:g} with a standard deviation of 0 "
-                f"or more, got {self.magnitude} and {self.std}."
-            )
-        if self.layers < 0 or not 0 <= self.probability <= 1:
-            raise ValueError(
-                "RandAugment needs a number of operations of 0 or more and a probability in "
-                f"[0, 1], got {self.layers} and {self.probability}."
-            )
+        if not (0 <= self.magnitude <= MAX_LEVEL and self.std >= 0 and self.layers >= 0):
+            raise ValueError(f"{self} needs a magnitude from 0 to 10, std and layers not negative.")
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"{self} needs a probability in [0, 1].")
 
 
 def rand_augment(image, seed, policy, fill):
-    """Applies randomly drawn operations to an image.
+    """Applies randomly drawn operations to an image, uint8 (H, W, 3).
 
-    Args:
-        image: uint8 (H, W, 3).
-        seed: integer (2,), see `seeds.example_seed`.
-        policy: a `RandAugment`.
-        fill: three levels 0..255, the colour where an operation leaves the image.
-
-    Returns:
-        uint8 (H, W, 3).
+    `fill` is the colour where an operation leaves the image, three levels 0..255.
     """
     choices, levels, signs = draws(seed, policy)
     for layer in range(policy.layers):
@@ -68,15 +47,10 @@ def rand_augment(image, seed, policy, fill):
 
 
 def draws(seed, policy):
-    """What a policy draws for one image.
+    """The operations of one image, three tensors (layers,).
 
-    Args:
-        seed: integer (2,), see `seeds.example_seed`.
-        policy: a `RandAugment`.
-
-    Returns:
-        Three tensors (layers,): the operation, int32, a place in `OPERATIONS` or their number for
-        none; its level, float32 in 0..1; and its sign, -1.0 or 1.0.
+    These are places in `OPERATIONS`, int32, or their number for none; levels, float32 in 0..1; and
+    signs, -1.0 or 1.0.
     """
     uniform = tf.random.stateless_uniform((3, policy.layers), seed_for(seed, Purpose.OPERATIONS))
     choice, chance, side = tf.unstack(uniform)

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from pit_keras.data.preprocessing import decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source
-from pit_keras.data.tfds_builders import prepared_builder
+from pit_keras.data.tfds_builders import prepared_info
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
 FILES_READ_AT_ONCE = 16  # fixed, because the order of the records depends on it
@@ -24,15 +24,11 @@ SPLIT_SEED = (0, 0)  # of the held-out share, the same in every run
 
 @dataclasses.dataclass(frozen=True)
 class RecordSplit:
-    """A part of a stored split.
-
-    A record belongs to it when its rank in a fixed pseudo-random permutation of all records lies in
-    `ranks`; `range(n)` takes all.
-    """
+    """The records of a stored split whose rank in a fixed permutation lies in `ranks`."""
 
     files: tuple[str, ...]
     lengths: tuple[int, ...]  # records in each file
-    ranks: range
+    ranks: range  # range(n) takes all
 
     @property
     def first_ids(self):
@@ -42,8 +38,6 @@ class RecordSplit:
     @functools.cached_property
     def kept(self):
         """How many records of each file belong to this part: int64 (files,)."""
-        if self.is_whole:
-            return np.array(self.lengths, np.int64)
         total = sum(self.lengths)
         with tf.init_scope():  # eagerly, also where a pipeline's function is being traced
             held = self._holds(tf.range(total, dtype=tf.int64)).numpy()
@@ -57,16 +51,20 @@ class RecordSplit:
     def records(self, file_order=None, sample=None):
         """The (id, serialised example) pairs, files interleaved in the order of `file_order`.
 
-        `sample`: a pair (count, seed), to give only so many, of which the seed (2,) decides.
+        `sample` (count, seed) gives only so many; the seed (2,) decides which.
         """
-        files = self._in_order(file_order, self.files, self.first_ids)
+        files = self._in_order(file_order, np.array(self.first_ids))
         records = self._belonging(_interleaved(files, _numbered_records))
-        if sample is not None:
-            records = records.filter(lambda record_id, _: self._is_sampled(record_id, *sample))
-        return records
+        if sample is None:
+            return records
+        count, seed = sample
+        start, size = self.ranks.start, len(self.ranks)
+        return records.filter(
+            lambda record_id, _: _shuffled(self._rank(record_id) - start, seed, size) < count
+        )
 
     def share(self, shard, file_order=None, sample=None):
-        """As `records`, those of one worker, who reads no other files (but for one at either end).
+        """As `records`, those of one worker, which reads no other files (but for one at each end).
 
         The shares follow each other in the order of the files, are equal up to one record, and
         `sample` is drawn from the share.
@@ -74,7 +72,7 @@ class RecordSplit:
         begin, end = (
             len(self.ranks) * bound // shard.count for bound in (shard.index, shard.index + 1)
         )
-        files, first_ids, kept = self._in_order(file_order, self.files, self.first_ids, self.kept)
+        files, first_ids, kept = self._in_order(file_order, np.array(self.first_ids), self.kept)
         before = tf.cumsum(kept, exclusive=True)  # the number of each file's first record
         first, last = tf.maximum(before, begin), tf.minimum(before + kept, end)
         wanted = [
@@ -94,25 +92,18 @@ class RecordSplit:
             )
         return numbered.map(lambda _, record: record)
 
-    def _in_order(self, file_order, files, *numbers):
+    def _in_order(self, file_order, *columns):
         """Tensors with an entry for each file, in another order if there is one."""
-        tensors = [tf.constant(files), *(tf.constant(values, tf.int64) for values in numbers)]
         if file_order is None:
-            return tensors
-        return [tf.gather(values, file_order) for values in tensors]
+            file_order = tf.range(len(self.files))
+        return [tf.gather(column, file_order) for column in (self.files, *columns)]
 
     def _belonging(self, records):
-        if self.is_whole:
-            return records
-        return records.filter(lambda record_id, _: self._holds(record_id))
+        return records if self.is_whole else records.filter(lambda number, _: self._holds(number))
 
     def _holds(self, record_id):
         rank = self._rank(record_id)
         return (self.ranks.start <= rank) & (rank < self.ranks.stop)
-
-    def _is_sampled(self, record_id, count, seed):
-        number = self._rank(record_id) - self.ranks.start
-        return _shuffled(number, seed, len(self.ranks)) < count
 
     def _rank(self, record_id):
         return _shuffled(record_id, tf.constant(SPLIT_SEED, tf.int64), sum(self.lengths))
@@ -139,7 +130,7 @@ def _shuffled(index, seed, size):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSource(Source):
-    """A prepared TFDS data set; its `features` are reduced to an image and what is wanted of it."""
+    """A prepared TFDS data set; `features` holds only the image and what else is wanted."""
 
     name: str
     class_names: tuple[str, ...]
@@ -166,20 +157,16 @@ class RecordSource(Source):
         stored = self.splits[split]
         if _deals_files(stored, shard):
             return stored.share(shard).map(self._parse)
-        records = stored.records()
-        if shard.count > 1:
-            own = records.enumerate().filter(lambda position, _: shard.holds(position))
-            records = own.map(lambda _, record: record)
-        return records.map(self._parse)
+        own = stored.records().enumerate().filter(lambda position, _: shard.holds(position))
+        return own.map(lambda _, record: self._parse(*record))
 
     def _train_stream(self, seed, start, length, views, shard):
-        """Where there are files enough, a worker reads its own only, dealt anew in each epoch.
+        """Deals each worker files of its own, anew in each epoch, where there are enough.
 
         Otherwise each reads all records, undecoded, and keeps its own.
         """
-        deals = _deals_files(self.splits["train"], shard) and not length % (
-            shard.count * shard.block
-        )
+        deals = _deals_files(self.splits["train"], shard)
+        deals = deals and not length % (shard.count * shard.block)
         if deals:
             start, length = shard.examples_before(start), length // shard.count
         stream = self._views(seed, start, length, views, shard if deals else EVERYTHING)
@@ -190,10 +177,10 @@ class RecordSource(Source):
         return stream.map(lambda element: {**element, **self._parse(*element.pop("record"))})
 
     def _views(self, seed, start, length, views, shard):
-        """The records that all or one worker draws, with "epoch", "position" and "view".
+        """The records that all workers or one draw, with "epoch", "position" and "view".
 
-        Positions and the epoch's length are those of the stream itself. It enters its first epoch
-        by reading over the records before `start`.
+        Positions and `length` are those of this stream. It enters its first epoch by reading over
+        the records before `start`.
         """
         draws = -(-length // views)  # of an epoch
         first_epoch, begun = divmod(start, length)
@@ -220,9 +207,10 @@ class RecordSource(Source):
         return tf.data.Dataset.counter(first_epoch).flat_map(epoch_stream)
 
     def _shuffled_records(self, seed, epoch, sampled, shard):
-        """All records that the shard's worker reads in an epoch, or so many, drawn evenly.
+        """The records that a worker reads in an epoch: all, or so many, drawn evenly.
 
-        The first records to leave the buffer are not: they are of those that entered it first.
+        The first records to leave the buffer would not be drawn evenly: they are of those that
+        entered it first.
         """
         split = self.splits["train"]
         epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
@@ -275,25 +263,19 @@ def _deals_files(split, shard):
 def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None):
     """Opens a TFDS data set with one image and one class label per example.
 
-    The training split is "train". The validation split is "validation", else "test", else the
-    share `holdout` of "train", chosen by record number. Of several images or labels the data set's
-    supervised keys decide.
-
-    Args:
-        name, data_dir, manual_dir: see `tfds_builders.prepared_builder`.
-        holdout: see `labelled_images.open_source`.
-        only: the one stored split to open, as "val", of a data set that is made for testing alone;
-            "train" is then empty.
-
-    Raises:
-        ValueError: no such data set, not prepared, not stored as TFRecord, with files missing, or
-            without what is needed; the sentence says which, and what to do.
+    The validation split is "validation", else "test", else the share `holdout` of "train"; `only`
+    is the one stored split to open, as "val", of a data set for testing alone. Where there are
+    several images or labels, the data set's supervised keys decide. See `prepared_info`, also for
+    the errors.
     """
     info = prepared_info(name, data_dir, manual_dir)
     image_key = find_image_key(info, name)
     label_key = _feature_key(info, name, tfds.features.ClassLabel, 1)
-    splits = _splits(info.splits, name, holdout) if only is None else _only(info.splits, name, only)
-    check_complete(splits.values(), name)
+    if only is None:
+        splits = _splits(info, name, holdout)
+    else:
+        (val,) = whole_splits(info, name, only)
+        splits = {"train": dataclasses.replace(val, ranks=range(0)), "val": val}
     wanted = tfds.decode.PartialDecoding({image_key: True, label_key: True})
     return LabelRecordSource(
         name=name,
@@ -305,27 +287,8 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None
     )
 
 
-def prepared_info(name, data_dir=None, manual_dir=None):
-    """What TFDS knows of a data set that is prepared as TFRecord files, see `prepared_builder`.
-
-    Raises:
-        ValueError: there is none.
-    """
-    info = prepared_builder(name, data_dir, manual_dir).info
-    if info.file_format != tfds.core.FileFormat.TFRECORD:
-        raise ValueError(
-            f"The TFDS data set {name} is stored as {info.file_format.value}; only tfrecord can be "
-            "read, prepare it with `--file_format=tfrecord`."
-        )
-    return info
-
-
 def find_image_key(info, name):
-    """The key of the one image.
-
-    Raises:
-        ValueError: there is none, or several, or it has not 8 or 16 bits.
-    """
+    """The key of the one image, which has 8 or 16 bits."""
     key = _feature_key(info, name, tfds.features.Image, 0)
     if info.features[key].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
@@ -337,83 +300,57 @@ def _feature_key(info, name, kind, position):
     features = info.features if isinstance(info.features, tfds.features.FeaturesDict) else {}
     keys = [key for key, feature in features.items() if isinstance(feature, kind)]
     if len(keys) > 1 and info.supervised_keys and info.supervised_keys[position] in keys:
-        keys = [info.supervised_keys[position]]
+        return info.supervised_keys[position]
+    return the_one(keys, name, f"{kind.__name__} feature")
+
+
+def the_one(keys, name, kind):
+    """The only one of the keys of a kind of feature."""
     if len(keys) != 1:
         found = f"several ({', '.join(keys)})" if keys else "none"
-        raise ValueError(
-            f"The TFDS data set {name} must have one {kind.__name__} feature, it has {found}."
-        )
+        raise ValueError(f"The TFDS data set {name} must have one {kind}, it has {found}.")
     return keys[0]
 
 
-def _splits(infos, name, holdout):
+def _splits(info, name, holdout):
     """Maps "train" and "val" to the stored splits, or to two parts of the one stored split."""
-    if "train" not in infos:
-        raise ValueError(
-            f"The TFDS data set {name} has no train split; it has {', '.join(infos) or 'none'}."
-        )
-    train = whole_split(infos["train"])
     for held_out in ("validation", "test"):
-        if held_out in infos:
-            return {"train": train, "val": whole_split(infos[held_out])}
-    if holdout is None:
-        return {"train": train, "val": dataclasses.replace(train, ranks=range(0))}
-    if not 0 < holdout < 1:
-        raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
+        if held_out in info.splits:
+            train, val = whole_splits(info, name, "train", held_out)
+            return {"train": train, "val": val}
+    (train,) = whole_splits(info, name, "train")
     size = len(train.ranks)
-    count = min(max(round(holdout * size), 1), size - 1)
+    count = 0 if holdout is None else min(max(round(holdout * size), 1), size - 1)
     return {
         "train": dataclasses.replace(train, ranks=range(count, size)),
         "val": dataclasses.replace(train, ranks=range(count)),
     }
 
 
-def _only(infos, name, split):
-    """Maps "val" to one stored split, and "train" to nothing."""
-    if split not in infos:
-        raise ValueError(
-            f"The TFDS data set {name} has no {split} split; it has {', '.join(infos) or 'none'}."
-        )
-    val = whole_split(infos[split])
-    return {"train": dataclasses.replace(val, ranks=range(0)), "val": val}
-
-
-def whole_split(info):
-    """The `RecordSplit` of all records of a stored split."""
-    return RecordSplit(
-        files=tuple(map(str, info.filepaths)),
-        lengths=tuple(info.shard_lengths),
-        ranks=range(info.num_examples),
-    )
-
-
-def check_complete(splits, name):
-    """Checks that the files of the splits are there, listing their folders once.
-
-    Raises:
-        ValueError: a file that has records is missing or empty, as after an interrupted copy.
-    """
-    # Two parts of one stored split have the same files.
-    lengths = {
-        os.path.split(file): length
-        for split in splits
-        for file, length in zip(split.files, split.lengths, strict=True)
-    }
-    stored = {folder: _files_with_content(folder) for folder in {folder for folder, _ in lengths}}
-    lacking = [
-        (folder, file)
-        for (folder, file), length in lengths.items()
-        if length and file not in stored[folder]
-    ]
+def whole_splits(info, name, *stored):
+    """The `RecordSplit`s of all records of stored splits, whose files are all there."""
+    lengths = {}
+    for split in stored:
+        if split not in info.splits:
+            raise ValueError(
+                f"The TFDS data set {name} has no {split} split; it has "
+                f"{', '.join(info.splits) or 'none'}."
+            )
+        paths = map(str, info.splits[split].filepaths)
+        lengths[split] = dict(zip(paths, info.splits[split].shard_lengths, strict=True))
+    files = {file: length for split in stored for file, length in lengths[split].items()}
+    # An interrupted copy leaves files missing or empty.
+    lacking = [file for file, length in files.items() if length and not _has_content(file)]
     if lacking:
-        folder, file = lacking[0]
         raise ValueError(
-            f"The TFDS data set {name} is incomplete: of its {len(lengths)} files {len(lacking)} "
-            f"are missing or empty, the first is {file} in {folder}; copy them again, or delete "
-            "the folder and prepare the data set anew."
+            f"The TFDS data set {name} lacks {len(lacking)} of its {len(files)} files, or they are "
+            f"empty, first {lacking[0]}; copy them again, or delete the folder and prepare it anew."
         )
+    return [
+        RecordSplit(tuple(files), tuple(files.values()), range(sum(files.values())))
+        for files in lengths.values()
+    ]
 
 
-def _files_with_content(folder):
-    with os.scandir(folder) as entries:
-        return {entry.name for entry in entries if entry.stat().st_size}
+def _has_content(file):
+    return os.path.isfile(file) and os.path.getsize(file) > 0

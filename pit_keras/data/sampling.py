@@ -4,22 +4,15 @@ from pit_keras.data.source import EVERYTHING, Source
 
 
 class EvenSample(Source):
-    """Some examples of each split of a source, evenly spaced in its order, for evaluation.
+    """Up to `count` examples of each split, evenly spaced, for evaluation.
 
-    Folders and many data sets are in the order of their classes, so the first examples would be
-    those of a few classes only.
-
-    Args:
-        source: A `Source`.
-        count: How many examples of each split; all of a split that has fewer.
-
-    Raises:
-        ValueError: If the count is less than 1.
+    Folders and many data sets are in the order of their classes, so the first examples would
+    belong to a few classes only.
     """
 
     def __init__(self, source, count):
         if count < 1:
-            raise ValueError(f"A sample has 1 image or more, got {count}.")
+            raise ValueError(f"A sample needs 1 image or more, got {count}.")
         self._source = source
         self.name, self.class_names = source.name, source.class_names
         self.is_encoded = source.is_encoded
@@ -33,7 +26,7 @@ class EvenSample(Source):
 
     def scan(self, split, shard=EVERYTHING):
         size, count = self._source.sizes[split], self.sizes[split]
-        # Of `size` positions exactly `count` have a multiple of `count` with so small a remainder.
+        # Exactly `count` of `size` positions have a multiple of `count` with so small a remainder.
         chosen = (
             self._source.scan(split)
             .enumerate()
@@ -45,4 +38,4 @@ class EvenSample(Source):
         return chosen.map(lambda _, example: example[1])
 
     def _train_stream(self, seed, start, length, views, shard):
-        raise ValueError(f"A sample of {self.name} is for evaluation; train on all of it.")
+        raise ValueError(f"A sample of {self.name} is for evaluation only.")

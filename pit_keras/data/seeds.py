@@ -1,7 +1,7 @@
 """Stateless randomness: every draw is a pure function of (seed, epoch, example, purpose).
 
-Nothing here keeps a state, so a run that was interrupted draws what it would have drawn, and the
-order in which parallel workers get to an example does not matter.
+So an interrupted run draws what it would have drawn, in whatever order parallel workers get to an
+example.
 """
 
 import enum
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for. Each purpose has a stream of its own, independent of the others.
+    """The purpose of a draw; each has an independent stream.
 
     Two draws with one seed are not independent, not even of different shapes or distributions.
     """
@@ -32,15 +32,14 @@ class Purpose(enum.IntEnum):
 
 
 def example_seed(seed, epoch, example_id):
-    """The seed of one example in one epoch, int64 (2,), for the `tf.random.stateless_*` functions.
+    """The seed of one example in one epoch, int64 (2,), for `tf.random.stateless_*`.
 
-    `seed`, `epoch` and `example_id` are integer scalars, Python's or TensorFlow's. The seed of a
-    batch is the seed of its first example.
+    A batch has the seed of its first example.
     """
     run = tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)])
     return tf.random.experimental.stateless_fold_in(run, tf.cast(example_id, tf.int64))
 
 
 def seed_for(seed, purpose):
-    """The seed, int64 (2,), of the draws that serve one `Purpose`."""
+    """The seed, int64 (2,), of the draws for one `Purpose`."""
     return tf.random.experimental.stateless_fold_in(seed, tf.constant(purpose, tf.int64))

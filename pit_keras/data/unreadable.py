@@ -1,8 +1,8 @@
-"""Loading images of which some may be broken: skip, name and count them, or fail by name.
+"""Loading images that may be broken: skip, name and count them, or fail by name.
 
 A TensorFlow graph knows no try and except, and an error inside tf.data reaches the consumer as a
 long `tf.errors` message that names no file. Here a broken image becomes an empty one, which is then
-filtered out; only for those does Python run.
+filtered out; Python runs only for those.
 """
 
 import collections
@@ -19,34 +19,25 @@ NOT_AN_IMAGE = "cannot be read as a JPEG or PNG image"
 
 
 class UnreadableImageError(ValueError):
-    """An example that cannot be used; the message names it in one sentence."""
+    """An example that cannot be used; the message names it."""
 
 
 class UnreadableImages:
-    """A report of the images that a pipeline could not read. Safe to use from several threads.
+    """A report of the images that a pipeline could not read, safe to use from several threads.
 
     It runs ahead of the batches received by what the pipeline prefetches.
 
-    Args:
-        positions: what is known already, as `positions`, of the part of a run that was done before.
-
     Attributes:
-        positions: what was unreadable, {name: position in the training stream where it was first
-            met}; unlike the order of finding it does not depend on how far the pipeline ran ahead.
-        names: the same names, a tuple.
-        counts: how many were skipped in each epoch, {epoch: count}; each view of an image counts.
+        positions: {name: position in the training stream where the image was first met}.
+        counts: {epoch: images skipped}, each view counted.
         error: the `UnreadableImageError` that ended the pipeline, or None.
     """
 
-    def __init__(self, positions=()):
-        self.positions = dict(positions)
+    def __init__(self):
+        self.positions = {}
         self.counts = collections.Counter()
         self.error = None
         self._lock = threading.Lock()
-
-    @property
-    def names(self):
-        return tuple(self.positions)
 
     def until(self, position):
         """`positions` of the images first met before a position of the training stream."""
@@ -64,11 +55,7 @@ class UnreadableImages:
             raise self.error from None
 
     def skip(self, name, epoch, epoch_length, position=0, problem=NOT_AN_IMAGE):
-        """Records a skipped image; `problem` ends the sentence that begins with its name.
-
-        Raises:
-            UnreadableImageError: it is one too many, more than half of an epoch's.
-        """
+        """Records a skipped image; more than half of an epoch's are an `error`."""
         with self._lock:
             self.counts[epoch] += 1
             if name not in self.positions:
@@ -76,73 +63,58 @@ class UnreadableImages:
                 logger.warning("Skipping %s: it %s.", name, problem)
         if 2 * self.counts[epoch] > epoch_length:
             self.fail(
-                f"More than half of the {epoch_length} images drawn in epoch {epoch} cannot be "
-                f"read, among them {self.names[0]}."
+                f"More than half of the {epoch_length} images of epoch {epoch} cannot be read, for "
+                f"example {next(iter(self.positions))}."
             )
 
     def fail(self, message):
-        """Raises `UnreadableImageError` and keeps it for `plain_errors`."""
+        """Records the `error` that ends the pipeline."""
         self.error = UnreadableImageError(message)
-        raise self.error
 
 
 def load_images(dataset, source, split, report, epoch_length=None, choose_box=None):
-    """Replaces the "image" of each element by its pixels, in the same order.
+    """Replaces the "image" of each element by its pixels, uint8 (H, W, 3), in the same order.
 
-    An image whose element has a "stated_size" (height, width) that is not its own counts as broken.
+    Broken images, and those of another size (height, width) than an element's "stated_size", are
+    entered in the report and skipped. Where `epoch_length` is None or less than twice their number
+    in an epoch, and for a label outside the classes, iterating raises `tf.errors.OpError` instead
+    (see `UnreadableImages.plain_errors`).
 
-    Args:
-        dataset: elements of `source` (see `source.Source`).
-        source: loads and names them.
-        split: the split that the elements belong to.
-        report: the `UnreadableImages` that learns of broken ones.
-        epoch_length: skip broken images, unless more than half of the so many drawn in an epoch
-            are; if None, fail at the first.
-        choose_box: load only this box of each image; function of the element and the image's height
-            and width, see `preprocessing.decode_box`.
-
-    Returns:
-        A dataset whose "image" is uint8 (H, W, 3). Iterating over it raises `tf.errors.OpError`
-        (see `UnreadableImages.plain_errors`) for an image that must not be skipped and for a label
-        outside the classes.
+    `choose_box`, a function of the element, height and width, loads only this box of each image,
+    see `preprocessing.decode_box`.
     """
 
-    def judge(example_id, label, epoch, position, size, stated):
-        name = source.describe(split, int(example_id))
-        if size.all() and (size == stated).all():
-            report.fail(f"The label {label} of {name} is not one of {len(source.class_names)}.")
-        problem = NOT_AN_IMAGE
-        if size.all():
+    def refuses(example_id, label, epoch, position, size, stated):
+        name, skips = source.describe(split, int(example_id)), epoch_length is not None
+        if not size.all():
+            problem = NOT_AN_IMAGE
+        elif (size != stated).any():
             problem = (
-                f"is {size[1]} pixels wide and {size[0]} high, not {stated[1]} and {stated[0]} as "
-                "its annotations say"
+                f"is {size[1]} x {size[0]} pixels, its annotations say {stated[1]} x {stated[0]}"
             )
-        if epoch_length is None:
+        else:
+            problem = f"has the label {label}, but there are {len(source.class_names)} classes"
+            skips = False
+        if skips:
+            report.skip(name, int(epoch), epoch_length, int(position), problem)
+        else:
             report.fail(f"{name} {problem}.")
-        report.skip(name, int(epoch), epoch_length, int(position), problem)
-
-    def is_refused(*arguments):
-        # The error goes on in the graph: TensorFlow logs a traceback for those raised in Python.
-        try:
-            judge(*arguments)
-        except UnreadableImageError:
-            return True
-        return False
+        return report.error is not None
 
     @tf.autograph.experimental.do_not_convert
     def is_usable(element):
-        label = element.get("label", tf.constant(0, tf.int64))
+        label, epoch, position = (
+            element.get(name, tf.constant(0, tf.int64)) for name in ("label", "epoch", "position")
+        )
         is_known = (label >= 0) & (label < len(source.class_names))
         size = tf.shape(element["image"])[:2]
         stated = element.get("stated_size", size)
         is_whole = tf.reduce_all((size > 0) & (size == stated))
-        epoch, position = (
-            element.get(name, tf.constant(0, tf.int64)) for name in ("epoch", "position")
-        )
 
         def leave_out():
+            # TensorFlow logs a traceback for errors raised in Python, so the graph raises it.
             refused = tf.numpy_function(
-                is_refused, [element["id"], label, epoch, position, size, stated], tf.bool
+                refuses, [element["id"], label, epoch, position, size, stated], tf.bool
             )
             refused = tf.ensure_shape(refused, ())
             with tf.control_dependencies([tf.debugging.Assert(~refused, ["refused"])]):
@@ -153,18 +125,18 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
     @tf.autograph.experimental.do_not_convert
     def load(element):
         box = choose_box and functools.partial(choose_box, element)
-        return {**element, "image": _load_or_empty(source, element["image"], box)}
+        empty = tf.zeros((0, 0, 3), tf.uint8)
+        image = attempt(lambda image: source.load(image, box), element["image"], empty)
+        return {**element, "image": image}
 
     return dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).filter(is_usable)
 
 
-def _load_or_empty(source, image, choose_box):
-    """The pixels of `image`, or an empty image (0, 0, 3) if it cannot be loaded.
+def attempt(function, value, otherwise):
+    """`function(value)`, or `otherwise` where that raises an error.
 
     `Dataset.ignore_errors` is TensorFlow's one way to go on after an error. Around a data set of a
     single image it keeps order and parallelism, and costs about 5% of the pipeline's time.
     """
-    loaded = tf.data.Dataset.from_tensors(image).map(lambda i: source.load(i, choose_box))
-    loaded = loaded.ignore_errors()
-    empty = tf.data.Dataset.from_tensors(tf.zeros((0, 0, 3), tf.uint8))
-    return loaded.concatenate(empty).take(1).get_single_element()
+    tried = tf.data.Dataset.from_tensors(value).map(function).ignore_errors()
+    return tried.concatenate(tf.data.Dataset.from_tensors(otherwise)).take(1).get_single_element()

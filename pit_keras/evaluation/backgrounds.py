@@ -6,7 +6,7 @@ The definitions are those of https://github.com/MadryLab/backgrounds_challenge. 
     original/val/CLASS/NAME.JPEG    photographs, 224 x 224
     fg_mask/val/CLASS/NAME.npy      for some of them, where the foreground is: 0 or 1, (224, 224)
     only_bg_t/val/CLASS/*.JPEG      backgrounds without a foreground
-    mixed_same|mixed_rand|mixed_next/val/CLASS/*.JPEG    other backgrounds, of which some may lack
+    mixed_same|mixed_rand|mixed_next/val/CLASS/*.JPEG    other backgrounds, optional
 
 Beside it, or in it, lies `in_to_in9.json`, which maps the numbers of ImageNet's classes to those of
 the nine, or to -1.
@@ -40,36 +40,23 @@ CLASSES = len(CLASS_NAMES)
 MAPPING = "in_to_in9.json"
 VARIATIONS = ("original", "mixed_same", "mixed_rand", "mixed_next")
 HOW_TO_GET_IT = (
-    "The backgrounds challenge is unpacked from the release of "
-    "https://github.com/MadryLab/backgrounds_challenge, a folder with original/val, fg_mask/val "
-    f"and only_bg_t/val, beside {MAPPING} of that repository, and given with --backgrounds=FOLDER."
+    "Unpack the release of https://github.com/MadryLab/backgrounds_challenge, put that "
+    f"repository's {MAPPING} beside it, and give --backgrounds=FOLDER."
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Challenge:
-    """The files of the challenge.
-
-    Attributes:
-        folder: What holds them.
-        class_of_logit: For each of ImageNet's classes one of the nine, or -1: int64 (1000,).
-        foregrounds: Triples of a photograph's path, its mask's path and its class.
-        backgrounds: Paths of images.
-    """
+    """The files of the challenge."""
 
     folder: pathlib.Path
-    class_of_logit: np.ndarray
-    foregrounds: tuple[tuple[pathlib.Path, pathlib.Path, int], ...]
+    class_of_logit: np.ndarray  # one of the nine, or -1, for each of ImageNet's: int64 (1000,)
+    foregrounds: tuple[tuple[pathlib.Path, pathlib.Path, int], ...]  # photograph, mask, class
     backgrounds: tuple[pathlib.Path, ...]
 
 
 def open_challenge(folder):
-    """Lists the files of the challenge.
-
-    Raises:
-        FileNotFoundError: If a folder, a photograph of a mask, or the mapping is missing.
-        ValueError: If the mapping or the class folders are not as published.
-    """
+    """Lists the files of the challenge; a ValueError or FileNotFoundError if one is missing."""
     folder = pathlib.Path(folder).expanduser()
     masks, photographs, backgrounds = (
         _class_folders(folder / part / "val") for part in ("fg_mask", "original", "only_bg_t")
@@ -81,12 +68,15 @@ def open_challenge(folder):
         for label, name in enumerate(masks)
         for mask in sorted(masks[name].glob("*.npy"))
     )
-    missing = [photograph for photograph, _, _ in foregrounds if not photograph.is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"There is no photograph {missing[0]}, of which there is a mask. {HOW_TO_GET_IT}"
-        )
-    found = tuple(path for name in masks for path in _images_in(backgrounds[name]))
+    for photograph, mask, _ in foregrounds:
+        if not photograph.is_file():
+            raise FileNotFoundError(f"There is no {photograph} for {mask}. {HOW_TO_GET_IT}")
+    found = tuple(
+        path
+        for name in masks
+        for path in sorted(backgrounds[name].iterdir())
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    )
     for files, part in ((foregrounds, "fg_mask"), (found, "only_bg_t")):
         if not files:
             raise FileNotFoundError(f"{folder / part} holds no files. {HOW_TO_GET_IT}")
@@ -105,16 +95,12 @@ def _class_folders(folder):
     # With another name, or one more or less, the order would give the images wrong labels.
     wrong = sorted(set(found) ^ set(CLASS_NAMES))
     if wrong:
-        problem = f"{wrong[0]!r} is {'none of them' if wrong[0] in found else 'missing'}"
+        problem = "is not one of them" if wrong[0] in found else "is missing"
         raise ValueError(
-            f"{folder} must hold the {CLASSES} class folders of the challenge, {CLASS_NAMES[0]} to "
-            f"{CLASS_NAMES[-1]}; {problem}. {HOW_TO_GET_IT}"
+            f"{folder} must hold the {CLASSES} class folders {CLASS_NAMES[0]} to "
+            f"{CLASS_NAMES[-1]}; {wrong[0]!r} {problem}. {HOW_TO_GET_IT}"
         )
     return found
-
-
-def _images_in(folder):
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _read_mapping(folder):
@@ -122,7 +108,7 @@ def _read_mapping(folder):
     files = [place / MAPPING for place in (folder, folder.parent)]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
-        raise FileNotFoundError(f"There is no {files[0]}, nor {files[1]}. {HOW_TO_GET_IT}")
+        raise FileNotFoundError(f"There is no {files[0]} or {files[1]}. {HOW_TO_GET_IT}")
     try:
         mapping = json.loads(file.read_text())
         mapped = np.array([mapping[str(logit)] for logit in range(imagenet.CLASSES)])
@@ -131,8 +117,8 @@ def _read_mapping(folder):
         is_whole = False
     if not is_whole:
         raise ValueError(
-            f"{file} does not map the numbers 0 to {imagenet.CLASSES - 1} of ImageNet's classes to "
-            f"-1 to {CLASSES - 1}. {HOW_TO_GET_IT}"
+            f"{file} does not map ImageNet's classes 0 to {imagenet.CLASSES - 1} to -1 to "
+            f"{CLASSES - 1}. {HOW_TO_GET_IT}"
         )
     return mapped.astype(np.int64)
 
@@ -140,20 +126,12 @@ def _read_mapping(folder):
 def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
     """The challenge's accuracy, and top-1 on the variations of ImageNet-9 that are there.
 
-    Args:
-        trained: A `TrainedModel` of ImageNet's classes.
-        folder: See the top of this file.
-        batch_size, progress: As for `evaluate_source`.
-
     Returns:
-        `{"backgrounds": ..., "backgrounds_original": ..., ...}`, fractions. Images are seen whole.
-
-    Raises:
-        FileNotFoundError, ValueError: If the data set is not there or not whole, the model is of
-            other classes, or a file cannot be read.
+        `{"backgrounds": ..., "backgrounds_original": ..., ...}`, fractions. Images are not cropped.
     """
     challenge = open_challenge(folder)
-    check_imagenet_classes(trained.class_names)
+    if imagenet.in_words(trained.class_names) != imagenet.class_names():
+        raise ValueError("The backgrounds challenge needs a model of ImageNet's 1000 classes.")
     data = dataclasses.replace(trained.data, eval_crop=1.0)
     results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
     counts = nine_class_counts(challenge.class_of_logit)
@@ -162,19 +140,6 @@ def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
         measured = measure_source(trained.model, source, "all", data, counts, batch_size, progress)
         results[f"backgrounds_{variation}"] = measured["top1"]
     return results
-
-
-def check_imagenet_classes(class_names):
-    """Checks that a model's classes are ImageNet's, in ImageNet's order.
-
-    Raises:
-        ValueError: If not.
-    """
-    if imagenet.in_words(class_names) != imagenet.class_names():
-        raise ValueError(
-            "The backgrounds challenge maps ImageNet's 1,000 classes, and the model's "
-            f"{len(class_names)} classes are not these in this order."
-        )
 
 
 def nine_class_counts(class_of_logit):
@@ -193,19 +158,10 @@ def nine_class_counts(class_of_logit):
 def challenge_accuracy(model, challenge, data, batch_size=64):
     """The share of foregrounds that are recognised before every background.
 
-    Each foreground is laid over each of the backgrounds, those of its own class included, and an
-    answer that maps to none of the nine classes is wrong, as in `challenge_eval.py`. The search for
-    a background that misleads the model ends with the first. It begins with those that misled it
-    most, which saves time and changes no result.
-
-    Args:
-        model: Normalised images to logits (B, 1000).
-        challenge: What `open_challenge` gives.
-        data: The `DataConfig` that says how images are prepared.
-        batch_size: Backgrounds at a time.
-
-    Raises:
-        ValueError: If an image or a mask cannot be read, or is of another size than the others.
+    Each foreground is laid over all backgrounds, those of its own class included, and an answer
+    that maps to none of the nine classes is wrong, as in `challenge_eval.py`. The search for a
+    background that misleads the model ends with the first; to save time, it begins with those that
+    misled it most.
     """
     size = load_image(challenge.backgrounds[0]).shape[:2]
     backgrounds = np.stack([_load(path, size) for path in challenge.backgrounds])
@@ -242,10 +198,7 @@ def _misled_by(model, class_of_logit, data):
 def _load(path, size):
     image = load_image(path)
     if image.shape[:2] != size:
-        raise ValueError(
-            f"{path} is of {image.shape[0]} x {image.shape[1]} pixels, other images of the "
-            f"challenge of {size[0]} x {size[1]}."
-        )
+        raise ValueError(f"{path} has the size {image.shape[:2]}, other images have {size}.")
     return image
 
 

@@ -14,17 +14,12 @@ from pit_keras.data.unreadable import UnreadableImages
 
 
 def classification_scores(logits, labels):
-    """How well each image of a batch is classified.
-
-    Args:
-        logits: (B, classes).
-        labels: (B,) integers.
+    """Scores of each image of a batch, from logits (B, classes) and integer labels (B,).
 
     Returns:
-        For each image (B,): `top1` and `top5`, 1 where the label is the first or among the first
-        five classes, else 0 (with fewer than five classes, `top5` counts all of them); `loss`, the
-        cross-entropy; `predicted`, the likeliest class, the first of equals; `probability`, its
-        share of the softmax.
+        A dict of (B,): `top1` and `top5`, 1 if the label is among the first one or five classes,
+        else 0; `loss`, the cross-entropy; `predicted`, the likeliest class, the first of equals;
+        `probability`, its softmax.
     """
     logits = ops.cast(logits, "float32")
     best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
@@ -39,16 +34,10 @@ def classification_scores(logits, labels):
 
 
 def classification_counts(logits, labels, weights):
-    """Sums over a batch, to be divided by the number of images in the end.
+    """Sums of `top1`, `top5` and `loss` over a batch, and its number of `images`.
 
     Args:
-        logits: (B, classes).
-        labels: (B,) integers.
         weights: (B,), 1 for an image and 0 for padding.
-
-    Returns:
-        `top1`, `top5` and `loss` of `classification_scores` summed over the images, and their
-        number `images`.
     """
     return _summed(classification_scores(logits, labels), weights)
 
@@ -59,16 +48,13 @@ def _summed(scores, weights):
 
 
 def standard_counts(model, batch):
-    """`classification_counts` of a model on a batch of `image`, `label` and `weight` as it is."""
+    """`classification_counts` of a model on a batch of `image`, `label` and `weight`."""
     logits = model(batch["image"], training=False)
     return classification_counts(logits, batch["label"], batch["weight"])
 
 
 def recorded_counts(model, batch):
-    """`standard_counts`, and as `each_image` each image's scores and what else the batch holds.
-
-    `each_image` is `classification_scores` and all of the batch but `image`, each (B,).
-    """
+    """`standard_counts`, and `each_image`: each image's scores, label, id and weight."""
     scores = classification_scores(model(batch["image"], training=False), batch["label"])
     rest = {name: value for name, value in batch.items() if name != "image"}
     return {**_summed(scores, batch["weight"]), "each_image": {**scores, **rest}}
@@ -80,45 +66,40 @@ class Evaluator:
     Args:
         model: Images (B, H, W, C) to logits (B, classes).
         strategy: A `tf.distribute.Strategy`; None for the current one.
-        counts: What is measured: a function of the model and a batch that gives sums over the
+        counts: What is measured: a function of the model and a batch that returns sums over the
             batch's images, among them their number `images`, and perhaps `each_image`, see
             `recorded_counts`.
     """
 
     def __init__(self, model, strategy=None, counts=standard_counts):
-        self._strategy = strategy or tf.distribute.get_strategy()
+        strategy = strategy or tf.distribute.get_strategy()
 
         @tf.function(autograph=False)
         def compiled_counts(batch):
-            sums = self._strategy.run(functools.partial(counts, model), args=(batch,))
+            sums = strategy.run(functools.partial(counts, model), args=(batch,))
             each_image = sums.pop("each_image", {})
-            sums = tf.nest.map_structure(
-                lambda value: self._strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None),
-                sums,
+            return (
+                {
+                    name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
+                    for name, value in sums.items()
+                },
+                {  # of this process' replicas
+                    name: tf.concat(strategy.experimental_local_results(value), axis=0)
+                    for name, value in each_image.items()
+                },
             )
-            return sums, {name: self._joined(value) for name, value in each_image.items()}
 
         self._counts = compiled_counts
-
-    def _joined(self, value):
-        """The values of all images (B,), from those of this process's replicas."""
-        return tf.concat(self._strategy.experimental_local_results(value), axis=0)
 
     def __call__(self, batches, after_batch=None, record=None):
         """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
 
         Args:
-            batches: Finitely many of `image`, `label` and `weight`, on the strategy's replicas.
             after_batch: Called with the number of batches done, after each.
-            record: Called with the `each_image` of each batch, as arrays (n,) without padding;
-                `counts` must give it.
+            record: Called with the `each_image` of each batch, as arrays (n,) without padding.
 
         Returns:
-            Each sum divided by the number of images, and that number; of `standard_counts`
-            `{"top1", "top5", "loss", "images"}`: fractions, the mean, and the number of images.
-
-        Raises:
-            ValueError: If there are no images.
+            The mean of each sum over the images, and the number of `images`.
         """
         totals = collections.Counter()
         for done, batch in enumerate(batches, 1):
@@ -147,26 +128,17 @@ def evaluate_source(
     counts=standard_counts,
     record=None,
 ):
-    """Evaluates a trained model on a split of a data set that has the model's classes.
+    """Evaluates a trained model on a split of a data set with the model's classes.
 
     Args:
-        trained: A `TrainedModel`.
-        source: What `pit_keras.data.labelled_images.open_source` returns.
-        split: "train", "val", or "all" for every image of both.
-        batch_size: Images at a time.
+        split: "train", "val", or "all" for every image of both, the training images first.
         crop: The centre crop's share of the short side; None for the model's own.
         progress: Whether to show a progress bar.
-        counts: What is measured, see `Evaluator`.
-        record: Called with "train" or "val" and the `each_image` of each batch, see `Evaluator`, in
-            the order of `Source.scan`.
+        counts, record: See `Evaluator`; images are recorded in the order of `Source.scan`.
 
     Returns:
-        `{"top1", "top5", "loss", "images", "dataset", "split", "eval_crop"}`; of other `counts`
-        their means in place of the first three.
-
-    Raises:
-        ValueError: If the data's classes are not the model's, or an image cannot be read; it names
-            the class or the image.
+        The means of `counts`, by default `top1`, `top5` and `loss`; `images`, `dataset`, `split`,
+        `eval_crop`.
     """
     check_classes(trained.class_names, source)
     data = with_crop(trained.data, crop)
@@ -179,64 +151,48 @@ def evaluate_source(
 
 
 def with_crop(data, crop):
-    """A `DataConfig` with another centre crop's share, if there is one.
-
-    Raises:
-        ValueError: If it does not lie in (0, 1].
-    """
-    if crop is not None and not 0 < crop <= 1:
-        raise ValueError(f"The centre crop's share must lie in (0, 1]; got {crop}.")
-    return data if crop is None else dataclasses.replace(data, eval_crop=crop)
+    """A `DataConfig` with another centre crop; None for its own."""
+    if crop is None:
+        return data
+    if not 0 < crop <= 1:
+        raise ValueError(f"The crop's share must lie in (0, 1]; got {crop}.")
+    return dataclasses.replace(data, eval_crop=crop)
 
 
 def measure_source(model, source, split, data, counts, batch_size, progress, record=None):
-    """The means of `counts` over a split, and its number of images; whatever its classes are.
-
-    Args:
-        model: Normalised images to logits.
-        data: The `DataConfig` that says how images are prepared.
-        source, split, counts, batch_size, progress, record: As for `evaluate_source`.
-
-    Raises:
-        ValueError: If an image cannot be read; it names the image.
-    """
-    unreadable, evaluator, parts = UnreadableImages(), Evaluator(model, counts=counts), []
-    for part in _parts(source, split):
-        batches = evaluation_batches(
+    """The means of `counts` over a split, whatever its classes are; see `evaluate_source`."""
+    unreadable = UnreadableImages()
+    sizes = part_sizes(source, split)
+    bar = keras.utils.Progbar(
+        sum(-(-size // batch_size) for size in sizes.values()), verbose=int(progress)
+    )
+    batches = (
+        batch
+        for part in sizes
+        for batch in evaluation_batches(
             source, part, data, batch_size=batch_size, unreadable=unreadable
         )
-        bar = keras.utils.Progbar(-(-source.sizes[part] // batch_size), verbose=int(progress))
-        with unreadable.plain_errors():
-            parts.append(evaluator(batches, bar.update, record and functools.partial(record, part)))
-    return _together(parts)
+    )
+    with unreadable.plain_errors():
+        return Evaluator(model, counts=counts)(batches, bar.update, record)
 
 
-def _parts(source, split):
-    """The splits that make up one, without empty ones."""
-    return [part for part in ("train", "val") if source.sizes[part] and split in (part, "all")]
-
-
-def _together(parts):
-    """Results over all images, from the results over each of some parts."""
-    images = sum(part["images"] for part in parts)
-    means = {name: sum(part[name] * part["images"] for part in parts) / images for name in parts[0]}
-    return {**means, "images": images}
+def part_sizes(source, split):
+    """The parts of a split that are not empty, {part: images}."""
+    sizes = {part: source.sizes[part] for part in ("train", "val") if split in (part, "all")}
+    return {part: size for part, size in sizes.items() if size}
 
 
 def check_classes(class_names, source):
-    """Checks that a data set has the classes that a model was trained on, in the same order.
+    """Raises a ValueError unless a data set has a model's classes, in the same order.
 
-    WordNet's ids, as TFDS's ImageNet and class folders have them, are as good as ImageNet's names.
-
-    Raises:
-        ValueError: If not; it names the first class that differs.
+    ImageNet's names and WordNet's ids, as in TFDS's ImageNet and in class folders, are the same.
     """
     if imagenet.in_words(class_names) == imagenet.in_words(source.class_names):
         return
-    if len(class_names) != len(source.class_names):
-        raise ValueError(
-            f"{source.name} has {len(source.class_names)} classes and the model {len(class_names)}."
-        )
+    count = len(source.class_names)
+    if len(class_names) != count:
+        raise ValueError(f"{source.name} has {count} classes and the model {len(class_names)}.")
     label, ours, theirs = next(
         (label, ours, theirs)
         for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True))

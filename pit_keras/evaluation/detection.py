@@ -15,32 +15,18 @@ from pit_keras.models.detr_outputs import detected, last_outputs
 
 # In the order of pycocotools' `COCOeval.stats`.
 COCO_METRICS = (
-    "AP",
-    "AP50",
-    "AP75",
-    "AP_small",
-    "AP_medium",
-    "AP_large",
-    "AR1",
-    "AR10",
-    "AR100",
-    "AR_small",
-    "AR_medium",
-    "AR_large",
+    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 
 
 def coco_detections(image_ids, category_ids, boxes, scores, labels):
-    """Detections in the form of COCO's results files, image after image.
+    """The results of `detected` for N images, as in COCO's results files.
 
-    Args:
-        image_ids: (N,) COCO's ids of the images.
-        category_ids: (classes,) COCO's ids of the classes.
-        boxes, scores, labels: Arrays as `detected` gives, of the N images.
+    `image_ids` (N,) and `category_ids` (classes,) are COCO's.
 
     Returns:
-        A list of N * Q dictionaries of `image_id`, `category_id`, `bbox` (left, top, width, height
-        in pixels) and `score`, of Python's own numbers.
+        N * Q of {"image_id", "category_id", "bbox": [left, top, width, height], "score"}.
     """
     corners, extents = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     boxes = np.concatenate([corners, extents], axis=-1)
@@ -57,37 +43,37 @@ def coco_detections(image_ids, category_ids, boxes, scores, labels):
 
 
 def coco_metrics(ground_truth, detections):
-    """COCO's twelve figures of boxes, by pycocotools.
+    """COCO's twelve metrics of boxes, by pycocotools.
 
     Args:
-        ground_truth: A dictionary in the form of COCO's annotation files: `images`, `annotations`
-            with `area` and `iscrowd`, `categories`. All its images count.
-        detections: A list in the form of COCO's results files, see `coco_detections`. Of an image
-            and a class the 100 of the highest scores count, as COCO asks.
+        ground_truth: As in COCO's annotation files: `images`, `annotations` with `area` and
+            `iscrowd`, `categories`. All its images count.
+        detections: See `coco_detections`. The 100 of the highest scores count per image and class.
 
     Returns:
-        Fractions by the names `COCO_METRICS`. `AP` is the mean over ten thresholds of IoU, 0.5 to
-        0.95; small objects have less than 32 x 32 pixels of the stored image, large ones more than
-        96 x 96. None, where pycocotools says -1, means that there is no such object to be found.
-
-    Raises:
-        ImportError: If pycocotools is not installed.
-        ValueError: If a detection is of an image or a category that the ground truth lacks, or is
-            not finite.
+        Fractions by the names `COCO_METRICS`, None where there is no such object. `AP` is the mean
+        over ten thresholds of IoU, 0.5 to 0.95; small objects have less than 32 x 32 pixels of the
+        stored image, large ones more than 96 x 96.
     """
     COCO, COCOeval = _pycocotools()
-    _check_detections(ground_truth, detections)
+    numbers = np.array([[*each["bbox"], each["score"]] for each in detections]).reshape(-1, 5)
+    is_finite = np.isfinite(numbers).all(axis=1)
+    if not is_finite.all():
+        image = detections[np.argmin(is_finite)]["image_id"]
+        raise ValueError(f"The detector's answer for the image {image} is not finite.")
+    # Copies, because pycocotools writes into them; it never finds a box of the id 0.
+    truth, found = (
+        [{**box, "id": number} for number, box in enumerate(boxes, 1)]
+        for boxes in (ground_truth["annotations"], detections)
+    )
     with contextlib.redirect_stdout(io.StringIO()):
-        # pycocotools writes into what it is given; and a box of the id 0 it would never find.
-        annotations = [
-            {**box, "id": number} for number, box in enumerate(ground_truth["annotations"], 1)
-        ]
-        truth = _indexed(COCO(), {**ground_truth, "annotations": annotations})
-        found = (
-            truth.loadRes([dict(detection) for detection in detections])
-            if detections
-            else _indexed(COCO(), {**ground_truth, "annotations": []})
-        )
+        truth = _indexed(COCO(), ground_truth, truth)
+        for kind, known in (("image", truth.imgs), ("category", truth.cats)):
+            unknown = {each[f"{kind}_id"] for each in detections} - known.keys()
+            if unknown:
+                raise ValueError(f"The ground truth lacks the {kind} {min(unknown)}.")
+        # Not for an empty list, which `loadRes` cannot read.
+        found = truth.loadRes(found) if found else _indexed(COCO(), ground_truth, found)
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
@@ -101,44 +87,20 @@ def _pycocotools():
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise ImportError(
-            "COCO's metrics need the package pycocotools: pip install pit_keras[train]."
-        ) from error
+        raise ImportError("COCO's metrics need pycocotools: pip install pycocotools.") from error
     return COCO, COCOeval
 
 
-def _indexed(coco, dataset):
-    coco.dataset = dataset
+def _indexed(coco, ground_truth, annotations):
+    coco.dataset = {**ground_truth, "annotations": annotations}
     coco.createIndex()
     return coco
-
-
-def _check_detections(ground_truth, detections):
-    known = {"image": ground_truth["images"], "category": ground_truth["categories"]}
-    for kind, of_kind in known.items():
-        unknown = {each[f"{kind}_id"] for each in detections} - {each["id"] for each in of_kind}
-        if unknown:
-            raise ValueError(
-                f"A detection is of the {kind} {min(unknown)}, which the ground truth lacks."
-            )
-    numbers = np.array([[*each["bbox"], each["score"]] for each in detections])
-    is_finite = np.isfinite(numbers.reshape(len(detections), 5)).all(axis=1)
-    if not is_finite.all():
-        image = detections[np.argmin(is_finite)]["image_id"]
-        raise ValueError(f"The detector's answer for the image {image} is not finite.")
 
 
 class DetectionEvaluator:
     """Evaluates a detector on all devices of a strategy; compiled once, used every epoch.
 
-    Args:
-        model: A detector, see `pit_keras.models.detr`, of images of the batches' sizes.
-        source: The `DetectionSource` that the batches are of.
-        split: "train" or "val", whose ground truth counts.
-        strategy: A `tf.distribute.Strategy`; None for the current one.
-
-    Raises:
-        ImportError: If pycocotools is not installed.
+    `source` and `split` are those of the batches.
     """
 
     def __init__(self, model, source, split="val", strategy=None):
@@ -157,7 +119,7 @@ class DetectionEvaluator:
         @tf.function(autograph=False)
         def compiled_detect(batch):
             found = strategy.run(detect, args=(batch,))
-            # From all replicas of all workers, so that every worker comes to the same figures.
+            # From all replicas of all workers, so that every worker has the same metrics.
             return {name: strategy.gather(value, axis=0) for name, value in found.items()}
 
         self._detect = compiled_detect
@@ -166,15 +128,10 @@ class DetectionEvaluator:
         """Measures one pass over `pit_keras.data.detection_pipeline.detection_evaluation_batches`.
 
         Args:
-            batches: Finitely many of `image`, `padding_mask`, `size`, `id` and `weight`, on the
-                strategy's replicas; together all images of the split.
             after_batch: Called with the number of batches done, after each.
 
         Returns:
             `coco_metrics` and the number of `images`; and the detections, see `coco_detections`.
-
-        Raises:
-            ValueError: If there are no images, or the detector's answers are not finite.
         """
         detections, images = [], 0
         for done, batch in enumerate(batches, 1):
@@ -192,30 +149,17 @@ class DetectionEvaluator:
 
 
 def evaluate_detection_source(trained, source, split="val", *, batch_size=8, progress=True):
-    """Evaluates a trained detector on a split of a data set that has the detector's classes.
-
-    Args:
-        trained: A `TrainedDetector` of images of any size.
-        source: What `pit_keras.data.coco.open_detection_source` returns.
-        split: "train" or "val".
-        batch_size: Images at a time.
-        progress: Whether to show a progress bar.
+    """Evaluates a trained detector on a split of a data set with the detector's classes.
 
     Returns:
         `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long side
-        of what the detector saw; and the detections, see `coco_detections`.
-
-    Raises:
-        ValueError: If the data's classes are not the detector's, the detector takes images of one
-            size only, or an image cannot be read; it names the class or the image.
-        ImportError: If pycocotools is not installed.
+        of the detector's images; and the detections, see `coco_detections`.
     """
     check_classes(trained.class_names, source)
     if trained.fixed_size is not None:
-        height, width = trained.fixed_size
+        size = "{} x {}".format(*trained.fixed_size)
         raise ValueError(
-            f"The detector takes images of {height} x {width} pixels only; evaluation needs one of "
-            "any size, of the input shape (None, None, 3)."
+            f"The detector takes images of {size} pixels only; evaluation has all sizes."
         )
     unreadable, evaluator = UnreadableImages(), DetectionEvaluator(trained.model, source, split)
     batches = detection_evaluation_batches(

@@ -11,61 +11,38 @@ DEFAULT_EPSILON = fractions.Fraction(8, 255)  # of pixels in 0..1
 
 
 def fgsm_columns(epsilons=(DEFAULT_EPSILON,)):
-    """The epsilons to measure, under the names of their columns in the table of results.
+    """Epsilons, largest changes of a pixel in 0..1, by their columns in the table of results.
 
-    Args:
-        epsilons: Largest changes of a pixel in 0..1, as fractions.
-
-    Returns:
-        A dictionary such as {"fgsm": Fraction(8, 255), "fgsm_4/255": Fraction(4, 255)}.
-
-    Raises:
-        ValueError: If an epsilon does not lie in (0, 1].
+    For example {"fgsm": Fraction(8, 255), "fgsm_4/255": Fraction(4, 255)}.
     """
-    wrong = [epsilon for epsilon in epsilons if not 0 < epsilon <= 1]
-    if wrong:
-        raise ValueError(f"An epsilon of FGSM must lie in (0, 1], as 8/255; got {wrong[0]}.")
-    return {_column(epsilon): epsilon for epsilon in epsilons}
-
-
-def _column(epsilon):
-    if epsilon == DEFAULT_EPSILON:
-        return "fgsm"
-    levels = epsilon * 255
-    return f"fgsm_{levels}/255" if levels.denominator == 1 else f"fgsm_{float(epsilon):g}"
+    columns = {}
+    for epsilon in epsilons:
+        if not 0 < epsilon <= 1:
+            raise ValueError(f"An epsilon of FGSM must lie in (0, 1], as 8/255; got {epsilon}.")
+        levels = epsilon * 255
+        text = f"{levels}/255" if levels.denominator == 1 else f"{float(epsilon):g}"
+        columns["fgsm" if epsilon == DEFAULT_EPSILON else f"fgsm_{text}"] = epsilon
+    return columns
 
 
 def fgsm_gradient(model, images, labels):
-    """The cross-entropy's gradient with respect to normalised images, and their logits.
+    """The gradient of the cross-entropy by normalised images (B, H, W, 3), and the logits.
 
-    Its sign is that of the gradient with respect to the pixels, which is it over the (positive)
-    standard deviations.
-
-    Args:
-        model: Normalised images to logits; of a distilled one its output, the heads' mean.
-        images: Normalised, (B, H, W, 3).
-        labels: The true ones, (B,).
-
-    Returns:
-        (B, H, W, 3) and (B, classes).
+    Its sign is that of the gradient by the pixels, which differs by a positive factor.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(images)
         logits = model(images, training=False)
-        # A sum, for an image's gradient does not depend on the others of its batch.
+        # A sum: an image's gradient does not depend on the others of its batch.
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, "float32"))
         loss = tf.reduce_sum(losses)
     return tape.gradient(loss, images), logits
 
 
 def fgsm_images(images, gradient, epsilon, mean, std):
-    """Normalised images after a step of `epsilon` along the gradient's sign, all pixels valid.
+    """Images normalised by `mean` and `std` after a step along the gradient's sign.
 
-    Args:
-        images: Normalised, (B, H, W, 3).
-        gradient: See `fgsm_gradient`.
-        epsilon: The step, of pixels in 0..1.
-        mean, std: Three numbers each, what the images were normalised with.
+    `epsilon` is of pixels in 0..1, which the pixels do not leave.
     """
     width, mean, std = images.shape[2], np.asarray(mean), np.asarray(std)
     # Steps and bounds of pixels, normalised. Broadcasting a row is faster than a pixel.
@@ -79,18 +56,11 @@ def fgsm_images(images, gradient, epsilon, mean, std):
 
 
 def fgsm_counts(epsilons, data):
-    """What `Evaluator` measures of attacked images, and of the images before the attack.
+    """What `Evaluator` measures of attacked images; each epsilon costs one more forward pass.
 
-    The gradient is taken once; each epsilon costs one more forward pass.
-
-    Args:
-        epsilons: What `fgsm_columns` gives.
-        data: The `DataConfig` that the images are prepared by: the attacked pixels are those of the
-            image as the model sees it, after resizing and cropping.
-
-    Returns:
-        A function whose sums are the correct answers for each epsilon, and the cross-entropies
-        `loss` before the attack and `loss_fgsm` (and so on) after it.
+    Pixels are attacked after resizing and cropping. The sums are the correct answers for each of
+    the `fgsm_columns`, and the cross-entropies `loss` before the attack and `loss_fgsm` (and so on)
+    after it.
     """
 
     def counts(model, batch):

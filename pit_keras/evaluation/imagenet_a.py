@@ -1,12 +1,9 @@
 """ImageNet-A: natural adversarial examples of 200 of ImageNet's classes (Hendrycks et al., 2021).
 
-A model is asked which of these 200 classes it sees: as in the authors' `eval.py`, the argmax is
-taken over their logits only. Over all 1,000 the accuracy is another, lower one, which is given
-under a name of its own.
+As in the authors' `eval.py`, the argmax is taken over the logits of these 200 classes only. Over
+all 1,000 the accuracy is lower; it has a column of its own.
 """
 
-import functools
-import importlib.resources
 import warnings
 
 import numpy as np
@@ -16,65 +13,66 @@ from pit_keras import imagenet
 from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.classification import measure_source
 
-CLASSES = 200
+# The 200 classes among ImageNet's, as the authors' `eval.py` numbers them.
+NUMBERS = (
+    6, 11, 13, 15, 17, 22, 23, 27, 30, 37, 39, 42, 47, 50, 57, 70, 71, 76, 79, 89, 90, 94, 96, 97,
+    99, 105, 107, 108, 110, 113, 124, 125, 130, 132, 143, 144, 150, 151, 207, 234, 235, 254, 277,
+    283, 287, 291, 295, 298, 301, 306, 307, 308, 309, 310, 311, 313, 314, 315, 317, 319, 323, 324,
+    326, 327, 330, 334, 335, 336, 347, 361, 363, 372, 378, 386, 397, 400, 401, 402, 404, 407, 411,
+    416, 417, 420, 425, 428, 430, 437, 438, 445, 456, 457, 461, 462, 470, 472, 483, 486, 488, 492,
+    496, 514, 516, 528, 530, 539, 542, 543, 549, 552, 557, 561, 562, 569, 572, 573, 575, 579, 589,
+    606, 607, 609, 614, 626, 627, 640, 641, 642, 643, 658, 668, 677, 682, 684, 687, 701, 704, 719,
+    736, 746, 749, 752, 758, 763, 765, 768, 773, 774, 776, 779, 780, 786, 792, 797, 802, 803, 804,
+    813, 815, 820, 823, 831, 833, 835, 839, 845, 847, 850, 859, 862, 870, 879, 880, 888, 890, 897,
+    900, 907, 913, 924, 932, 933, 934, 937, 943, 945, 947, 951, 954, 956, 957, 959, 971, 972, 980,
+    981, 984, 986, 987, 988,
+)  # fmt: skip
 IMAGES = 7500
 TFDS = "tfds"
 HOW_TO_GET_IT = (
-    "ImageNet-A is prepared with `tfds build imagenet_a`, or unpacked from "
-    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar, a folder with a folder for each "
-    "of its 200 classes, n01498041 and so on, and given with --imagenet_a=FOLDER."
+    "Prepare ImageNet-A with `tfds build imagenet_a`, or unpack "
+    "https://people.eecs.berkeley.edu/~hendrycks/imagenet-a.tar and give --imagenet_a=FOLDER, the "
+    "folder of n01498041 and the other classes."
 )
 
 
-@functools.cache
 def synsets():
-    """WordNet's ids of the 200 classes, sorted: those that the authors' `eval.py` looks at."""
-    file = importlib.resources.files("pit_keras.evaluation").joinpath("imagenet_a_classes.txt")
-    return tuple(file.read_text().splitlines())
+    """WordNet's ids of the 200 classes, sorted."""
+    ids = [synset for synset, _ in imagenet.synsets()]
+    return tuple(ids[number] for number in NUMBERS)
 
 
 def open_imagenet_a(where=TFDS, data_dir=None):
     """Opens ImageNet-A.
 
     Args:
-        where: "tfds", or the folder that holds the 200 class folders.
+        where: "tfds", or the folder of the 200 class folders.
         data_dir: Where TFDS keeps its data sets.
 
     Returns:
-        The source, and the labels that occur in it: int64 (200,), sorted. Those of TFDS number all
-        of ImageNet's classes.
-
-    Raises:
-        FileNotFoundError, ValueError: If it is not there, not all of it, or of other classes.
+        The source, and the labels that occur in it: int64 (200,), sorted. TFDS numbers all of
+        ImageNet's classes.
     """
     try:
-        source = _open(where, data_dir)
-        labels = _labels_of(source)
+        if where == TFDS:
+            from pit_keras.data.records import open_records
+
+            source = open_records("imagenet_a", data_dir=data_dir, only="test")
+        else:
+            source = open_source(f"folder:{where}", holdout=None)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{error} {HOW_TO_GET_IT}") from error
-    if len(labels) != CLASSES:
-        raise ValueError(
-            f"{where} holds {len(labels)} classes, and ImageNet-A has {CLASSES}. {HOW_TO_GET_IT}"
-        )
+    labels = _labels_of(source)
+    if len(labels) != len(NUMBERS):
+        raise ValueError(f"{where} has {len(labels)} classes instead of 200. {HOW_TO_GET_IT}")
     found = imagenet.in_words([source.class_names[label] for label in labels])
     foreign = sorted(set(found) - set(imagenet.in_words(synsets())))
     if foreign:
-        raise ValueError(
-            f"{where} holds the class {foreign[0]!r}, which is none of ImageNet-A's {CLASSES}. "
-            f"{HOW_TO_GET_IT}"
-        )
+        raise ValueError(f"{where} has {foreign[0]!r}, which ImageNet-A lacks. {HOW_TO_GET_IT}")
     images = sum(source.sizes.values())
     if images != IMAGES:
         warnings.warn(f"ImageNet-A has {IMAGES} images, and {where} {images}.", stacklevel=2)
     return source, labels
-
-
-def _open(where, data_dir):
-    if where != TFDS:
-        return open_source(f"folder:{where}", holdout=None)
-    from pit_keras.data.records import open_records
-
-    return open_records("imagenet_a", data_dir=data_dir, only="test")
 
 
 def _labels_of(source):
@@ -89,43 +87,27 @@ def _labels_of(source):
 
 
 def logits_of_labels(class_names, source, labels):
-    """Where the classes of a data set are among a model's.
+    """The model's logit for each of a data set's classes, -1 for classes that do not occur.
 
     Args:
         class_names: The model's, ImageNet's names or WordNet's ids.
-        source: The data set, with `class_names`.
-        labels: Those that occur, (L,).
-
-    Returns:
-        int64, one for each of the data set's class names: the class's logit, -1 for those that do
-        not occur.
-
-    Raises:
-        ValueError: If a class is none of the model's; it names the class.
+        labels: Those that occur in the source, (L,).
     """
     places = {name: place for place, name in enumerate(imagenet.in_words(class_names))}
-    found = np.full(len(source.class_names), -1, np.int64)
+    words = imagenet.in_words(source.class_names)
+    found = np.full(len(words), -1, np.int64)
     for label in labels:
-        name = source.class_names[label]
-        (words,) = imagenet.in_words([name])
-        if words not in places:
-            raise ValueError(
-                f"The class {name!r} of {source.name} is none of the model's {len(places)} "
-                "classes; ImageNet-A is for models of ImageNet's 1,000."
-            )
-        found[label] = places[words]
+        if words[label] not in places:
+            raise ValueError(f"The model lacks ImageNet-A's class {source.class_names[label]!r}.")
+        found[label] = places[words[label]]
     return found
 
 
 def imagenet_a_counts(logit_of_label):
-    """What `Evaluator` measures on ImageNet-A.
+    """What `Evaluator` measures on ImageNet-A, with the result of `logits_of_labels`.
 
-    Args:
-        logit_of_label: What `logits_of_labels` gives.
-
-    Returns:
-        A function whose sums are the correct answers `imagenet_a` among the data set's own classes,
-        and `imagenet_a_all_classes` among all of the model's.
+    Correct answers `imagenet_a` among the data set's own classes, and `imagenet_a_all_classes`
+    among all of the model's.
     """
     own = tf.constant(np.sort(logit_of_label[logit_of_label >= 0]), tf.int64)  # (200,)
     logit_of_label = tf.constant(logit_of_label, tf.int64)
@@ -149,21 +131,7 @@ def imagenet_a_counts(logit_of_label):
 
 
 def evaluate_imagenet_a(trained, where=TFDS, *, data, data_dir=None, batch_size=64, progress=True):
-    """Top-1 accuracy on ImageNet-A.
-
-    Args:
-        trained: A `TrainedModel` among whose classes are ImageNet-A's.
-        where, data_dir: As for `open_imagenet_a`.
-        data: The `DataConfig` that says how images are prepared.
-        batch_size, progress: As for `evaluate_source`.
-
-    Returns:
-        `{"imagenet_a", "imagenet_a_all_classes", "images"}`, see `imagenet_a_counts`.
-
-    Raises:
-        FileNotFoundError, ValueError: If the data set is not there or not whole, or its classes are
-            not among the model's.
-    """
+    """Top-1 accuracy on ImageNet-A, see `open_imagenet_a` and `imagenet_a_counts`."""
     source, labels = open_imagenet_a(where, data_dir)
     counts = imagenet_a_counts(logits_of_labels(trained.class_names, source, labels))
     return measure_source(trained.model, source, "all", data, counts, batch_size, progress)

@@ -9,19 +9,15 @@ FILLS = ("mean", "black")  # zero after normalisation, or before it
 
 
 def centre_box(image_size, box_size):
-    """True within a box in the middle of an image, (H, W, 1); what cannot be halved is below it.
+    """True within a box in the middle of an image, (H, W, 1); an odd row or column is after it.
 
-    Args:
-        image_size: (height, width) of the image.
-        box_size: (height, width) of the box.
-
-    Raises:
-        ValueError: If the box is not within the image.
+    Both sizes are (height, width).
     """
     if not all(0 < box <= side for box, side in zip(box_size, image_size, strict=True)):
         raise ValueError(
-            f"An occluded box of {box_size[0]} x {box_size[1]} pixels does not fit into the "
-            f"model's images of {image_size[0]} x {image_size[1]}."
+            "A box of {} x {} pixels does not fit into images of {} x {}.".format(
+                *box_size, *image_size
+            )
         )
     inside = np.zeros((*image_size, 1), bool)
     top, left = ((side - box) // 2 for side, box in zip(image_size, box_size, strict=True))
@@ -30,17 +26,14 @@ def centre_box(image_size, box_size):
 
 
 def occlusion_columns(image_size, sizes=None, fill="mean"):
-    """The boxes to measure, under the names of their columns in the table of results.
+    """Boxes (height, width) by their columns in the table of results.
+
+    Half of each side is "occlusion" (the paper's 112 x 112 of 224 x 224), other boxes are
+    "occlusion_56"; those filled with black end in "_black".
 
     Args:
-        image_size: (height, width) of the model's images.
-        sizes: Sides of square boxes in pixels of the model's images; None for half of each side,
-            which is the paper's 112 x 112 of 224 x 224.
+        sizes: Sides of square boxes in pixels of the model's images; None for half of each side.
         fill: One of `FILLS`.
-
-    Returns:
-        A dictionary {"occlusion": (112, 112)}; other boxes are "occlusion_56", those filled with
-        black "occlusion_black".
     """
     half = tuple(side // 2 for side in image_size)
     boxes = [half] if sizes is None else [(size, size) for size in sizes]
@@ -49,16 +42,12 @@ def occlusion_columns(image_size, sizes=None, fill="mean"):
 
 
 def occlusion_counts(boxes, data, fill="mean"):
-    """What `Evaluator` measures of images whose centre is hidden.
+    """What `Evaluator` measures of images with the boxes of `occlusion_columns` hidden.
 
     Args:
-        boxes: What `occlusion_columns` gives.
-        data: The `DataConfig` that the images are prepared by.
-        fill: "mean" sets the box to zero in normalised space, which is the mean colour; "black"
-            sets its pixels to zero.
-
-    Raises:
-        ValueError: If a box does not fit, or the fill is unknown.
+        data: The `DataConfig` of the images.
+        fill: "mean" sets the box to zero in normalised space, the mean colour; "black" sets its
+            pixels to zero.
     """
     if fill not in FILLS:
         raise ValueError(f"Unknown fill {fill!r}; known are {', '.join(FILLS)}.")

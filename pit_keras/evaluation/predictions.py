@@ -1,6 +1,6 @@
-"""What a model said of every image of a split, and what can be counted from it.
+"""A model's predictions of every image of a split, and what can be counted from them.
 
-Only numbers are kept, some 30 bytes an image, so that ImageNet fits; nothing here looks at pixels.
+Only numbers are kept, some 30 bytes per image, so ImageNet fits into memory.
 """
 
 import collections
@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pit_keras.evaluation.classification import evaluate_source, recorded_counts
+from pit_keras.evaluation.classification import evaluate_source, part_sizes, recorded_counts
 
 CALIBRATION_BINS = 15  # as in Guo et al., ICML 2017
 
@@ -18,24 +18,14 @@ _COLUMNS = ("label", "predicted", "probability", "loss")
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """One entry for each image, in the order of evaluation.
+    """One entry for each image, in the order of evaluation."""
 
-    Attributes:
-        split: (N,) "train" or "val".
-        position: (N,) the image's place in `Source.scan` of its split.
-        label: (N,) the true class.
-        predicted: (N,) the likeliest class.
-        probability: (N,) that of the likeliest class.
-        loss: (N,) cross-entropy; exp(-loss) is the probability of the true class.
-        classes: Number of classes.
-    """
-
-    split: np.ndarray
-    position: np.ndarray
-    label: np.ndarray
-    predicted: np.ndarray
-    probability: np.ndarray
-    loss: np.ndarray
+    split: np.ndarray  # (N,) "train" or "val"
+    position: np.ndarray  # (N,) the image's place in `Source.scan` of its split
+    label: np.ndarray  # (N,) the true class
+    predicted: np.ndarray  # (N,) the likeliest class
+    probability: np.ndarray  # (N,) that of the likeliest class
+    loss: np.ndarray  # (N,) cross-entropy; exp(-loss) is the probability of the true class
     classes: int
 
     def __len__(self):
@@ -56,11 +46,9 @@ class Predictions:
         return confusion_matrix(self.label, self.predicted, labels=np.arange(self.classes))
 
     def confused_pairs(self, count):
-        """What is most often taken for something else.
+        """At most `count` of (true class, predicted class, images), most images first.
 
-        Returns:
-            At most `count` of (true class, predicted class, images), most images first. No matrix
-            is made for it.
+        Needs no confusion matrix, which is large for many classes.
         """
         labels, predicted = self.label[self.is_wrong], self.predicted[self.is_wrong]
         pairs = collections.Counter(zip(labels.tolist(), predicted.tolist(), strict=True))
@@ -68,13 +56,11 @@ class Predictions:
         return [(*pair, images) for pair, images in ordered[:count]]
 
     def per_class(self):
-        """Precision, recall, F1 and number of images of each class.
+        """`precision`, `recall`, `f1` and `images` of each class, each (classes,).
 
-        Returns:
-            `{"precision", "recall", "f1", "images"}`, each (classes,). Recall is NaN where a class
-            has no images, precision where nothing was taken for it, F1 where both is so.
+        NaN where nothing is counted: recall without images, precision without predictions.
         """
-        # Not their number of images, which is none (but floats) where every prediction is wrong.
+        # Not scikit-learn's number of images, which is None where every prediction is wrong.
         precision, recall, f1, _ = precision_recall_fscore_support(
             self.label, self.predicted, labels=np.arange(self.classes), zero_division=np.nan
         )
@@ -82,13 +68,9 @@ class Predictions:
         return {"precision": precision, "recall": recall, "f1": f1, "images": images}
 
     def calibration(self):
-        """Whether predictions come true as often as their probability says.
+        """The `Calibration` over `CALIBRATION_BINS` equal intervals (a, b] of the probability.
 
-        The probabilities of the predicted classes are divided into `CALIBRATION_BINS` equal
-        intervals (a, b] (Guo et al., *On Calibration of Modern Neural Networks*, ICML 2017).
-
-        Returns:
-            A `Calibration`.
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
         """
         edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
         bins = np.clip(np.searchsorted(edges, self.probability) - 1, 0, CALIBRATION_BINS - 1)
@@ -103,46 +85,29 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """How probabilities compare with frequencies.
+    """How probabilities compare with frequencies."""
 
-    Attributes:
-        images: (bins,) images whose probability lies in each interval.
-        confidence: (bins,) their mean probability; NaN for none.
-        accuracy: (bins,) the share of them that is right; NaN for none.
-        error: The expected calibration error: the mean of |accuracy - confidence| over the images.
-    """
-
-    images: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    error: float
+    images: np.ndarray  # (bins,) images whose probability lies in each interval
+    confidence: np.ndarray  # (bins,) their mean probability; NaN for none
+    accuracy: np.ndarray  # (bins,) the share of correct ones; NaN for none
+    error: float  # expected calibration error: the mean of |accuracy - confidence| over the images
 
 
 def evaluate_each(trained, source, split="val", **arguments):
-    """`evaluate_source`, with what the model said of every image.
-
-    Args:
-        trained, source, split, **arguments: As for `evaluate_source`.
-
-    Returns:
-        Its results, and the `Predictions` that they count.
-
-    Raises:
-        ValueError: As `evaluate_source`.
-    """
+    """`evaluate_source`: its results, and the `Predictions` that they count."""
     parts = []
 
-    def record(part, scores):
-        columns = {name: scores[name] for name in _COLUMNS}
-        parts.append({"split": np.repeat(part, len(scores["label"])), **columns})
+    def record(scores):
+        parts.append([scores[name] for name in _COLUMNS])
 
     results = evaluate_source(
         trained, source, split, **arguments, counts=recorded_counts, record=record
     )
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    position = np.arange(len(columns["split"]))
-    for part in ("train", "val"):  # counted anew in each
-        of_part = columns["split"] == part
-        position[of_part] = np.arange(of_part.sum())
-    classes = len(trained.class_names)
-    return results, Predictions(**columns, position=position, classes=classes)
+    sizes = part_sizes(source, split)
+    predictions = Predictions(
+        np.repeat(list(sizes), list(sizes.values())),
+        np.concatenate([np.arange(size) for size in sizes.values()]),
+        *(np.concatenate(values) for values in zip(*parts, strict=True)),
+        classes=len(trained.class_names),
+    )
+    return results, predictions

@@ -11,36 +11,21 @@ from pit_keras.evaluation.fgsm import DEFAULT_EPSILON, fgsm_columns, fgsm_counts
 from pit_keras.evaluation.imagenet_a import TFDS, evaluate_imagenet_a
 from pit_keras.evaluation.occlusion import occlusion_columns, occlusion_counts
 
-# What a user can mend, such as a data set that is not there; other errors are ours.
-MENDABLE = (ValueError, OSError, ImportError)
-
 
 @dataclasses.dataclass(frozen=True)
 class SuiteSettings:
-    """What the suites measure, and on what.
+    """What the suites measure, and on what."""
 
-    Attributes:
-        dataset, data_dir, split: The data set of `standard`, `occlusion` and `fgsm`; None for the
-            model's own.
-        crop: The centre crop's share of the short side; None for the model's own.
-        batch_size: Images at a time.
-        occlusion_sizes, occlusion_fill: See `occlusion_columns`.
-        epsilons: See `fgsm_columns`.
-        imagenet_a: See `open_imagenet_a`.
-        backgrounds: The folder `bg_challenge`; None if there is none.
-        progress: Whether to show progress bars.
-    """
-
-    dataset: str | None = None
+    dataset: str | None = None  # of `standard`, `occlusion` and `fgsm`; None for the model's own
     data_dir: str | None = None
     split: str = "val"
-    crop: float | None = None
+    crop: float | None = None  # share of the short side; None for the model's own
     batch_size: int = 64
-    occlusion_sizes: tuple[int, ...] | None = None
+    occlusion_sizes: tuple[int, ...] | None = None  # see `occlusion_columns`
     occlusion_fill: str = "mean"
-    epsilons: tuple[fractions.Fraction, ...] = (DEFAULT_EPSILON,)
-    imagenet_a: str = TFDS
-    backgrounds: str | None = None
+    epsilons: tuple[fractions.Fraction, ...] = (DEFAULT_EPSILON,)  # see `fgsm_columns`
+    imagenet_a: str = TFDS  # see `open_imagenet_a`
+    backgrounds: str | None = None  # the folder `bg_challenge`
     progress: bool = True
 
 
@@ -61,9 +46,7 @@ def _fgsm(trained, settings):
     for column in epsilons:
         if measured[f"loss_{column}"] <= measured["loss"]:
             warnings.warn(
-                f"The attack {column} did not raise the loss ({measured['loss']:.4g}); the model's "
-                "gradient tells nothing, and this accuracy is none under attack.",
-                stacklevel=2,
+                f"The attack {column} did not raise the loss; ignore its result.", stacklevel=2
             )
     return {column: measured[column] for column in epsilons}
 
@@ -84,10 +67,7 @@ def _backgrounds(trained, settings):
     if settings.backgrounds is None:
         raise ValueError(HOW_TO_GET_IT)
     return evaluate_backgrounds(
-        trained,
-        settings.backgrounds,
-        batch_size=settings.batch_size,
-        progress=settings.progress,
+        trained, settings.backgrounds, batch_size=settings.batch_size, progress=settings.progress
     )
 
 
@@ -120,36 +100,24 @@ SUITES = {
 
 
 def checked_suites(names):
-    """Names of suites in the order of `SUITES`, each once.
-
-    Raises:
-        ValueError: If one is unknown.
-    """
-    unknown = [name for name in names if name not in SUITES]
-    if unknown:
-        raise ValueError(f"Unknown suite {unknown[0]!r}; known are {', '.join(SUITES)}.")
+    """Names of suites in the order of `SUITES`, each once."""
+    for name in names:
+        if name not in SUITES:
+            raise ValueError(f"Unknown suite {name!r}; known are {', '.join(SUITES)}.")
     return tuple(name for name in SUITES if name in names)
 
 
 def run_suites(trained, names, settings):
     """Measures a trained model on some suites; one that cannot run does not stop the others.
 
-    Args:
-        trained: A `TrainedModel`.
-        names: Some of `SUITES`.
-        settings: A `SuiteSettings`.
-
     Returns:
-        The accuracies by column, fractions, and for each suite that could not run the reason, a
-        sentence by its name.
-
-    Raises:
-        ValueError: If a name is unknown.
+        The accuracies by column, fractions, and the reason of each suite that could not run, by its
+        name.
     """
     accuracies, reasons = {}, {}
     for name in checked_suites(names):
         try:
             accuracies |= SUITES[name](trained, settings)
-        except MENDABLE as error:
+        except (ValueError, OSError, ImportError) as error:  # what a user can fix, such as no data
             reasons[name] = str(error)
     return accuracies, reasons

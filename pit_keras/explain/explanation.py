@@ -1,7 +1,7 @@
 """Pictures of where decisions come from: the rollout of each stage over the image."""
 
 import numpy as np
-from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
+from matplotlib.figure import Figure  # not pyplot, which needs a display and has global state
 
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.explain.rollout import Rollout, token_centres
@@ -10,37 +10,25 @@ from pit_keras.plots.pictures import DPI
 
 
 def check_explainable(model, name=None):
-    """Checks that a model has attention to explain its decisions with.
-
-    Args:
-        model: The model.
-        name: What the user knows it by, such as its file; None for the model's own name.
-
-    Raises:
-        ValueError: If not.
-    """
+    """Raises ValueError for a model without attention; `name` is what the user calls it."""
     if not has_transformer_blocks(model):
         raise ValueError(
-            f"{name or model.name} has no attention to explain its decisions with; PiT and ViT "
-            "have."
+            f"{name or model.name} has no attention to explain its decisions with; use a PiT or "
+            "ViT."
         )
 
 
 def draw_explanations(trained, paths, predictions, output):
-    """Draws images as the model sees them, and beside each one overlay for each stage.
+    """Draws images as the model sees them, and beside each an overlay for each stage.
 
-    An overlay is the stage's `Rollout`, bright where the decision's share is largest; each has a
-    scale of its own, from its smallest value to its largest. All but the last stage's are smoothed,
-    see `without_lattice`.
+    An overlay is the stage's `Rollout`, from its smallest value to its largest. All but the last
+    stage's are smoothed, see `without_lattice`.
 
     Args:
         trained: A `TrainedModel` of a PiT or ViT.
         paths: Image files, at most `pit_keras.plots.pictures.MOST_EXPLAINED`.
         predictions: For each a list of (class name, probability), likeliest first.
-        output: The picture to write; its ending decides the format.
-
-    Raises:
-        ValueError: If the model has no attention, or the format is unknown to matplotlib.
+        output: The picture to write; its suffix decides the format.
     """
     check_explainable(trained.model)
     data, rollout = trained.data, Rollout(trained.model)
@@ -52,9 +40,8 @@ def draw_explanations(trained, paths, predictions, output):
     rows = figure.subplots(len(predictions), columns, squeeze=False)
     for axes, path, best in zip(rows, paths, predictions, strict=True):
         crop = resize_and_crop(load_image(path), data.image_size, data.eval_crop).numpy()
-        *pooled, last = (
-            shares[0] for shares in rollout(normalise(crop, data.mean, data.std)[None])
-        )
+        shares = rollout(normalise(crop, data.mean, data.std)[None])
+        *pooled, last = (shares_of_stage[0] for shares_of_stage in shares)
         name, probability = best[0]
         axes[0].set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
         for axis in axes:
@@ -68,10 +55,10 @@ def draw_explanations(trained, paths, predictions, output):
 
 
 def without_lattice(shares):
-    """A map (h, w) without what alternates from token to token: means of 1 : 2 : 1 in both axes.
+    """A map (h, w) smoothed by weights 1 : 2 : 1 in both axes.
 
-    Every second token lies under two windows of the pooling that follows, and so has more of the
-    decision wherever on the image it is. That is true, and hides what differs between places.
+    Every second token lies under two windows of the pooling that follows, and so has a larger share
+    wherever on the image it is. That hides the differences between places.
     """
     for _ in range(2):
         padded = np.pad(shares, ((1, 1), (0, 0)), mode="edge")
@@ -80,13 +67,7 @@ def without_lattice(shares):
 
 
 def draw_overlay(axis, shares, first, spacing):
-    """Draws a map (h, w) over an image on the same axis, each token at its place in pixels.
-
-    Args:
-        axis: One whose limits are the image's; they stay.
-        shares: The map.
-        first, spacing: See `token_centres`.
-    """
+    """Draws a map (h, w) over the image on an axis; `first` and `spacing` as in `token_centres`."""
     limits = axis.get_xlim(), axis.get_ylim()
     # Tokens do not reach the image's border everywhere; beyond, the outermost ones are repeated.
     shares = np.pad(shares, 1, mode="edge")

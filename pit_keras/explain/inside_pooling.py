@@ -1,6 +1,6 @@
-"""A token pooling looked at from inside (section 3.2, figure 4): what goes in, what comes out."""
+"""A token pooling from inside (section 3.2, figure 4): its input, its output, its filters."""
 
-import dataclasses
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,35 +11,21 @@ from pit_keras.models.pooling import TokenPooling
 from pit_keras.models.tokens import pooled_grid
 
 
-@dataclasses.dataclass(frozen=True)
-class PoolingStep:
+class PoolingStep(NamedTuple):
     """One token pooling of some images, as arrays.
 
-    Attributes:
-        tokens_before, tokens_after: Class (and distillation) tokens, (B, T, C) and (B, T, m * C).
-        map_before, map_after: Spatial tokens as maps, (B, H, W, C) and (B, h, w, m * C).
-        kernel: The depth-wise filters, (3, 3, C, m). Channel c of the map before becomes the
-            channels m * c to m * c + m - 1 of the map after, by the filters of c.
+    Channel c of the map before becomes the channels m * c to m * c + m - 1 of the map after.
     """
 
-    tokens_before: np.ndarray
-    map_before: np.ndarray
-    tokens_after: np.ndarray
-    map_after: np.ndarray
-    kernel: np.ndarray
+    tokens_before: np.ndarray  # class (and distillation) tokens (B, T, C)
+    map_before: np.ndarray  # (B, H, W, C)
+    tokens_after: np.ndarray  # (B, T, m * C)
+    map_after: np.ndarray  # (B, h, w, m * C)
+    kernel: np.ndarray  # the depth-wise filters, (3, 3, C, m)
 
 
 def pooling_step(model, stage, images):
-    """What the token pooling after a stage makes of images.
-
-    Args:
-        model: A PiT.
-        stage: The stage before the pooling, counted from 1.
-        images: Normalised, (B, H, W, 3).
-
-    Raises:
-        ValueError: If the model is not functional, or has no pooling after this stage.
-    """
+    """The `PoolingStep` after a stage, from 1 on, for normalised images (B, H, W, 3)."""
     check_functional(model, "pooling_step")
     pooling = pooling_after(model, stage)
     reader = keras.Model(model.input, [*pooling.input, pooling.output])
@@ -56,11 +42,7 @@ def pooling_step(model, stage, images):
 
 
 def pooling_after(model, stage):
-    """The `TokenPooling` after a stage.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The `TokenPooling` after a stage, from 1 on."""
     poolings = [layer for layer in model.layers if isinstance(layer, TokenPooling)]
     if stage not in range(1, len(poolings) + 1):
         raise ValueError(
@@ -71,17 +53,10 @@ def pooling_after(model, stage):
 
 
 def pooled_with_same_padding(pooling, feature_map):
-    """What Keras' `padding="same"` would give in place of the zeros all around: a trap.
+    """A map pooled with Keras' `padding="same"`, a trap: (B, H, W, C) -> (B, h, w, m * C).
 
     On odd sides it is the same. Even ones Keras pads on one side only, so that every window lies a
     token further down and right than in the authors' code, with output of the same shape.
-
-    Args:
-        pooling: A built `TokenPooling`.
-        feature_map: (B, H, W, C).
-
-    Returns:
-        An array (B, h, w, m * C).
     """
     convolution = pooling.depthwise_conv
     pooled = ops.depthwise_conv(

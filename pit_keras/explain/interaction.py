@@ -2,11 +2,11 @@
 
 A block's interaction is the share of spatial locations that receive attention above a threshold,
 after the softmax. A location counts once if any head reaches it; the share is averaged over query
-tokens and images. Class and distillation tokens take part in the softmax, as they do in the model,
-but neither ask nor count unless that is chosen, see `Definition`.
+tokens and images. Class and distillation tokens take part in the softmax, as in the model, but are
+neither queries nor counted unless a `Definition` says so.
 
-A convolution has no such weights. What the paper puts beside it is the 3 x 3 positions that one
-reads over all positions of its map, see `convolution_interaction`.
+A convolution has no such weights. The paper compares with the 3 x 3 positions that one reads over
+all positions of its map, see `convolution_interaction`.
 """
 
 import csv
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from pit_keras.models.attention import TransformerBlock, has_transformer_blocks
+from pit_keras.models.attention import BlockView, TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.tokens import PrependTokens
 
@@ -27,25 +27,16 @@ MEASURED, APPROXIMATION = "measured", "approximation"
 
 @dataclasses.dataclass(frozen=True)
 class Definition:
-    """What counts as interaction; by default what figure 5 shows.
+    """What counts as interaction; by default as in figure 5."""
 
-    Attributes:
-        thresholds: Shares of a query's attention, in 0..1, that a key has to exceed.
-        queries: Which tokens ask, one of `TOKENS`: the spatial ones, the class (and distillation)
-            tokens, or all.
-        keys: Which tokens are counted, likewise. The softmax is over all of them in any case.
-
-    Raises:
-        ValueError: If a threshold is outside 0..1 or given twice, or a kind of token is unknown.
-    """
-
-    thresholds: tuple[float, ...] = (0.01, 0.1)
-    queries: str = "spatial"
-    keys: str = "spatial"
+    thresholds: tuple[float, ...] = (0.01, 0.1)  # of a query's attention, that a key must exceed
+    queries: str = "spatial"  # one of TOKENS; "class" includes the distillation token
+    keys: str = "spatial"  # the tokens that are counted, likewise; the softmax is over all
 
     def __post_init__(self):
+        given = ", ".join(map(str, self.thresholds)) or "none"
         if not self.thresholds or len(set(self.thresholds)) < len(self.thresholds):
-            raise ValueError(f"Thresholds must be one or more, all different; got {self._given()}.")
+            raise ValueError(f"Thresholds must be one or more, all different; got {given}.")
         for threshold in self.thresholds:
             if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
                 raise ValueError(f"A threshold is a number in 0..1, such as 0.01; got {threshold}.")
@@ -55,20 +46,11 @@ class Definition:
                     f"{name} must be one of {', '.join(TOKENS)}; got {getattr(self, name)!r}."
                 )
 
-    def _given(self):
-        return ", ".join(map(str, self.thresholds)) or "none"
-
 
 def interaction_shares(attention, num_tokens=1, definition=Definition()):
     """The definition itself, for all thresholds at once.
 
-    Args:
-        attention: Weights after the softmax, (B, heads, T + N, T + N); rows are queries.
-        num_tokens: T.
-        definition: A `Definition`.
-
-    Returns:
-        float32 (B, thresholds).
+    Attention weights (B, heads, T + N, T + N), with T = `num_tokens`, -> float32 (B, thresholds).
     """
     kinds = {
         "spatial": slice(num_tokens, None),
@@ -85,47 +67,10 @@ def interaction_shares(attention, num_tokens=1, definition=Definition()):
     return ops.stack(shares, axis=-1)
 
 
-class InteractionBlock(layers.Layer):
-    """A `TransformerBlock` that tells its interaction too: (B, N, C) -> (B, N, C), (B, thresholds).
-
-    The block runs once, and of its attention maps nothing stays.
-
-    Args:
-        block: A built `TransformerBlock`. The layer has no weights but the block's.
-        num_tokens: Class and distillation tokens among the N.
-        definition: A `Definition`.
-    """
-
-    def __init__(self, block, num_tokens, definition):
-        super().__init__(dtype=block.dtype_policy, name=f"{block.name}_interaction")
-        self.block = block
-        self.num_tokens = num_tokens
-        self.definition = definition
-
-    def call(self, inputs):
-        outputs, attention = self.block.with_attention(inputs)
-        return outputs, interaction_shares(attention, self.num_tokens, self.definition)
-
-    def compute_output_spec(self, inputs):
-        shares = (inputs.shape[0], len(self.definition.thresholds))
-        outputs = keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
-        return outputs, keras.KerasTensor(shares, dtype="float32")
-
-
 def interaction_model(model, definition=Definition()):
     """The interaction of all blocks in one forward pass: images -> (B, blocks, thresholds).
 
-    The result shares its layers and weights with the model.
-
-    Args:
-        model: A PiT or ViT.
-        definition: A `Definition`.
-
-    Returns:
-        A `keras.Model`, on any backend. It is for inference and cannot be saved.
-
-    Raises:
-        ValueError: If the model is not functional, or has no transformer blocks.
+    It shares layers and weights with the PiT or ViT, runs on any backend, and cannot be saved.
     """
     check_functional(model, "interaction_model")
     if not has_transformer_blocks(model):
@@ -133,13 +78,18 @@ def interaction_model(model, definition=Definition()):
     (num_tokens,) = (x.num_tokens for x in model.layers if isinstance(x, PrependTokens))
     shares = []
 
+    def with_interaction(block, inputs):  # (B, N, C) -> (B, N, C), (B, thresholds)
+        outputs, attention = block.with_attention(inputs)  # in one run; the map is not kept
+        return outputs, interaction_shares(attention, num_tokens, definition)
+
     def in_place_of(layer):
-        is_block = isinstance(layer, TransformerBlock)
-        return InteractionBlock(layer, num_tokens, definition) if is_block else layer
+        if not isinstance(layer, TransformerBlock):
+            return layer
+        return BlockView(layer, with_interaction, f"{layer.name}_interaction")
 
     def call(layer, *arguments, **keywords):
         outputs = layer(*arguments, **keywords)
-        if isinstance(layer, InteractionBlock):
+        if isinstance(layer, BlockView):
             outputs, shares_of_block = outputs
             shares.append(shares_of_block)
         return outputs
@@ -150,25 +100,16 @@ def interaction_model(model, definition=Definition()):
 
 
 def convolution_interaction(model, name=None):
-    """The paper's approximation for ResNet50: what a convolution reads over its map's size.
+    """The paper's approximation for ResNet50: the share of its input map that a convolution reads.
 
-    A k x k convolution reads k x k positions of its input map, or as many as there are along a side
-    that is shorter. There is no threshold: of nine positions that count alike each has 11%, more
-    than either of figure 5's.
-
-    Args:
-        model: A ResNet or RegNetY of `create_model`, of fixed input size.
-        name: What errors call it; by default the model's own name.
+    It reads k x k positions, or as many as a shorter side has. There is no threshold: each of nine
+    positions that count alike has 11%, more than either of figure 5's.
 
     Returns:
-        By name of the convolution, for those within blocks that are larger than 1 x 1, in order of
-        depth: the share, and the height and width of the map.
-
-    Raises:
-        ValueError: If the model has no such convolutions, or no fixed input size.
+        For each convolution within blocks larger than 1 x 1, by name in order of depth: the share,
+        and the height and width of the map.
     """
-    name = name or model.name
-    found = {}
+    name, found = name or model.name, {}
     for layer in model.layers:
         if not isinstance(layer, layers.Conv2D) or "_block" not in layer.name:
             continue
@@ -180,27 +121,18 @@ def convolution_interaction(model, name=None):
             found[layer.name] = np.prod(reach) / np.prod(grid), grid
     if not found:
         raise ValueError(
-            f"{name} has neither attention nor blocks of convolutions named as in "
-            "create_model's ResNet, so its spatial interaction is not known."
+            f"{name} has neither attention nor blocks of convolutions named as in create_model's "
+            "ResNet, so its spatial interaction is not known."
         )
     return found
 
 
 def measure_interaction(model, batches, definition=Definition(), after_batch=None):
-    """The interaction of each block of a PiT or ViT, averaged over the images of some batches.
+    """Mean interaction of a PiT or ViT, float64 (blocks, thresholds), and the number of images.
 
     Args:
-        model: A PiT or ViT.
-        batches: Finitely many batches of `pit_keras.data.pipeline.evaluation_batches`. Images of
-            weight 0, which fill up the last one, do not count.
-        definition: A `Definition`.
+        batches: As of `data.pipeline.evaluation_batches`; images of weight 0 do not count.
         after_batch: Called with the number of batches done, after each.
-
-    Returns:
-        float64 (blocks, thresholds), and the number of images.
-
-    Raises:
-        ValueError: If the model has no attention, or there are no images.
     """
     import tensorflow as tf  # here, since all that stands above runs on any backend
 
@@ -223,12 +155,7 @@ def measure_interaction(model, batches, definition=Definition(), after_batch=Non
 
 
 def check_measurable(network, source, split):
-    """Checks, before long work, that `interaction_of_source` can do its work.
-
-    Raises:
-        ValueError: If the split is empty, or the network has neither attention nor the convolutions
-            of the approximation.
-    """
+    """Raises ValueError, before long work, for what `interaction_of_source` cannot measure."""
     if not has_transformer_blocks(network.model):
         convolution_interaction(network.model, network.name)
     elif not source.sizes[split]:
@@ -236,17 +163,13 @@ def check_measurable(network, source, split):
 
 
 def check_tokens_used(networks, definition):
-    """Checks that a definition's choice of tokens means something to one of the networks.
-
-    Raises:
-        ValueError: If class tokens are to ask or to be counted, and no network has attention.
-    """
+    """Raises ValueError if a choice of tokens means nothing to any of the networks."""
     if any(has_transformer_blocks(network.model) for network in networks):
         return
+    names = ", ".join(network.name for network in networks)
     for option in ("queries", "keys"):
         chosen = getattr(definition, option)
         if chosen != "spatial":
-            names = ", ".join(network.name for network in networks)
             raise ValueError(
                 f"--{option}={chosen} is for networks with class tokens, and {names} has none."
             )
@@ -262,26 +185,14 @@ def interaction_of_source(
     definition=Definition(),
     progress=True,
 ):
-    """A network's interaction over images of a data set, as rows of a table.
+    """Interaction of an `opened_networks.Network` over a data set: a row per block and threshold.
 
-    Of a network without attention it is the approximation, which needs no images.
+    Without attention it is the approximation, which needs no images.
 
     Args:
-        network: A `pit_keras.explain.opened_networks.Network`.
         source: What `open_source` returns; its classes do not matter.
-        split: "train" or "val".
-        images: How many images, from all over the split; all if it has fewer.
-        batch_size: Images at a time: with the size of the largest map, what bounds the memory.
-        definition: A `Definition`.
-        progress: Whether to show a progress bar.
-
-    Returns:
-        A list of dictionaries, one for each block and threshold, in order: `model`, `weights`,
-        `kind` ("measured" or "approximation"), `block` (from 1), `layer`, `grid`, `queries`,
-        `keys`, `threshold`, `share`, `images`, `dataset` and `split`.
-
-    Raises:
-        ValueError: See `check_measurable`; or an image cannot be read.
+        images: How many, from all over the split; all if it has fewer.
+        batch_size: Images at a time; with the size of the largest map it bounds the memory.
     """
     check_measurable(network, source, split)
     if not has_transformer_blocks(network.model):
@@ -297,24 +208,18 @@ def interaction_of_source(
     bar = keras.utils.Progbar(-(-sample.sizes[split] // batch_size), verbose=int(progress))
     with unreadable.plain_errors():
         shares, count = measure_interaction(network.model, batches, definition, bar.update)
-    blocks = [layer for layer in network.model.layers if isinstance(layer, TransformerBlock)]
-    found = {
-        block.name: (share, _grid_of_stage(network.model, block))
-        for block, share in zip(blocks, shares, strict=True)
-    }
+    found, model = {}, network.model
+    blocks = (layer for layer in model.layers if isinstance(layer, TransformerBlock))
+    for block, share in zip(blocks, shares, strict=True):
+        _, feature_map = model.get_layer(block.name.partition("_")[0]).output  # `stage1`
+        found[block.name] = share, feature_map.shape[1:3]
     origin = {"images": count, "dataset": source.name, "split": split}
     return _rows(network, definition, MEASURED, found, origin)
 
 
-def _grid_of_stage(model, block):
-    """Height and width of the map that a block `stage1_block1` works on."""
-    _, feature_map = model.get_layer(block.name.partition("_")[0]).output
-    return feature_map.shape[1:3]
-
-
 def _rows(network, definition, kind, found, origin=None):
     """Rows from shares by name of the layer, one for all thresholds or one for each."""
-    is_measured = kind == MEASURED
+    tokens = (definition.queries, definition.keys) if kind == MEASURED else ("spatial", "spatial")
     rows = []
     for number, (layer, (shares, grid)) in enumerate(found.items(), 1):
         shares = np.broadcast_to(shares, len(definition.thresholds))
@@ -327,8 +232,8 @@ def _rows(network, definition, kind, found, origin=None):
                     "block": number,
                     "layer": layer,
                     "grid": "x".join(map(str, grid)),
-                    "queries": definition.queries if is_measured else "spatial",
-                    "keys": definition.keys if is_measured else "spatial",
+                    "queries": tokens[0],
+                    "keys": tokens[1],
                     "threshold": threshold,
                     "share": round(float(share), 6),
                     **(origin or {"images": "", "dataset": "", "split": ""}),

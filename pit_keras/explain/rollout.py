@@ -1,16 +1,16 @@
 """Where a decision comes from: attention rollout (Abnar & Zuidema, arXiv 2005.00928) through PiT.
 
-A block hands its tokens on half as they were (its residual branch) and half mixed by its attention,
-the mean of its heads: (A + I) / 2, whose rows sum to 1. Followed from the class token at the end of
-the model back to a stage's input, this gives each of the stage's tokens a share of the decision.
+A block passes its tokens on half as they were (its residual branch) and half mixed by its
+attention, the mean of its heads: (A + I) / 2, whose rows sum to 1. Followed from the class token at
+the end of the model back to a stage's input, this gives each of the stage's tokens a share of the
+decision.
 
-Token pooling is such a mixture too. A pooled token comes from the 3 x 3 tokens under the kernel, in
-proportion to the absolute weights of the depth-wise filters, averaged over channels; taps beyond
-the border are left out. Equal shares would be simpler, but as attention weights are taken for what
-they are, so is the filter. A class token comes from the same class token.
+Token pooling is such a mixture too: a pooled token comes from the 3 x 3 tokens under the kernel, in
+proportion to the absolute weights of the depth-wise filters, averaged over channels and without
+taps beyond the border. A class token comes from the same class token.
 
-MLPs, values and norms do not move anything between tokens and are not looked at: what comes out is
-where information can have come from, not what speaks for a class.
+MLPs, values and norms move nothing between tokens and are left out: the shares show where
+information can have come from, not what speaks for a class.
 """
 
 import keras
@@ -24,14 +24,7 @@ from pit_keras.models.tokens import pooled_grid
 
 
 class Rollout:
-    """The rollout of a model; built once, for any number of images.
-
-    Args:
-        model: A PiT or ViT.
-
-    Raises:
-        ValueError: If the model is not functional, or has no attention.
-    """
+    """The rollout of a PiT or ViT; built once, for any number of images."""
 
     def __init__(self, model):
         maps, features = attention_maps(model).outputs, stage_features(model).outputs
@@ -41,17 +34,12 @@ class Rollout:
         self._blocks, self._reader = len(maps), keras.Model(model.input, [*maps, *features])
 
     def __call__(self, images):
-        """Each stage's shares of the decision.
+        """Shares of the decision: normalised images (B, H, W, 3) -> float64 (B, h, w) per stage.
 
-        Args:
-            images: Normalised, (B, H, W, 3). All blocks' attention maps are in memory at once, for
-                PiT-S 19 MB for each image.
-
-        Returns:
-            For each stage, from the first on, a float64 array (B, h, w) of its input's grid; the
-            first is that of the image's patches. What is missing in an image's sum to 1 is the
-            class (and distillation) tokens' own. In a distilled model the decision is the mean of
-            both tokens', as the logits are.
+        The grid is that of the stage's input, first that of the image's patches. The rest of an
+        image's sum to 1 is the class (and distillation) tokens' own. In a distilled model the
+        decision is the mean of both tokens', as the logits are. All blocks' attention maps are in
+        memory at once, for PiT-S 19 MB for each image.
         """
         outputs = [ops.convert_to_numpy(x) for x in self._reader(images, training=False)]
         maps, features = outputs[: self._blocks], outputs[self._blocks :]
@@ -76,9 +64,7 @@ class Rollout:
 def pooling_shares(pooling, grid):
     """From where a pooled token comes: (pooled positions, positions), rows that sum to 1.
 
-    Args:
-        pooling: A built `TokenPooling`.
-        grid: Height and width of the map before it.
+    `grid` is height and width of the map before the pooling.
     """
     kernel = ops.convert_to_numpy(pooling.depthwise_conv.kernel)  # (3, 3, C, multiplier)
     # A filter of zeros, which a pruned one may be, gives equal shares.
@@ -97,13 +83,9 @@ def _is_under_tap(pooling, side):
 
 
 def token_centres(model):
-    """Where a stage's tokens lie on the image: along a side, token i at `first + spacing * i`.
+    """Where tokens lie on the image, along a side: token i at `first + spacing * i` pixels.
 
-    Args:
-        model: A PiT or ViT of square patches.
-
-    Returns:
-        `first`, and for each stage its `spacing`; in pixels, of which pixel i is centred at i.
+    Returns `first`, and for each stage its `spacing`. Pixel i is centred at i.
     """
     patches = model.get_layer("patch_embedding")
     strides = [x.stride for x in model.layers if isinstance(x, TokenPooling)]

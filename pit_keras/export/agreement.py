@@ -12,7 +12,8 @@ from pit_keras.export.formats import TOLERANCE
 from pit_keras.runs.found_objects import THRESHOLD
 
 MOST_PHOTOGRAPHS = 32
-# What still counts as the same object: sides moved by a share of the image, and a change of score.
+# Two objects are the same if no side differs by more than this share of the image, and the scores
+# by no more than that.
 SAME_BOX = 0.02
 SAME_SCORE = 0.1
 CALLS = 30
@@ -21,13 +22,11 @@ _WARM_UP_CALLS = 3
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """Images in two forms: as a device hands them to the model, and as they came.
+    """Images to compare or calibrate an exported model on.
 
-    Attributes:
-        crops: uint8 (N, H, W, 3) of the model's own size, cut out as in evaluation.
-        photographs: The first `MOST_PHOTOGRAPHS` of the images as they came, uint8 (h, w, 3) of any
-            sizes. (All of them, of a good camera, would not fit into memory.)
-        origin: What they are, for the report.
+    `crops` are uint8 (N, H, W, 3) of the model's own size, cut out as in evaluation. `photographs`
+    are the first `MOST_PHOTOGRAPHS` as they came; more would not fit into memory. `origin` says in
+    the report what the images are.
     """
 
     crops: np.ndarray
@@ -39,16 +38,7 @@ class Sample:
 
 
 def take_sample(images, data, origin):
-    """A `Sample` of images.
-
-    Args:
-        images: Any number of uint8 images (h, w, 3), each of any size; read once.
-        data: The `DataConfig` with the model's image size and evaluation crop.
-        origin: What they are, for the report.
-
-    Raises:
-        ValueError: If there are none, or one is not such an image.
-    """
+    """The `Sample` of uint8 images (h, w, 3) of any sizes, cropped as a `DataConfig` says."""
     crops, photographs = [], []
     for image in images:
         image = np.asarray(image)
@@ -66,13 +56,13 @@ def take_sample(images, data, origin):
 
 
 def validation_images(source, count):
-    """At most `count` images of a source's validation split, from all over it."""
+    """At most `count` images, evenly spread over a source's validation split."""
     every = max(1, source.sizes["val"] // count)
     return _loaded(source, source.scan("val").shard(every, 0), count)
 
 
 def training_images(source, count):
-    """At most `count` images of a source's training split, drawn at random but always the same."""
+    """At most `count` images of a source's training split, at random but always the same."""
     once = source.train_stream(seed=0).take(source.sizes["train"])
     return _loaded(source, once, count)
 
@@ -97,19 +87,36 @@ def real_images():
     return [photograph[window] for photograph in photographs for window in windows]
 
 
-@dataclasses.dataclass(frozen=True)
-class Agreement:
-    """How two sets of logits differ.
+class _Differences:
+    """What both kinds of agreement have; `cells` are the report's texts under `HEADINGS`."""
 
-    Attributes:
-        max_difference: The largest absolute difference of two logits; NaN if one of them is.
-        mean_difference: The mean absolute difference.
-        scale: The largest absolute logit expected.
-        top1_agreement: Share of the images, 0..1, for which both have the same likeliest class.
-        images: How many there were.
+    @property
+    def finite(self):
+        """Whether the numbers of both models are."""
+        return bool(np.isfinite(dataclasses.astuple(self)).all())
+
+    def shortfall(self, min_agreement):
+        """How it misses a limit; None stands for `within`."""
+        if not self.finite:
+            return "its numbers, or the Keras model's, are not finite"
+        if min_agreement is None:
+            return f"{self.largest_errors}; {TOLERANCE:.0e} is allowed"
+        return (
+            f"the same for {self.share:.1%}, while {min_agreement:.1%} of the {self.ANSWERS} must "
+            "be the same"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement(_Differences):
+    """How the logits of two classifiers differ.
+
+    `max_difference` and `mean_difference` are absolute, `scale` is the Keras model's largest
+    absolute logit, and `top1_agreement` the share of images, 0..1, with the same top-1 class.
     """
 
     HEADINGS: ClassVar = ("largest error", "mean error", "same top-1", "images")
+    ANSWERS: ClassVar = "likeliest classes"
 
     max_difference: float
     mean_difference: float
@@ -119,54 +126,27 @@ class Agreement:
 
     @property
     def share(self):
-        """The share of answers that are the same, 0..1."""
         return self.top1_agreement
 
     @property
     def cells(self):
-        """Texts under `HEADINGS`."""
-        return (
-            f"{self.max_difference:.1e}",
-            f"{self.mean_difference:.1e}",
-            f"{self.top1_agreement:.1%}",
-            f"{self.images:,}",
-        )
-
-    @staticmethod
-    def allowed(min_agreement):
-        """What is asked for, in words: a least share, or None for `TOLERANCE`."""
-        if min_agreement is None:
-            return f"{TOLERANCE:.0e} of the largest logit is allowed"
-        return f"{min_agreement:.1%} of the likeliest classes must be the same"
-
-    @property
-    def finite(self):
-        """Whether all logits are, expected and actual."""
-        return bool(np.isfinite(self.max_difference + self.scale))
+        errors = f"{self.max_difference:.1e}", f"{self.mean_difference:.1e}"
+        return (*errors, f"{self.top1_agreement:.1%}", f"{self.images:,}")
 
     def within(self, tolerance=TOLERANCE):
         """Whether the largest difference is at most `tolerance` of the largest logit."""
-        # Written so that NaN and infinity, of which every comparison is false, do not agree.
+        # False for NaN and infinity too.
         return self.max_difference <= tolerance * self.scale < np.inf
 
-    def __str__(self):
-        share = self.max_difference / self.scale if self.scale else self.max_difference
-        return (
-            f"the logits of {self.images} images differ by at most {self.max_difference:.1e}, "
-            f"{share:.0e} of the largest ({self.scale:.3g}), and {self.top1_agreement:.1%} of the "
-            "likeliest classes are the same"
-        )
+    @property
+    def largest_errors(self):
+        return f"logits differ by {self.max_difference / (self.scale or 1):.0e} of the largest"
 
 
 def compare(expected, actual):
-    """The `Agreement` of two arrays of logits, both (N, classes).
-
-    Raises:
-        ValueError: If their shapes differ.
-    """
+    """The `Agreement` of two arrays of logits, both (N, classes)."""
     expected, actual = np.asarray(expected), np.asarray(actual)
-    if expected.shape != actual.shape:
-        raise ValueError(f"Logits of shape {expected.shape} were expected, not {actual.shape}.")
+    _check_shape("logits", expected, actual)
     with np.errstate(invalid="ignore"):  # inf - inf
         differences = np.abs(expected - actual)
     return Agreement(
@@ -178,20 +158,27 @@ def compare(expected, actual):
     )
 
 
+def _check_shape(name, expected, actual):
+    if expected.shape != actual.shape:  # they might broadcast
+        raise ValueError(
+            f"The exported model's {name} are {actual.shape}, the Keras model's {expected.shape}."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
-class DetectionAgreement:
-    """How what two detectors say of the same images differs, query by query.
+class DetectionAgreement(_Differences):
+    """How the answers of two detectors differ, query by query.
 
     Attributes:
-        score_difference: The largest absolute difference of two scores; NaN if one of them is.
-        box_difference: The largest of two boxes' sides, as a share of the image's.
-        same_objects: Share of the objects, 0..1, that both find: of the same class, with sides
-            within `SAME_BOX` and a score within `SAME_SCORE`. 1 where there are no objects.
-        objects: How many were found by either, with a score of `THRESHOLD` or more.
-        images: How many there were.
+        score_difference: The largest absolute difference of two scores.
+        box_difference: The largest difference of two boxes' sides, as a share of the image's.
+        same_objects: The share of objects, 0..1, that both find: of the same class, with sides
+            within `SAME_BOX` and a score within `SAME_SCORE`. 1 if there are no objects.
+        objects: The number that either found, with a score of `THRESHOLD` or more.
     """
 
     HEADINGS: ClassVar = ("score error", "box error", "same objects", "images")
+    ANSWERS: ClassVar = "objects"
 
     score_difference: float
     box_difference: float
@@ -200,68 +187,42 @@ class DetectionAgreement:
     images: int
 
     @property
-    def finite(self):
-        """Whether all answers are, expected and actual."""
-        return bool(np.isfinite(self.score_difference + self.box_difference))
-
-    @property
     def share(self):
-        """The share of answers that are the same, 0..1."""
         return self.same_objects
 
     @property
     def cells(self):
-        """Texts under `HEADINGS`."""
-        return (
-            f"{self.score_difference:.1e}",
-            f"{self.box_difference:.1e}",
-            f"{self.same_objects:.1%} of {self.objects}" if self.objects else "no objects",
-            f"{self.images:,}",
-        )
-
-    @staticmethod
-    def allowed(min_agreement):
-        """What is asked for, in words: a least share, or None for `TOLERANCE`."""
-        if min_agreement is None:
-            return f"{TOLERANCE:.0e} is allowed"
-        return f"{min_agreement:.1%} of the objects must be the same"
+        errors = f"{self.score_difference:.1e}", f"{self.box_difference:.1e}"
+        same = f"{self.same_objects:.1%} of {self.objects}" if self.objects else "no objects"
+        return (*errors, same, f"{self.images:,}")
 
     def within(self, tolerance=TOLERANCE):
-        """Whether the largest differences are at most `tolerance`."""
-        return self.score_difference <= tolerance and self.box_difference <= tolerance
+        """Whether all differences are at most `tolerance`, and all objects of the same class."""
+        # The class of a query that found nothing may depend on the last bit.
+        largest = max(self.score_difference, self.box_difference)
+        return self.finite and largest <= tolerance and self.same_objects == 1
 
-    def __str__(self):
-        objects = f"{self.same_objects:.1%} of {self.objects} objects are the same"
-        if not self.objects:
-            objects = f"neither is sure of any object (none has a score of {THRESHOLD} or more)"
+    @property
+    def largest_errors(self):
         return (
-            f"the scores of {self.images} images differ by at most {self.score_difference:.1e}, "
-            f"the boxes by {self.box_difference:.1e} of the image's sides, and {objects}"
+            f"scores differ by {self.score_difference:.0e}, boxes by {self.box_difference:.0e} of "
+            f"the image's sides, and {self.same_objects:.1%} of the objects are the same"
         )
 
 
 def compare_detections(expected, actual):
-    """The `DetectionAgreement` of what two detectors say of N images, with Q queries each.
+    """The `DetectionAgreement` of two detectors on N images, with Q queries each.
 
-    Args:
-        expected, actual: `boxes` (N, Q, 4), shares of the images' sides; `scores` (N, Q); and
-            `labels` (N, Q), query by query.
-
-    Raises:
-        ValueError: If their shapes differ.
+    Both give `boxes` (N, Q, 4), shares of the images' sides, `scores` (N, Q) and `labels` (N, Q).
     """
     for name in ("boxes", "scores", "labels"):
-        if expected[name].shape != actual[name].shape:
-            raise ValueError(
-                f"{name} of shape {expected[name].shape} were expected, not {actual[name].shape}."
-            )
+        _check_shape(name, expected[name], actual[name])
     with np.errstate(invalid="ignore"):  # inf - inf
         scores = np.abs(expected["scores"] - actual["scores"])  # (N, Q)
         boxes = np.abs(expected["boxes"] - actual["boxes"]).max(axis=-1)  # (N, Q)
     is_object = np.maximum(expected["scores"], actual["scores"]) >= THRESHOLD
-    is_same = (
-        (expected["labels"] == actual["labels"]) & (boxes <= SAME_BOX) & (scores <= SAME_SCORE)
-    )
+    is_same = expected["labels"] == actual["labels"]
+    is_same &= (boxes <= SAME_BOX) & (scores <= SAME_SCORE)
     return DetectionAgreement(
         score_difference=float(scores.max()),
         box_difference=float(boxes.max()),

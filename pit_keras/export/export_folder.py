@@ -1,13 +1,10 @@
 """The folder of an export: what may be replaced in it, and how it gets its files."""
 
 import contextlib
-import ctypes
-import errno
 import hashlib
 import os
 import pathlib
 import shutil
-import sys
 import tempfile
 
 import filelock
@@ -18,67 +15,56 @@ from pit_keras.export.formats import FORMATS
 from pit_keras.export.model_card import CARD_FILE, is_model_card
 from pit_keras.export.sidecars import CLASSES_FILE
 
-# By the card a folder is known as an export's: it comes before the others and goes after them.
+# A folder is an export's if it has the card: written first, removed last.
 TEXTS = (CARD_FILE, CLASSES_FILE, REPORT_FILE)
 _PREFIX = ".export-"
 _LOCK = ".export.lock"
-_AT_FDCWD = -100  # paths are relative to the current folder
-_RENAME_EXCHANGE = 2
 
 
 def check_targets(output_dir, formats, overwrite=False):
-    """Checks, before long work, that a model can be exported to a folder; leaves no trace.
-
-    Args:
-        output_dir: The folder, which may be missing.
-        formats: Names in `FORMATS`.
-        overwrite: Whether to replace what is there.
+    """Checks that `formats` can be exported to a folder; leaves no trace.
 
     Raises:
-        FileExistsError: If a target exists and is not to be overwritten, or a file or folder is
-            there that an export does not write.
-        OSError: If the folder is a file or cannot be written to.
+        OSError: If the folder cannot be written to, a target exists and is not to be overwritten,
+            or something is in its place that an export did not write.
     """
     output_dir = pathlib.Path(output_dir)
     if os.path.lexists(output_dir) and not output_dir.is_dir():
         raise NotADirectoryError(f"{output_dir} is a file; the exported models need a folder.")
-    for name in formats:
-        _check_target(output_dir, FORMATS[name].target, overwrite)
-    card = output_dir / CARD_FILE
-    ours = card.is_file() and is_model_card(card.read_text(encoding="utf-8", errors="replace"))
-    for text in (output_dir / name for name in TEXTS):
-        if os.path.lexists(text) and not ours:
+    targets = [output_dir / FORMATS[name].target for name in formats]
+    for target in targets:
+        if os.path.lexists(target) and not overwrite:
             raise FileExistsError(
-                f"{text} was not written by pit-keras export, which writes a file of that name; "
-                "choose another folder with --output_dir."
+                f"{target} exists already; replace it with --overwrite, or choose another folder "
+                "with --output_dir."
             )
+    for path in filter(os.path.lexists, _foreign(output_dir, targets)):
+        raise FileExistsError(
+            f"{path} was not written by pit-keras export; move it away, or choose another folder "
+            "with --output_dir."
+        )
     existing = next(path for path in (output_dir, *output_dir.absolute().parents) if path.exists())
-    with _temporary_folder(existing, ".check-"):
-        pass
+    try:
+        tempfile.TemporaryDirectory(dir=existing, prefix=".check-").cleanup()
+    except OSError as error:
+        raise OSError(f"{existing} cannot be written to: {error.strerror}.") from error
 
 
-def _check_target(output_dir, path, overwrite):
-    target, folder = output_dir / path, (output_dir / path).parent
-    is_wrong = folder != output_dir and (folder.is_symlink() or not folder.is_dir())
-    if os.path.lexists(folder) and is_wrong:
-        raise FileExistsError(
-            f"{folder} is in the way of a folder of the export; move it away, or choose another "
-            "folder with --output_dir."
-        )
-    if not os.path.lexists(target):
-        return
-    if not overwrite:
-        raise FileExistsError(
-            f"{target} exists already; replace it with --overwrite, or choose another folder with "
-            "--output_dir."
-        )
-    is_folder = target.is_dir() and not target.is_symlink()
-    is_model = (target / "saved_model.pb").is_file()
-    if is_folder and not (is_model and target.name.isdecimal()):
-        raise FileExistsError(
-            f"{target} is a folder that pit-keras export did not write; move it away, or choose "
-            "another folder with --output_dir."
-        )
+def _foreign(output_dir, targets):
+    """Paths that, if they exist, an export did not write."""
+    card = output_dir / CARD_FILE
+    if not (card.is_file() and is_model_card(card.read_text("utf-8", errors="replace"))):
+        yield from (output_dir / name for name in TEXTS)
+    for target in targets:
+        if target.parent != output_dir and not _is_folder(target.parent):
+            yield target.parent
+        is_version = target.name.isdecimal() and (target / "saved_model.pb").is_file()
+        if _is_folder(target) and not is_version:
+            yield target
+
+
+def _is_folder(path):
+    return path.is_dir() and not path.is_symlink()
 
 
 @contextlib.contextmanager
@@ -86,9 +72,6 @@ def exclusive_folder(output_dir):
     """Keeps other exports out of a folder, which is made if it is missing.
 
     Gives a temporary folder in it, and removes those that killed exports have left.
-
-    Raises:
-        OSError: If another export is writing to the folder, or it cannot be written to.
     """
     is_new = not output_dir.exists()
     try:
@@ -102,8 +85,8 @@ def exclusive_folder(output_dir):
     try:
         for leftover in output_dir.glob(f"{_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        with _temporary_folder(output_dir, _PREFIX) as folder:
-            yield folder
+        with tempfile.TemporaryDirectory(dir=output_dir, prefix=_PREFIX) as folder:
+            yield pathlib.Path(folder)
     finally:
         (output_dir / _LOCK).unlink(missing_ok=True)
         lock.release()
@@ -111,71 +94,42 @@ def exclusive_folder(output_dir):
             output_dir.rmdir()
 
 
-@contextlib.contextmanager
-def _temporary_folder(parent, prefix):
-    try:
-        folder = tempfile.TemporaryDirectory(dir=parent, prefix=prefix)
-    except OSError as error:
-        raise OSError(f"{parent} cannot be written to: {error.strerror}.") from error
-    with folder as path:
-        yield pathlib.Path(path)
-
-
 def put_in_place(folder, output_dir, written, removed):
-    """Moves files and folders from a temporary folder to an export's.
+    """Moves the relative paths `written` and `TEXTS` from a temporary folder to an export's.
 
-    The texts are removed first and moved last: whenever this ends, they say nothing that is not so.
-
-    Args:
-        folder: The temporary one, which holds `written` and `TEXTS`.
-        output_dir: The export's.
-        written: Relative paths of what is to be moved.
-        removed: Relative paths of what is to go.
-
-    Raises:
-        OSError: If one of them cannot be moved.
+    Those in `removed` go. The texts are removed first and moved last: whenever this ends, they say
+    nothing that is not so.
     """
     for name in reversed(TEXTS):
         (output_dir / name).unlink(missing_ok=True)
-    for path in removed:
-        if os.path.lexists(output_dir / path):
-            os.replace(output_dir / path, folder / "removed")
-            _remove_if_empty((output_dir / path).parent, output_dir)
+    for number, path in enumerate(removed):
+        target = output_dir / path
+        if os.path.lexists(target):
+            os.replace(target, folder / f"removed{number}")
+            if target.parent != output_dir and not any(target.parent.iterdir()):
+                target.parent.rmdir()
     for path in (*written, *TEXTS):
         (output_dir / path).parent.mkdir(exist_ok=True)
         try:
             move_into_place(folder / path, output_dir / path)
         except OSError as error:
             raise OSError(
-                f"{output_dir / path} cannot be replaced ({error.strerror}). What was moved before "
-                "it is new; export once more, and the report tells of all."
+                f"{output_dir / path} cannot be replaced ({error.strerror}). The folder is left "
+                "without a report; export once more with --overwrite."
             ) from error
 
 
-def _remove_if_empty(folder, output_dir):
-    if folder != output_dir and not any(folder.iterdir()):
-        folder.rmdir()
-
-
 def move_into_place(source, target):
-    """Moves a file or folder to a path of the same file system; what was there takes its place.
+    """Moves a file or folder to a path of the same file system.
 
-    On Linux a folder is exchanged for another in one step. Elsewhere only files are replaced in
-    one; a folder is moved aside first, and comes back if its successor cannot be moved.
-
-    Args:
-        source: What is to be moved. If something was at `target`, it lies here afterwards, unless
-            both are files.
-        target: Where to.
-
-    Raises:
-        OSError: If it cannot be moved; `target` is as it was.
+    A file replaces a file in one step. A folder that is there already is moved aside first, beside
+    `source`, and comes back if the move fails.
     """
-    source, target = pathlib.Path(source), pathlib.Path(target)
-    is_file = source.is_file() and not (target.is_dir() and not target.is_symlink())
-    if is_file or not os.path.lexists(target):
+    try:
         os.replace(source, target)
-    elif not _exchanged(source, target):
+    except OSError:
+        if not os.path.lexists(target):
+            raise
         aside = source.with_name(f"{source.name}.replaced")
         os.replace(target, aside)
         try:
@@ -183,19 +137,6 @@ def move_into_place(source, target):
         except OSError:
             os.replace(aside, target)
             raise
-        os.replace(aside, source)
-
-
-def _exchanged(source, target):
-    """Exchanges two paths in one step; False where the system cannot."""
-    if sys.platform != "linux":
-        return False
-    try:
-        exchange = ctypes.CDLL(None).renameat2
-    except AttributeError:  # a C library older than 2018, or another one
-        return False
-    paths = os.fsencode(source), os.fsencode(target)
-    return exchange(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE) == 0
 
 
 def size_of(path):
@@ -220,14 +161,9 @@ def _files(path):
 
 @contextlib.contextmanager
 def explained(name):
-    """Turns what TensorFlow and the system say of a full disk into one sentence."""
+    """Turns an error of TensorFlow or the system, such as a full disk, into one sentence."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        full = os.strerror(errno.ENOSPC)
-        if full in reason:
-            reason = f"{full} there or in {tempfile.gettempdir()}, where conversions keep files"
-        elif os.strerror(errno.EFBIG) in reason:
-            reason = os.strerror(errno.EFBIG)
-        raise OSError(f"{name} cannot be written, nothing was exported: {reason}.") from error
+        sentence = f"{name} cannot be written, nothing was exported: {error}"
+        raise OSError(sentence) from error

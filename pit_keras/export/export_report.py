@@ -17,22 +17,14 @@ _COLUMNS = ("file", "MB", "ms, 1 thread", "2 threads", "all")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One exported form.
+    """One exported form: a file or folder at `path` in the export folder.
 
     Attributes:
-        format: Its name in `FORMATS`.
-        path: The file or folder, relative to the export folder.
-        bytes: Its size.
-        sha256: Of the file, or of the names and contents in the folder.
-        agreement: How its answers differ from the Keras model's, an `Agreement` or, of a detector,
-            a `DetectionAgreement`.
-        min_agreement: The share of equal answers that was asked for; None where the numbers must be
-            within `TOLERANCE`.
-        latency_ms: Median milliseconds of one call, by threads: "1", "2", or "all" for what
-            TensorFlow uses by itself.
-        batch_size: Images of one call when the latency was measured.
-        compared_on: What the images were on which it was compared; `agreement` has their number.
-        calibrated_on: What those were on which it was calibrated; None if it was not.
+        min_agreement: The least share of equal answers; None if the numbers must be within
+            `TOLERANCE`.
+        latency_ms: Median milliseconds of one call with `batch_size` images, by threads: "1", "2",
+            or "all" for TensorFlow's own choice.
+        compared_on, calibrated_on: What the images were; None if it was not calibrated.
         written: Whether it is in the folder. What does not agree is written only if forced.
     """
 
@@ -58,14 +50,9 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Everything about one export folder.
+    """An export folder: an `Entry` by format, and why other default formats are left out.
 
-    Attributes:
-        model: Its name, classes, parameters, image size and the sha256 of its weights.
-        license: Of the weights; None if it is not said.
-        versions: Of the packages that took part.
-        entries: An `Entry` for each format, by its name.
-        left_out: Why formats that would be written by default are not, by their names.
+    `model` is that of `describe_model`, `license` the weights' or None.
     """
 
     model: dict
@@ -80,42 +67,23 @@ class Report:
         return [entry for entry in self.entries.values() if not entry.accepted]
 
     def to_json(self):
-        """As JSON text; `from_json` is the inverse."""
         content = dataclasses.asdict(self)
         for name, entry in self.entries.items():
             content["entries"][name]["accepted"] = entry.accepted
         return json.dumps(content, indent=2) + "\n"
 
-    @classmethod
-    def from_json(cls, text):
-        """Reads what `to_json` wrote.
-
-        Raises:
-            ValueError: If it is something else.
-        """
-        try:
-            content = json.loads(text)
-            entries = {name: _entry(values) for name, values in content.pop("entries").items()}
-            return cls(**content, entries=entries)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise ValueError(f"not a report of an export: {error}") from error
-
     @property
     def columns(self):
-        """Headings of the table."""
         (headings,) = {entry.agreement.HEADINGS for entry in self.entries.values()}
         return (*_COLUMNS, *headings)
 
     def rows(self):
-        """The table: a row of texts for each form that is in the folder, under `columns`."""
+        """A row of texts under `columns` for each form that is in the folder."""
         return [_row(entry) for entry in self.entries.values() if entry.written]
 
 
 def describe_model(trained):
-    """What a report says of a `TrainedModel` or `TrainedDetector`.
-
-    It is equal for equal weights of an equal architecture.
-    """
+    """What a report says of a model: equal for equal weights of an equal architecture."""
     model = trained.model
     digest = hashlib.sha256()
     for weight in model.weights:
@@ -131,50 +99,41 @@ def describe_model(trained):
 
 
 def installed_versions():
-    """Versions of the packages that take part in an export, without those not installed."""
     installed = {each.metadata["Name"] for each in importlib.metadata.distributions()}
     return {name: importlib.metadata.version(name) for name in PACKAGES if name in installed}
 
 
 def read_report(folder):
-    """The report of an export folder, or None if it holds none.
-
-    Raises:
-        ValueError: If its `report.json` is something else.
-    """
+    """The report of an export folder, or None; a ValueError if its file is something else."""
     path = pathlib.Path(folder, REPORT_FILE)
     if not path.exists():
         return None
     try:
-        return Report.from_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = {name: _entry(values) for name, values in content.pop("entries").items()}
+        return Report(**content, entries=entries)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is damaged, or not of this version of pit-keras export ({error}); export to "
-            "another folder with --output_dir, or everything anew with --overwrite."
+            f"{path} is damaged, or of another version of pit-keras ({error}); choose another "
+            "folder with --output_dir, or export everything anew with --overwrite."
         ) from error
 
 
 def _entry(values):
-    fields = {name: value for name, value in values.items() if name != "accepted"}
-    if fields["format"] not in FORMATS:
-        raise KeyError(fields["format"])
-    agreement = fields["agreement"]
+    del values["accepted"]
+    FORMATS[values["format"]]  # a KeyError for one that is not known
+    agreement = values.pop("agreement")
     kind = DetectionAgreement if "same_objects" in agreement else Agreement
-    return Entry(**{**fields, "agreement": kind(**agreement)})
+    return Entry(**values, agreement=kind(**agreement))
 
 
 def explain(rejected):
-    """What is wrong with entries that do not agree with the Keras model, in one sentence."""
-    reasons = []
-    for entry in rejected:
-        if not entry.agreement.finite:
-            reasons.append(f"{entry.format}: its numbers, or the Keras model's, are not finite")
-            continue
-        reasons.append(
-            f"{entry.format} does not agree with the Keras model ({entry.agreement}, while "
-            f"{entry.agreement.allowed(entry.min_agreement)})"
-        )
-    return "; ".join(reasons)
+    """Why entries are rejected, in one sentence."""
+    return "; ".join(
+        f"{each.format} does not agree with the Keras model "
+        f"({each.agreement.shortfall(each.min_agreement)})"
+        for each in rejected
+    )
 
 
 def _row(entry):

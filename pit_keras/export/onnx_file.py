@@ -7,13 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
+from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
-from pit_keras.export.sidecars import (
-    CLASSES_FILE,
-    PREPROCESSING_FILE,
-    class_names_text,
-    preprocessing_text,
-)
 from pit_keras.models.inference import logits_only
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
@@ -25,19 +20,11 @@ def export_onnx(trained, path):
     It maps `images`, uint8 (B, H, W, 3) for any B, to `logits`, float32 (B, classes). The
     normalisation is inside; resizing and cropping are not. The file's `metadata_props` hold the
     class names, one a line in the order of the logits, as `classes.txt`, and the whole of the
-    preprocessing as `preprocessing.json`.
-
-    Args:
-        trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
-        path: The file to write.
-
-    Raises:
-        ValueError: If a class name holds a line break.
-        ImportError: If a package of the extra `onnx` is not installed.
+    preprocessing as `preprocessing.json`. `trained` is a `TrainedModel` in float32.
     """
     metadata = {
-        CLASSES_FILE: class_names_text(trained.class_names),
-        PREPROCESSING_FILE: preprocessing_text(trained.data),
+        sidecars.CLASSES_FILE: sidecars.class_names_text(trained.class_names),
+        sidecars.PREPROCESSING_FILE: sidecars.preprocessing_text(trained.data),
     }
     onnx = _package("onnx")
     model = fused(_convert(trained))
@@ -51,33 +38,19 @@ def export_onnx(trained, path):
 
 
 def run_onnx(path, images, threads=1):
-    """Logits (N, classes) of an ONNX file for uint8 images (H, W, 3) of the model's own size.
-
-    Raises:
-        ImportError: If ONNX Runtime is not installed.
-    """
+    """Logits (N, classes) of an ONNX file for uint8 images (H, W, 3) of the model's own size."""
     classify = _classifier(path, threads)
     return np.concatenate([classify(image[np.newaxis]) for image in images])
 
 
 def onnx_latency(path, image, threads=1, calls=CALLS):
-    """Median milliseconds of a call of an ONNX file with one image.
-
-    Args:
-        path: The file.
-        image: uint8 (H, W, 3) of the model's own size.
-        threads: Of ONNX Runtime.
-        calls: How many are timed, after a few that are not.
-
-    Raises:
-        ImportError: If ONNX Runtime is not installed.
-    """
-    classify, batch = _classifier(path, threads), np.asarray(image)[np.newaxis]
+    """Median milliseconds of a call with one uint8 image (H, W, 3) of the model's own size."""
+    classify, batch = _classifier(path, threads), image[np.newaxis]
     return median_milliseconds(lambda: classify(batch), calls)
 
 
 def _classifier(path, threads):
-    """A function of uint8 images (B, H, W, 3) that gives logits (B, classes)."""
+    """A function: uint8 images (B, H, W, 3) to logits (B, classes)."""
     runtime = _package("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
@@ -86,7 +59,7 @@ def _classifier(path, threads):
 
 
 def _convert(trained):
-    """The network with its normalisation as an `onnx.ModelProto`, as tf2onnx writes it."""
+    """The `onnx.ModelProto` by tf2onnx, normalisation included."""
     data, model = trained.data, logits_only(trained.model)
 
     @tf.function(autograph=False)
@@ -114,7 +87,7 @@ def _erfc(context, node, *_):
 
 
 def _name_by_order(graph):
-    """Names that are the same each time: tf2onnx counts names through the life of a process."""
+    """Gives the same names each time: tf2onnx counts names through the life of a process."""
     names = {"": ""}  # an input that is left out
     names |= {value.name: value.name for value in (*graph.input, *graph.output)}
     for index, node in enumerate(graph.node):
@@ -131,10 +104,7 @@ def _name_by_order(graph):
 
 
 def fused(model):
-    """The same `onnx.ModelProto` with fewer nodes: what runtimes know as one operation is one.
-
-    These are LayerNormalization and GELU. What is not recognised stays as it was.
-    """
+    """The same `onnx.ModelProto`, with the LayerNormalization and GELU that runtimes know."""
     rewriter = _package("onnxscript.rewriter")
     replacements = (
         (_normalisation, _layer_normalization, _has_constants),
@@ -151,7 +121,7 @@ def _normalisation(op, x, gamma, beta, epsilon, axes):
 
 
 def _centred_normalisation(op, x, gamma, epsilon, axes):
-    """With a beta of zeros, which TensorFlow leaves out: that of a network before training."""
+    """With a beta of zeros, as before training, which TensorFlow leaves out."""
     mean, scale = _mean_and_scale(op, x, gamma, epsilon, axes)
     return op.Add(op.Mul(x, scale), op.Mul(op.Neg(mean), scale))
 
@@ -201,7 +171,7 @@ def _gelu(op, x, half, one, root):
 
 
 def _constant(value):
-    """The array that a value of the graph is, or None if it is computed."""
+    """The array of a value of the graph; None if it is computed."""
     return None if value.const_value is None else value.const_value.numpy()
 
 

@@ -1,7 +1,4 @@
-"""TFLite (LiteRT): one file for phones and small computers.
-
-First how classifiers and detectors are written, then how both are read and run.
-"""
+"""TFLite (LiteRT): one file for phones and small computers; written, read and run."""
 
 import dataclasses
 import functools
@@ -16,24 +13,18 @@ import tensorflow as tf
 
 from pit_keras.data.detection_preprocessing import fit, masked_inputs
 from pit_keras.data.preprocessing import normalise, resize_and_crop
+from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
 from pit_keras.export.saved_model import SIGNATURE, save_function
-from pit_keras.export.sidecars import (
-    CLASSES_FILE,
-    DETECTION,
-    PREPROCESSING_FILE,
-    class_names_text,
-    detection_preprocessing_text,
-    preprocessing_text,
-)
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import check_calibration, int8_products
 from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.detr_outputs import detected
 from pit_keras.models.inference import logits_only
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
+from pit_keras.runs.trained_model import names_of_classes
 
-# What is in the file, by kind. The values are sentences for the file's description.
+# By kind, the end of the file's description.
 TFLITE_KINDS = {
     "float32": "in float32",
     "float16": "with weights in float16, computed in float32 where a device has nothing better",
@@ -48,49 +39,38 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
 
     Its signature `serving_default` maps `images`, uint8 (batch, H, W, 3), to `logits`, float32
     (batch, classes). The normalisation is inside; resizing and cropping, which devices do better
-    themselves, are not. It consists of TFLite's built-in operations alone. The same model, and for
-    `int8` the same images, give the same bytes.
+    themselves, are not. Its operations are built in. The same model, and for `int8` the same
+    images, give the same bytes.
 
-    The class names are TFLite's "associated file" `classes.txt`: a zip archive behind the model,
-    which interpreters ignore; `zipfile.ZipFile(path).read("classes.txt")` gives one name a line.
-    TFLite's metadata point to them as the labels of the output. Beside them lies
-    `preprocessing.json`, see `preprocessing_text`.
+    `classes.txt`, one name a line, and `preprocessing.json` are TFLite's "associated files": a zip
+    archive behind the model, which interpreters ignore and `zipfile` reads. TFLite's metadata point
+    to the names as the labels of the output, and have the licence.
 
     Args:
         trained: A `TrainedModel` on Keras' TensorFlow backend, computing in float32.
-        path: The file to write.
-        kind: One of `TFLITE_KINDS`: `float32`; `float16`, half the size; `dynamic`, a quarter of
-            it; `int8`, a quarter of it too, which needs `calibration`: see
-            `int8_products`. Of a convolutional network all operations are in int8.
+        kind: `float32`; `float16`, half the size; `dynamic`, a quarter of it; or `int8`, a quarter
+            of it too, see `int8_products`. In a convolutional network all operations are in int8.
         batch: Number of images that the file takes at once.
-        calibration: For `int8` alone, images such as the model will see: uint8 (N, H, W, 3) of the
-            model's size, N at least 32. `data.preprocessing.resize_and_crop` makes them.
-        license: Under which the model may be used, a name or a text, for the metadata.
-
-    Raises:
-        ValueError: If the kind is unknown, the batch is not a positive integer, the calibration
-            images are not fit or not asked for, or a class name holds a line break.
-        ImportError: If LiteRT is not installed, or for `int8` ai-edge-quantizer.
+        calibration: For `int8` only, images such as the model will see: uint8 (N, H, W, 3) of the
+            model's size, N at least 32, by `data.preprocessing.resize_and_crop`.
     """
-    _check(trained, kind, batch, calibration)
-    names = class_names_text(trained.class_names)
-    model = _converted_classifier(trained, kind, batch, calibration)
-    description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
-    contents = with_metadata(model, trained.model.name, description, license)
-    _write(path, contents, names, preprocessing_text(trained.data))
-
-
-def _check(trained, kind, batch, calibration):
-    if kind not in TFLITE_KINDS:
-        raise ValueError(
-            f"Unknown kind of TFLite file {kind!r}; known are {', '.join(TFLITE_KINDS)}."
-        )
+    _check_kind(kind, TFLITE_KINDS)
     if type(batch) is not int or batch < 1:
         raise ValueError(f"The batch of a TFLite file must be a positive integer, not {batch!r}.")
     if kind == "int8":
         check_calibration(calibration, trained.data.image_size)
     elif calibration is not None:
-        raise ValueError(f"Calibration images are for the kind int8; {kind} has no use for them.")
+        raise ValueError(f"Only int8 takes calibration images, not {kind}.")
+    names = sidecars.class_names_text(trained.class_names)
+    model = _converted_classifier(trained, kind, batch, calibration)
+    description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
+    contents = with_metadata(model, trained.model.name, description, license)
+    _write(path, contents, names, sidecars.preprocessing_text(trained.data))
+
+
+def _check_kind(kind, known):
+    if kind not in known:
+        raise ValueError(f"Unknown kind of TFLite file {kind!r}; known are {', '.join(known)}.")
 
 
 def _converted_classifier(trained, kind, batch, calibration):
@@ -108,7 +88,6 @@ def _converted_classifier(trained, kind, batch, calibration):
 
     if kind == "int8" and has_transformer_blocks(trained.model):
         return int8_products(_converted(classify, [images], model, "float32"), samples())
-    # The whole of a convolutional network holds in int8.
     return _converted(classify, [images], model, kind, samples)
 
 
@@ -118,34 +97,20 @@ def tflite_size(trained):
 
 
 def export_detector_tflite(trained, path, kind="float32", batch=1):
-    """Writes a TFLite file of a detector, for images of one size.
+    """Writes a TFLite file of a `TrainedDetector`, for images of one size.
 
     Its signature `serving_default` takes `images`, uint8 (batch, H, W, 3): each scaled until it
     fits, aspect kept, at the left and top, and zeros beside or below it; and `content`, int32
     (batch, 2), the height and width of the image therein. With Q queries it gives `boxes`, float32
     (batch, Q, 4), left, top, right, bottom as shares of the sides of the image without its padding,
-    beyond which they may reach; `scores`, float32 (batch, Q); and `labels`, int32 (batch, Q),
-    numbers of the names in the associated file `classes.txt`. They are in no order, and those of a
-    low score mean nothing.
+    beyond which they may reach; `scores`, float32 (batch, Q); and `labels`, int32 (batch, Q). They
+    are in no order, and those of a low score mean nothing.
 
-    Normalisation and padding's mask are inside. It consists of TFLite's built-in operations alone,
-    and the same model gives the same bytes. It has no TFLite metadata.
-
-    Args:
-        trained: A `TrainedDetector` on Keras' TensorFlow backend, computing in float32.
-        path: The file to write.
-        kind: One of `DETECTOR_KINDS`, see `TFLITE_KINDS`.
-        batch: Number of images that the file takes at once.
-
-    Raises:
-        ValueError: If the kind is another, or a class name holds a line break.
+    Normalisation and the padding's mask are inside; names and preprocessing travel with it as in
+    `export_tflite`, without TFLite metadata.
     """
-    if kind not in DETECTOR_KINDS:
-        raise ValueError(
-            f"Unknown kind of TFLite file of a detector {kind!r}; known are "
-            f"{', '.join(DETECTOR_KINDS)}."
-        )
-    size, names = tflite_size(trained), class_names_text(trained.class_names)
+    _check_kind(kind, DETECTOR_KINDS)
+    size, names = tflite_size(trained), sidecars.class_names_text(trained.class_names)
 
     def detect(images, content):
         outputs = trained.outputs(masked_inputs(images, content, trained.data))
@@ -156,7 +121,7 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
         tf.TensorSpec((batch, 2), tf.int32, name="content"),
     ]
     contents = _converted(detect, inputs, trained.model, kind)
-    _write(path, contents, names, detection_preprocessing_text(trained.data, size))
+    _write(path, contents, names, sidecars.detection_preprocessing_text(trained.data, size))
 
 
 def _converted(function, inputs, model, kind, samples=None):
@@ -179,67 +144,48 @@ def _write(path, contents, names, preprocessing):
     """Writes a TFLite file with `classes.txt` and `preprocessing.json` behind the model."""
     pathlib.Path(path).write_bytes(contents)
     with zipfile.ZipFile(path, "a") as archive:
-        # A fixed date and no compression: the same model gives the same bytes, and readers that
-        # map the file into memory need no decoder.
-        archive.writestr(zipfile.ZipInfo(CLASSES_FILE), names)
-        archive.writestr(zipfile.ZipInfo(PREPROCESSING_FILE), preprocessing)
+        # A fixed date, so that the same model gives the same bytes; no compression, since readers
+        # that map the file into memory have no decoder.
+        archive.writestr(zipfile.ZipInfo(sidecars.CLASSES_FILE), names)
+        archive.writestr(zipfile.ZipInfo(sidecars.PREPROCESSING_FILE), preprocessing)
 
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteModel:
-    """Like a `TrainedModel`, but run by LiteRT from a file that `export_tflite` wrote.
-
-    Attributes:
-        path: The file.
-        class_names: One for each logit.
-        image_size: Height and width that it takes.
-        eval_crop: Centre crop's share of the short side.
-    """
+    """Like a `TrainedModel`, but run by LiteRT from a file of `export_tflite`."""
 
     path: pathlib.Path
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     eval_crop: float
 
+    def crop(self, image):
+        """uint8 (H, W, 3) of the model's own size, from an image of any size."""
+        return tf.cast(resize_and_crop(image, self.image_size, self.eval_crop), tf.uint8).numpy()
+
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
-        crops = (resize_and_crop(image, self.image_size, self.eval_crop) for image in images)
-        return run_tflite(self.path, (tf.cast(crop, tf.uint8).numpy() for crop in crops))
+        return run_tflite(self.path, map(self.crop, images))
 
 
 def load_tflite_model(path, class_names=None):
-    """Reads a file that `export_tflite` wrote.
-
-    Args:
-        path: The file.
-        class_names: Names in the order of the logits; None for the file's own.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it was not written by `export_tflite`, or the names do not fit its logits.
-        ImportError: If LiteRT is not installed.
-    """
+    """The `TFLiteModel` of a file of `export_tflite`; class names are the file's own by default."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; give a TFLite file.")
     try:
         own, preprocessing = _texts(path)
-        eval_crop = preprocessing["eval_crop"]
-        image_size, classes = tflite_sizes(path)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError) as error:
+        image_size, eval_crop = tuple(preprocessing["image_size"]), preprocessing["eval_crop"]
+        signature(path)  # an error if LiteRT cannot load it
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
-    return TFLiteModel(path, _fitting(class_names, own, classes, path), image_size, eval_crop)
+    names = names_of_classes(class_names or own, len(own), path, None)
+    return TFLiteModel(path, names, image_size, eval_crop)
 
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteDetector:
-    """Like a `TrainedDetector`, but run by LiteRT from a file that `export_detector_tflite` wrote.
-
-    Attributes:
-        path: The file.
-        class_names: One for each class.
-        image_size: Height and width that it takes.
-    """
+    """Like a `TrainedDetector`, but run by LiteRT from a file of `export_detector_tflite`."""
 
     path: pathlib.Path
     class_names: tuple[str, ...]
@@ -250,11 +196,7 @@ class TFLiteDetector:
         return signature(self.path)
 
     def answers(self, image):
-        """What it says of a uint8 image (h, w, 3) of any size.
-
-        Returns:
-            `boxes` (Q, 4), shares of the image's sides; `scores` (Q,); and `labels` (Q,).
-        """
+        """`boxes` (Q, 4), shares of the sides, `scores` (Q,) and `labels` (Q,) in a uint8 image."""
         batch = self._detect.get_input_details()["images"]["shape"][0]
         pixels, content = fit(image[np.newaxis], self.image_size, self.image_size)
         answers = self._detect(
@@ -263,7 +205,7 @@ class TFLiteDetector:
         return {name: values[0] for name, values in answers.items()}
 
     def detections_of(self, images, threshold=THRESHOLD):
-        """As of `TrainedDetector`."""
+        """See `TrainedDetector.detections_of`."""
         found = []
         for image in images:
             height, width = image.shape[:2]
@@ -274,25 +216,16 @@ class TFLiteDetector:
 
 
 def load_tflite_detector(path, class_names=None):
-    """Reads a file that `export_detector_tflite` wrote.
-
-    Args:
-        path: The file.
-        class_names: Names in the order of the labels; None for the file's own.
-
-    Raises:
-        ValueError: If there are more or less names than classes.
-        ImportError: If LiteRT is not installed.
-    """
+    """The `TFLiteDetector` of a file; class names are the file's own by default."""
     own, preprocessing = _texts(path)
-    names = _fitting(class_names, own, len(own), path)
+    names = names_of_classes(class_names or own, len(own), path, None)
     return TFLiteDetector(pathlib.Path(path), names, tuple(preprocessing["image_size"]))
 
 
 def is_tflite_detector(path):
     """Whether a file was written by `export_detector_tflite`."""
     try:
-        return _texts(path)[1].get("task") == DETECTION
+        return _texts(path)[1].get("task") == sidecars.DETECTION
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
         return False
 
@@ -300,44 +233,26 @@ def is_tflite_detector(path):
 def _texts(path):
     """The class names and the preprocessing that a TFLite file of ours carries."""
     with zipfile.ZipFile(path) as archive:
-        names = archive.read(CLASSES_FILE).decode().splitlines()
-        return names, json.loads(archive.read(PREPROCESSING_FILE))
-
-
-def _fitting(class_names, own, classes, path):
-    """The names given, or the file's own; as many as it has classes."""
-    names = tuple(own if class_names is None else class_names)
-    if len(names) != classes:
-        raise ValueError(f"There are {len(names)} class names for the {classes} classes of {path}.")
-    return names
+        names = archive.read(sidecars.CLASSES_FILE).decode().splitlines()
+        return names, json.loads(archive.read(sidecars.PREPROCESSING_FILE))
 
 
 def run_tflite(path, images, threads=1):
-    """Logits (N, classes) of a TFLite file for uint8 images (H, W, 3) of the model's own size.
+    """Logits (N, classes) of a TFLite file for any number of uint8 images (H, W, 3) of its size."""
+    return logits_of(signature(path, threads), images)
 
-    They are as many as there are images, whatever the batch of the file.
 
-    Raises:
-        ImportError: If LiteRT is not installed.
-    """
-    classify = signature(path, threads)
+def logits_of(classify, images):
+    """Logits (N, classes) of a TFLite file's `signature`; see `run_tflite`."""
     batch = classify.get_input_details()["images"]["shape"][0]
     logits = [classify(images=filled)["logits"][:count] for filled, count in batches(images, batch)]
     return np.concatenate(logits)
 
 
 def tflite_latency(path, image, threads=1, calls=CALLS, **others):
-    """Median milliseconds of a call of a TFLite file; a call takes the whole batch of the file.
+    """Median milliseconds of a call with a whole batch of one uint8 image of the model's size.
 
-    Args:
-        path: The file.
-        image: uint8 (H, W, 3) of the model's own size, for all images of the batch.
-        **others: What else the file takes of each image, by name.
-        threads: Number of threads of LiteRT's.
-        calls: Number of timed calls, after a few that are not.
-
-    Raises:
-        ImportError: If LiteRT is not installed.
+    `others` are further inputs of each image, by name.
     """
     interpreter = _interpreter(path, threads)
     interpreter.allocate_tensors()
@@ -348,38 +263,15 @@ def tflite_latency(path, image, threads=1, calls=CALLS, **others):
     return median_milliseconds(interpreter.invoke, calls)
 
 
-def tflite_sizes(path):
-    """Height and width of the images that a TFLite file takes, and its number of classes.
-
-    Raises:
-        ValueError: If LiteRT cannot load it.
-        ImportError: If LiteRT is not installed.
-    """
-    try:
-        classify = signature(path)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    _, height, width, _ = classify.get_input_details()["images"]["shape"]
-    _, classes = classify.get_output_details()["logits"]["shape"]
-    return (int(height), int(width)), int(classes)
-
-
 def batches(images, batch):
-    """Images (H, W, 3) in arrays (batch, H, W, 3), each with the number of images in it.
-
-    The last one is filled up with its last image.
-    """
+    """Images in arrays (batch, H, W, 3), the last filled up, each with their number in it."""
     images = iter(images)
     while part := list(itertools.islice(images, batch)):
         yield np.stack(part + part[-1:] * (batch - len(part))), len(part)
 
 
 def signature(path, threads=1):
-    """The function of a TFLite file, called with arrays by name.
-
-    Raises:
-        ImportError: If LiteRT is not installed.
-    """
+    """The function of a TFLite file, called with arrays by name."""
     return _interpreter(path, threads).get_signature_runner(SIGNATURE)
 
 

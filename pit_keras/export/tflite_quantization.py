@@ -3,7 +3,7 @@
 Only the products with weights become integers, FULLY_CONNECTED and CONV_2D, with a scale for each
 output channel; all else stays float32. LayerNorm, softmax, GELU, the residual stream and the
 products within the attention lose too much in 8 bits, and integers there cut the graph into pieces
-that LiteRT's CPU library, XNNPACK, cannot join: the whole of a PiT in int8 is both wrong and slow
+that LiteRT's CPU library, XNNPACK, cannot join: a PiT wholly in int8 is both wrong and slow
 (`results/quantisation.csv`).
 """
 
@@ -23,32 +23,19 @@ _BITS = 8
 
 
 def int8_products(model, samples):
-    """Weights of the products, their inputs and their outputs in int8.
+    """The bytes of a float32 TFLite file with the products' weights, inputs and outputs in int8.
 
-    Their ranges reach from the smallest to the largest value that the samples bring about. The
-    classifiers alone measure their inputs while they run and give float32: logits beyond those of
-    the samples would be clipped.
+    Their ranges reach from the smallest to the largest value in the samples. Only the classifiers
+    measure their inputs while they run and give float32: logits beyond those of the samples would
+    be clipped.
 
-    Args:
-        model: Bytes of a float32 TFLite file.
-        samples: Calibration images as arguments of the model's signature, by name.
-
-    Returns:
-        Bytes of another.
-
-    Raises:
-        ImportError: If ai-edge-quantizer is not installed.
+    `samples` are calibration images as arguments of the model's signature, by name.
     """
-    try:
-        from ai_edge_quantizer.calibrator import Calibrator
-        from ai_edge_quantizer.quantizer import Quantizer
-        from ai_edge_quantizer.recipe_manager import RecipeManager
-        from ai_edge_quantizer.utils.qsv_utils import min_max_update
-    except ImportError as error:
-        raise ImportError(
-            "A TFLite file of the kind int8 needs the package ai-edge-quantizer: pip install "
-            "pit_keras[export]."
-        ) from error
+    from ai_edge_quantizer.calibrator import Calibrator
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+    from ai_edge_quantizer.utils.qsv_utils import min_max_update
+
     recipe = RecipeManager()
     for product in _PRODUCTS:
         recipe.add_static_config(".*", product, _BITS, _BITS)
@@ -63,24 +50,11 @@ def int8_products(model, samples):
 
 
 def check_calibration(calibration, image_size):
-    """Checks calibration images: uint8 (N, H, W, 3) of the model's size, N at least 32.
-
-    Raises:
-        ValueError: If they are not.
-    """
-    expected = f"uint8 (N, {image_size[0]}, {image_size[1]}, 3)"
-    if calibration is None:
+    """Raises a ValueError if calibration images are not of the model's size, or too few."""
+    given, shape = np.asarray([] if calibration is None else calibration), (*image_size, 3)
+    enough = len(given) >= LEAST_CALIBRATION_IMAGES
+    if given.dtype != np.uint8 or given.shape[1:] != shape or not enough:
         raise ValueError(
-            f"The kind int8 needs calibration images: {expected}, at least "
-            f"{LEAST_CALIBRATION_IMAGES} such as the model will see."
-        )
-    calibration = np.asarray(calibration)
-    if calibration.dtype != np.uint8 or calibration.shape[1:] != (*image_size, 3):
-        raise ValueError(
-            f"Calibration images must be {expected}, of the model's own size; got "
-            f"{calibration.dtype} of shape {calibration.shape}."
-        )
-    if len(calibration) < LEAST_CALIBRATION_IMAGES:
-        raise ValueError(
-            f"Calibration needs at least {LEAST_CALIBRATION_IMAGES} images, not {len(calibration)}."
+            f"int8 needs {LEAST_CALIBRATION_IMAGES} or more calibration images, uint8 of shape "
+            f"{shape}; got {given.dtype} of shape {given.shape}."
         )

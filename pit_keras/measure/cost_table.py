@@ -1,11 +1,12 @@
-"""What models cost, as the rows of a table: counted, and measured on the machine at hand.
+"""What models cost, as the rows of a table: counted, and measured on this machine.
 
-Each model is measured in a process of its own (`measuring.py`), so that memory is its own and one
-that does not fit, or crashes, is a row that says so while the others go on.
+Each model is measured in a process of its own (`measuring.py`), so its memory is its own, and a
+model that does not fit, or crashes, becomes a row with a problem while the others go on.
 """
 
 import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from pit_keras.measure.markdown import markdown_table
 from pit_keras.measure.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
 from pit_keras.models.detr import Detr
+from pit_keras.runs.run_folder import write_atomically
 
 # What tells two rows apart; a row is measured once.
 SETTINGS = (
@@ -35,22 +37,15 @@ IMAGE_SIZE = (224, 224)  # of models whose row does not name another
 
 
 def task_of(name, *, measures, image_size=None, batch_size=16, precision="float32", repeats=15):
-    """What to measure of a model.
+    """The `Task` of a model.
 
     Args:
-        name: One of `list_models()`.
-        measures: Some of `MEASURES`.
         image_size: Height and width; None for those that the model was published with.
-        batch_size, precision, repeats: As in `Task`.
-
-    Raises:
-        ValueError: For an unknown model, images that are too small for it, or a training step of a
-            detector, which `benchmarks/detectors.py` measures.
     """
     if isinstance(variant_of(name), Detr) and {"training", "memory"} & set(measures):
         raise ValueError(
-            f"{name} is a detector, whose training step is measured by benchmarks/detectors.py; "
-            "here give --measure=cost,throughput,latency."
+            f"{name} is a detector, whose training step benchmarks/detectors.py measures; give "
+            "--measure=cost,throughput,latency."
         )
     size = image_size or published_size(name)
     variant_of(name).grids(size)  # refuses what is too small
@@ -66,11 +61,7 @@ def published_size(name):
 
 
 def machine(precision="float32"):
-    """Backend, device, threads and versions, as a process that measures finds them.
-
-    Raises:
-        ValueError: If none can be started; the sentence says why.
-    """
+    """Backend, device, threads and versions, as a process that measures finds them."""
     answers, problem = _in_fresh_process(Task(REFERENCE, (), (), (), 1, precision, 1))
     if problem:
         raise ValueError(
@@ -81,12 +72,11 @@ def machine(precision="float32"):
 
 
 def measure(task, where, row=None):
-    """Measures one model, and tries what comes after a measure that fails in another process.
+    """Measures one model; after a measure that fails, the others go on in another process.
 
     Args:
-        task: A `Task`.
         where: What `machine` returns.
-        row: An earlier row of the same settings; what it has already is not measured again.
+        row: An earlier row of the same settings, to be completed.
 
     Returns:
         The row, {column of `COLUMNS`: value}; "" where something was not measured, and under
@@ -96,11 +86,10 @@ def measure(task, where, row=None):
     remaining, problems = missing(task, row), []
     while remaining:
         answers, problem = _in_fresh_process(dataclasses.replace(task, measures=remaining))
-        found = [answer for answer in answers if "measure" in answer]
-        for answer in found:
-            row |= answer["columns"]
-        done = [answer["measure"] for answer in found]
-        remaining = tuple(name for name in remaining if name not in done)
+        found = {each["measure"]: each["columns"] for each in answers if "measure" in each}
+        for columns in found.values():
+            row |= columns
+        remaining = tuple(name for name in remaining if name not in found)
         if problem and remaining:
             problems.append(f"{remaining[0]}: {problem}")
             remaining = remaining[1:]
@@ -108,13 +97,13 @@ def measure(task, where, row=None):
 
 
 def missing(task, row):
-    """The task's measures, in their order, of which a row lacks a column."""
+    """The task's measures, in their order, with an empty column in a row."""
     wanted = (name for name in MEASURES if name in task.measures)
     return tuple(name for name in wanted if any(row[column] == "" for column in MEASURES[name]))
 
 
 def failures(tasks, rows):
-    """The models of whose rows something is missing, in words, each with the reason."""
+    """The models with incomplete rows, and the reasons, in words."""
     failed = [row for task, row in zip(tasks, rows, strict=True) if missing(task, row)]
     return "; ".join(f"{row['model']} ({row['problem']})" for row in failed)
 
@@ -132,19 +121,15 @@ def settings_of(task, where):
 
 
 def key_of(row):
-    """What tells rows apart, the same for a row that was read from a file."""
+    """The `SETTINGS` of a row, the same for a row that was read from a file."""
     return tuple(str(row[column]) for column in SETTINGS)
 
 
 def _in_fresh_process(task):
     """What a process of its own prints for a task, and why it ended early, or None."""
+    arguments = ["pit_keras.measure.measuring", json.dumps(dataclasses.asdict(task))]
     process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pit_keras.measure.measuring",
-            json.dumps(dataclasses.asdict(task)),
-        ],
+        [sys.executable, "-m", *arguments],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         capture_output=True,
         text=True,
@@ -155,72 +140,55 @@ def _in_fresh_process(task):
 
 
 def problem_of(process, answers):
-    """Why a process that measures ended early, in one line; None if it did not.
-
-    Args:
-        process: A `subprocess.CompletedProcess`.
-        answers: What it printed, an object a line.
-    """
+    """Why a process that measures ended early, in one line; None if it did not."""
     if process.returncode == 0:
         return None
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
         return f"the process was ended by {name}, as when memory is short"
-    told = [answer["problem"] for answer in answers if "problem" in answer]
-    told = told or process.stderr.strip().splitlines()[-1:] or ["the process said nothing"]
-    return told[-1].strip().splitlines()[0]
+    reasons = [answer["problem"] for answer in answers if "problem" in answer]
+    reasons = reasons or process.stderr.strip().splitlines()[-1:] or ["the process said nothing"]
+    return reasons[-1].strip().splitlines()[0]
 
 
 def read_rows(path):
-    """The rows of an earlier benchmark by their keys; none if there is no file.
-
-    Raises:
-        ValueError: If the file is something else.
-    """
+    """The rows of an earlier benchmark by their keys; none if there is no file."""
     path = pathlib.Path(path)
     if not path.exists() or not path.stat().st_size:
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        try:
-            reader = csv.DictReader(file, strict=True)
-            columns, rows = reader.fieldnames, list(reader)
-        except (csv.Error, UnicodeDecodeError):
-            columns, rows = None, []
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        columns, rows = reader.fieldnames, list(reader)
+    except (csv.Error, UnicodeDecodeError):
+        columns, rows = None, []
     if columns != list(COLUMNS) or any(None in row or None in row.values() for row in rows):
-        raise ValueError(
-            f"{path} is not a table of `pit-keras benchmark`; give the name of one, or of a new "
-            "file."
-        )
+        raise ValueError(f"{path} is not a table of `pit-keras benchmark`; give another file.")
     return {key_of(row): row for row in rows}
 
 
 def write_rows(rows, path):
     """Writes rows, {column: value}, so that a reader sees the old table or the new."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.incomplete")
-    try:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(pathlib.Path(path), text.getvalue())
 
 
 def markdown(rows, measures):
-    """The rows of one run as a Markdown table, below a line that says how they were measured."""
-    first = rows[0]
-    where = f"`{first['precision']}`, batches of {first['batch_size']} (latency: 1), medians of "
-    where += f"{first['repeats']}, {first['backend']} on {first['device']}, {first['threads']} "
-    where += f"threads ({first['versions']}). Ratios: speed over that of `{REFERENCE}`."
+    """The rows of one run as a Markdown table, below a line on how they were measured."""
+    where = (
+        "`{precision}`, batches of {batch_size} (latency: 1), medians of {repeats}, {backend} on "
+        "{device}, {threads} threads ({versions}). Ratios: speed over that of "
+    ).format(**rows[0])
     columns = [column for name in MEASURES if name in measures for column in MEASURES[name]]
     shown = ["model", "image_size", *columns]
     if any(row["problem"] for row in rows):
         shown.append("problem")
     header = [_HEADINGS.get(column, column.replace("_", " ")) for column in shown]
     cells = [[_cell(column, row[column]) for column in shown] for row in rows]
-    return f"{where}\n\n{markdown_table(header, cells, text_columns=(0, 1, len(columns) + 2))}"
+    table = markdown_table(header, cells, text_columns=(0, 1, len(columns) + 2))
+    return f"{where}`{REFERENCE}`.\n\n{table}"
 
 
 def _cell(column, value):

@@ -13,11 +13,11 @@ _PACKAGES = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib"), "torch": (
 
 
 def description():
-    """What a row of measurements says of where it was made.
+    """Where a row of measurements was made.
 
     Returns:
-        `backend`; `device`, the first graphics card that the backend uses, else the processor;
-        `threads` that the backend computes with on the processor; `versions` of Keras and backend.
+        `backend`; `device`, the first GPU that the backend uses, else the processor; `threads` of
+        the backend on the processor; `versions` of Keras and backend.
     """
     backend = keras.backend.backend()
     packages = ("keras", *_PACKAGES[backend])
@@ -30,7 +30,7 @@ def description():
 
 
 def graphics_card():
-    """The name of the first accelerator that the backend computes on; None for the processor."""
+    """The name of the first GPU that the backend computes on; None for the processor."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -69,22 +69,15 @@ def _threads(backend):
 
 
 def memory_in_use():
-    """Bytes that the device's memory holds now: of a graphics card what the backend has in use,
-    else the resident memory of this process.
-
-    Raises:
-        OSError: If only the processor is there and the system is not Linux.
-    """
-    if graphics_card():
-        return _card_memory("current")
-    return _process_memory("VmRSS")
+    """Bytes that the backend holds on the first GPU, else the resident memory of this process."""
+    return _card_memory("current") if graphics_card() else _process_memory("VmRSS")
 
 
 def peak_memory(of):
     """The largest `memory_in_use` while a function ran, in bytes.
 
-    Calls it twice; what the first call needs to trace and compile does not count, save on JAX's
-    graphics cards, whose record cannot be reset.
+    Calls it twice: the first call's tracing and compiling does not count, except on JAX's GPUs,
+    whose record cannot be reset.
     """
     of()
     _reset_peak()
@@ -107,7 +100,7 @@ def _reset_peak():
 
 
 def _card_memory(which):
-    """What the first card's allocator counts: "current" or "peak"."""
+    """What the first GPU's allocator counts: "current" or "peak"."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -127,5 +120,5 @@ def _process_memory(key):
     """A line of Linux's account of this process. (`resource`'s peak begins with the parent's.)"""
     status = pathlib.Path("/proc/self/status")
     if not status.exists():
-        raise OSError(f"The memory of a process is measured on Linux only; this is {os.name}.")
+        raise OSError(f"Memory of a process is measured on Linux only; this is {os.name}.")
     return 1024 * int(re.search(rf"{key}:\s+(\d+) kB", status.read_text())[1])

@@ -2,13 +2,7 @@
 
 
 def markdown_table(header, rows, text_columns=(0,)):
-    """A table of cells that are strings; columns are aligned to the right but for some.
-
-    Args:
-        header: Names of the columns.
-        rows: As many cells each.
-        text_columns: Positions of the columns that are aligned to the left.
-    """
+    """A table of strings; the columns at the positions `text_columns` are aligned to the left."""
     rule = ["---" if column in text_columns else "--:" for column in range(len(header))]
     lines = [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|"]
     # An empty cell is one space wide, and no line ends in two.

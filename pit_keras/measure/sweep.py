@@ -1,8 +1,7 @@
 """Families of networks trained at equal cost: what pooling does (section 3, figures 2 and 3).
 
-A family is a network at any width. Of each family the widths are taken that come nearest to given
-numbers of multiply-accumulates, and each of these networks is trained with several seeds, in a run
-folder of its own.
+A family is a network at any width. The widths nearest to given numbers of multiply-accumulates are
+trained with several seeds, each in a run folder of its own.
 """
 
 import csv
@@ -20,23 +19,18 @@ from pit_keras.runs.run_folder import RunFolder, write_atomically
 from pit_keras.training.assembly import model_of
 
 PATCH_SIZES = (16, 8, 4)
-FIRST_WIDTH = 8  # any: of two widths the costs of all others follow
+FIRST_WIDTH = 8  # any: the costs of all widths follow from those of two
 FAR_FROM_TARGET = 0.1  # of the target; narrow networks have few widths to choose from
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Networks that differ in their width alone.
-
-    Attributes:
-        model: A name of `create_model`.
-        width: The field of `ModelConfig` that the width is.
-        grid_fields: For a patch size, the fields of `ModelConfig` that keep the grids of all
-            families in the proportion that they have at 224 x 224 with 16 x 16 patches.
-    """
+    """Networks that differ in their width alone."""
 
     model: str
-    width: str
+    width: str  # the field of `ModelConfig` that is varied
+    # From a patch size to fields of `ModelConfig` that keep the grids of all families in the
+    # proportion that they have at 224 x 224 with 16 x 16 patches.
     grid_fields: Callable[[int], dict[str, int]]
 
 
@@ -52,20 +46,11 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: a network of a family, and a seed.
-
-    Attributes:
-        family: A name in `FAMILIES`.
-        width: Its value of the family's width.
-        target: The multiply-accumulates that the width was chosen for.
-        macs, parameters: Of the network.
-        config: The run's `Config`.
-        folder: Its `RunFolder`.
-    """
+    """One run of a sweep: a network of a family, and a seed."""
 
     family: str
     width: int
-    target: float
+    target: float  # the multiply-accumulates that the width was chosen for
     macs: int
     parameters: int
     config: Config
@@ -73,12 +58,12 @@ class PlannedRun:
 
     @property
     def is_done(self):
-        """Whether its results are there, and the model that they are of."""
+        """Whether its results and its model are there."""
         return self.folder.finished and self.folder.model.exists()
 
     @property
     def described(self):
-        """What it trains, in words; of a cost that is far from the target, what was asked for."""
+        """The network in words, with the target if its cost is far from that."""
         far = abs(self.macs - self.target) > FAR_FROM_TARGET * self.target
         asked = f" (the nearest to {self.target / 1e6:.3g} M)" if far else ""
         seed = self.config.training.seed
@@ -88,7 +73,7 @@ class PlannedRun:
 
 
 def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_dir):
-    """The runs of a sweep, cheapest first, so that what is interrupted shows all families.
+    """The `PlannedRun`s of a sweep, cheapest first, so that an interrupted one shows all families.
 
     Args:
         families: Names in `FAMILIES`.
@@ -96,15 +81,7 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
         seeds: How many runs of each network, with seeds 0, 1, ...
         patch_size: One of `PATCH_SIZES`: 16 at 224 x 224, less for smaller images.
         config_of: From a model's name to the `Config` that all its runs share.
-        source: What `pit_keras.data.labelled_images.open_source` returns.
         output_dir: The folder of the run folders.
-
-    Returns:
-        A list of `PlannedRun`.
-
-    Raises:
-        ValueError: If a target is out of a family's reach, two targets need the same network, an
-            option does not fit a family, or a folder holds another run.
     """
     planned = []
     for target in sorted(targets):
@@ -115,8 +92,7 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
             width = width_for(name, target, shared, source)
             if any((run.family, run.width) == (name, width) for run in planned):
                 raise ValueError(
-                    f"Two of the costs that are asked for need the same {name}, of width {width}; "
-                    f"give numbers farther apart than {target:g} and the next smaller one."
+                    f"Two costs need the same {name}, of width {width}; leave one out."
                 )
             cost = _cost(_of_width(shared, name, width), source)
             for seed in range(seeds):
@@ -132,11 +108,8 @@ def width_for(name, target, config, source):
     """The width at which a family's multiply-accumulates come nearest to a number.
 
     They are a quadratic of the width without a constant term: a product of two widths in each
-    inner layer, of a width and the number of colours or of classes in the first and last. So two
-    networks tell those of all others.
-
-    Raises:
-        ValueError: If even the narrowest network, of width 1, has more than twice as many.
+    inner layer, of a width and the number of colours or of classes in the first and last. So they
+    follow from two networks.
     """
     widths = (FIRST_WIDTH, 2 * FIRST_WIDTH)
     first, second = (_cost(_of_width(config, name, width), source)[0] / width for width in widths)
@@ -147,10 +120,7 @@ def width_for(name, target, config, source):
         return (square * width + linear) * width
 
     if macs(1) > 2 * target:
-        raise ValueError(
-            f"No {name} has as few as {target:g} multiply-accumulates at this image size; the "
-            f"narrowest has {macs(1):g}."
-        )
+        raise ValueError(f"No {name} has as few as {target:g} MACs; the narrowest has {macs(1):g}.")
     exact = (math.sqrt(linear**2 + 4 * square * target) - linear) / (2 * square)
     below = max(1, math.floor(exact))
     return min((below, below + 1), key=lambda width: abs(macs(width) - target))
@@ -158,45 +128,41 @@ def width_for(name, target, config, source):
 
 def _cost(config, source):
     """Multiply-accumulates and parameters of a configuration's network."""
-    with keras.StatelessScope():  # so that no weights are drawn
+    with keras.StatelessScope(initialize_variables=False):  # shapes are enough
         model = model_of(config, source)
+    # Keras would draw the values at the end of the next scope.
+    keras.utils.clear_session(free_memory=False)
     return count_macs(model), count_parameters(model)
 
 
 def _of_width(config, name, width, seed=0):
-    """A family's configuration at a width, and with a seed; the given one stays as it is."""
+    """A copy of a family's configuration with a width and a seed."""
     model = dataclasses.replace(config.model, **{FAMILIES[name].width: width})
     training = dataclasses.replace(config.training, seed=seed)
     return dataclasses.replace(config, model=model, training=training)
 
 
 def sweep_rows(planned):
-    """What the finished runs of a sweep came to, one row each.
+    """A row for each finished run of a sweep, after its last epoch.
 
-    Loss and accuracy are those after the last epoch. The training's are the means over that epoch,
-    of augmented images while the weights still change; the validation's are exact.
-
-    Returns:
-        A list of dicts with the columns of the CSV.
-
-    Raises:
-        ValueError: If a run's history is lost or damaged; it says what to do.
+    Training metrics are means over that epoch, of augmented images while the weights still change;
+    validation metrics are exact.
     """
-    return [_row(run) for run in planned if run.is_done]
-
-
-def _row(run):
-    return {
-        "family": run.family,
-        "model": run.config.model.name,
-        "width": run.width,
-        "macs_target": f"{run.target:g}",
-        "macs": run.macs,
-        "parameters": run.parameters,
-        "seed": run.config.training.seed,
-        "epochs": run.config.training.epochs,
-        **_last_epoch(run.folder),
-    }
+    return [
+        {
+            "family": run.family,
+            "model": run.config.model.name,
+            "width": run.width,
+            "macs_target": f"{run.target:g}",
+            "macs": run.macs,
+            "parameters": run.parameters,
+            "seed": run.config.training.seed,
+            "epochs": run.config.training.epochs,
+            **_last_epoch(run.folder),
+        }
+        for run in planned
+        if run.is_done
+    ]
 
 
 def _last_epoch(folder):
@@ -206,13 +172,12 @@ def _last_epoch(folder):
         return {name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")}
     except (OSError, csv.Error, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{folder.history} is lost or damaged; delete the folder {folder.path}, and the same "
-            "command trains this network again."
+            f"{folder.history} is lost or damaged; delete its folder and repeat the command."
         ) from error
 
 
 def write_sweep(rows, path):
-    """Writes the rows of `sweep_rows` as CSV, in one step."""
+    """Writes the rows of `sweep_rows` as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0], lineterminator="\n")
     writer.writeheader()

@@ -1,6 +1,6 @@
 """The networks as functional Keras models on any backend: layers, families, features, cost.
 
-Nothing here imports TensorFlow or reads a file; weights are loaded by `create.py` and `weights`.
+Nothing here imports TensorFlow; weights are loaded by `create.py` and `weights`.
 """
 
 from pit_keras.models.attention import check_can_recompute

@@ -1,14 +1,10 @@
 """Boxes: their two forms, IoU and generalised IoU (GIoU), on any backend.
 
 A box is (centre x, centre y, width, height) or its corners (left, top, right, bottom), in pixels or
-in shares of an image. All functions take boxes (..., 4) of any float type and compute in float32.
+as shares of an image. All functions take boxes (..., 4) of any float type and compute in float32.
 
-The two forms are converted into each other by Keras (`keras.utils.bounding_boxes`). The rest is
-written here, since what Keras 3.15 and keras-cv 0.9 have is not exact and does not fit. Their
-`compute_iou` adds 1e-7 to the union, which is a lot for shares of an image: a box of 0.002 x 0.002
-has an IoU of 0.976 with itself. It takes all pairs of at most (batch, boxes, 4), where a detector
-with decoder layers has (batch, layers, boxes, 4), and it has no elementwise form. GIoU only
-keras-cv has, with the same addition, as the diagonal of all pairs, and for TensorFlow's users.
+IoU and GIoU are our own, since those of Keras 3.15 and keras-cv 0.9 add 1e-7 to the union, so that
+a box of 0.002 x 0.002 has an IoU of 0.976 with itself, and take no axis of decoder layers.
 """
 
 import keras
@@ -23,58 +19,32 @@ def centres_to_corners(boxes):
     return keras.utils.bounding_boxes.convert_format(boxes, source="center_xywh", target="xyxy")
 
 
-def corners_to_centres(boxes):
-    """(left, top, right, bottom) -> (centre x, centre y, width, height), float32 (..., 4)."""
-    return keras.utils.bounding_boxes.convert_format(boxes, source="xyxy", target="center_xywh")
-
-
 def iou(boxes, others):
-    """Intersection over union, elementwise.
+    """Intersection over union of corners, elementwise with broadcasting: float32 (...) in 0..1.
 
-    Args:
-        boxes, others: Corners `(..., 4)`, right not left of left and bottom not above top. Their
-            shapes are broadcast.
-
-    Returns:
-        float32 `(...)` in 0..1; 0 where both boxes are without area.
+    It is 0 where both boxes are without area.
     """
     intersection, union, _ = _areas(boxes, others)
     return _share(intersection, union)
 
 
 def giou(boxes, others):
-    """Generalised intersection over union (Rezatofighi et al., CVPR 2019), elementwise.
+    """Generalised IoU (Rezatofighi et al., CVPR 2019) of corners: float32 (...) in -1..1.
 
-    The IoU less the share of the smallest enclosing box that neither box covers.
-
-    Args:
-        boxes, others: As for `iou`.
-
-    Returns:
-        float32 `(...)` in -1..1. A share of nothing is 0: where both boxes are without area so is
-        their IoU, and where the enclosing box is without area too, so is GIoU. The gradient is
-        finite everywhere.
+    The IoU less the share of the smallest enclosing box that neither box covers. The share of an
+    area of zero is 0, and the gradient is finite everywhere.
     """
     intersection, union, enclosing = _areas(boxes, others)
     return _share(intersection, union) - _share(enclosing - union, enclosing)
 
 
-def pairwise_iou(boxes, others):
-    """`iou` of each of `boxes` (..., N, 4) with each of `others` (..., M, 4): (..., N, M)."""
-    return _of_pairs(iou, boxes, others)
-
-
 def pairwise_giou(boxes, others):
     """`giou` of each of `boxes` (..., N, 4) with each of `others` (..., M, 4): (..., N, M)."""
-    return _of_pairs(giou, boxes, others)
-
-
-def _of_pairs(function, boxes, others):
-    return function(ops.expand_dims(boxes, -2), ops.expand_dims(others, -3))
+    return giou(ops.expand_dims(boxes, -2), ops.expand_dims(others, -3))
 
 
 def _areas(boxes, others):
-    """Of the intersection, the union and the smallest box around both."""
+    """Areas of the intersection, of the union and of the smallest box around both."""
     left, top, right, bottom = _sides(boxes)
     other_left, other_top, other_right, other_bottom = _sides(others)
     width = ops.minimum(right, other_right) - ops.maximum(left, other_left)

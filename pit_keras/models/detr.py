@@ -3,7 +3,7 @@ and table 4: a detector whose answers are a set. The whole family is the table `
 
     images -> backbone -> feature map of stride 16 -> encoder -> decoder <- object queries
 
-and from what the decoder makes of each query a class and a box.
+and from the decoder's output for each query a class and a box.
 """
 
 import dataclasses
@@ -27,17 +27,15 @@ from pit_keras.models.detr_layers import (
 from pit_keras.models.features import stage_features
 from pit_keras.models.initializers import linear_initializers
 
-COCO_CLASSES = 91  # as DETR's authors count them: COCO's ids up to 90, of which 80 are used
+COCO_CLASSES = 91  # as DETR's authors count them: COCO's ids up to 90, 80 of them in use
 INPUT_PROJECTION = "input_projection"  # the first layer behind the backbone
-_SHARED = ("queries", "keys", "memory")  # what all decoder layers use
+_SHARED = ("queries", "keys", "memory")  # inputs of all decoder layers
 _FIXED = {"override": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Detr:
-    """One detector. Its fields are also the overrides that `create_model` accepts, beside those of
-    its backbone.
-    """
+    """One detector. Its fields, and those of its backbone, are the overrides of `create_model`."""
 
     backbone: str = dataclasses.field(metadata=_FIXED)  # a name of `list_models()`
     backbone_fields: Mapping = dataclasses.field(metadata=_FIXED)  # that differ from its own row
@@ -51,11 +49,7 @@ class Detr:
     normalize_features: bool = False  # a LayerNormalization of the backbone's map
 
     def grids(self, image_size):
-        """Height and width of each of the backbone's stages; None stays None.
-
-        Raises:
-            ValueError: If the image is too small for the backbone.
-        """
+        """Height and width of each of the backbone's stages; None stays None."""
         rows = {**pit.VARIANTS, **vit.VARIANTS, **resnet.VARIANTS}
         return dataclasses.replace(rows[self.backbone], **self.backbone_fields).grids(image_size)
 
@@ -69,44 +63,26 @@ VARIANTS = {
 
 
 def build(variant, settings, backbone):
-    """Builds a detector as a functional `keras.Model`.
+    """Builds a detector on a backbone without classifier, whose layers become the detector's.
 
-    Args:
-        variant: A `Detr`.
-        settings: `pit_keras.models.registry.Settings`, what is common to all models.
-        backbone: Its backbone, without a classifier. Its layers become the detector's.
-
-    Returns:
-        A model from images (B, H, W, 3) to a dict of float32:
-            "logits": (B, Q, classes + 1), the last of them for "no object";
-            "boxes": (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides.
-
-    Raises:
-        ValueError: For an option that has no meaning for a detector, or widths that do not go
-            together.
+    Images (B, H, W, 3) -> {"logits": (B, Q, classes + 1), the last for "no object", "boxes":
+    (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides}, in float32.
     """
     _check(variant, settings)
     x = stage_features(backbone).outputs[-1]  # (B, h, w, channels)
     if variant.normalize_features:
         x = layers.LayerNormalization(epsilon=1e-6, name="feature_norm")(x)
-    width = variant.hidden_width
-    projection = layers.Conv2D(
-        width, 1, **linear_initializers("torch_default", x.shape[-1]), name=INPUT_PROJECTION
-    )
+    initial = linear_initializers("torch_default", x.shape[-1])
+    projection = layers.Conv2D(variant.hidden_width, 1, **initial, name=INPUT_PROJECTION)
     parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
     counts = variant.encoder_layers, variant.decoder_layers
-    *_, objects = decoded(projection(x), parts, *counts)
+    *_, objects = decoded(projection(x), parts, *counts)  # (B, h, w, C) -> (B, Q, C)
     return keras.Model(backbone.input, heads(objects, parts), name=settings.name)
 
 
 def _check(variant, settings):
-    if not settings.include_top:
-        raise ValueError(f"include_top of the detector {settings.name} must be True.")
-    if settings.classifier_activation is not None:
-        raise ValueError(
-            f"classifier_activation of the detector {settings.name} must be None; got "
-            f"{settings.classifier_activation!r}."
-        )
+    settings.require("include_top", True, "A detector has heads")
+    settings.require("classifier_activation", None, "A detector gives logits")
     if variant.hidden_width % variant.hidden_heads or variant.hidden_width % 4:
         raise ValueError(
             f"hidden_width of {settings.name} must be a multiple of 4 and of its "
@@ -119,24 +95,16 @@ def _new_parts(variant, classes):
     width = variant.hidden_width
     sizes = (variant.hidden_heads, variant.feed_forward, variant.dropout)
     head = linear_initializers("torch_default", width)
+    encoder = range(1, variant.encoder_layers + 1)
+    decoder = range(1, variant.decoder_layers + 1)
     made = [
         layers.Reshape((-1, width), name="feature_tokens"),
         SinePositions(width, name="positions"),
-        *(
-            DetrEncoderLayer(*sizes, name=f"encoder_layer{number}")
-            for number in range(1, variant.encoder_layers + 1)
-        ),
+        *(DetrEncoderLayer(*sizes, name=f"encoder_layer{number}") for number in encoder),
         layers.Add(name="memory_keys"),
         ObjectQueries(variant.queries, name="object_queries"),
-        *(
-            Fork(name=f"{name}_fork{number}")
-            for number in range(1, variant.decoder_layers + 1)
-            for name in _SHARED
-        ),
-        *(
-            DetrDecoderLayer(*sizes, name=f"decoder_layer{number}")
-            for number in range(1, variant.decoder_layers + 1)
-        ),
+        *(Fork(name=f"{name}_fork{number}") for number in decoder for name in _SHARED),
+        *(DetrDecoderLayer(*sizes, name=f"decoder_layer{number}") for number in decoder),
         layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="decoder_norm"),
         layers.Dense(classes + 1, **head, dtype="float32", name="class_head"),
         BoxHead(dtype="float32", name="box_head"),
@@ -145,13 +113,12 @@ def _new_parts(variant, classes):
 
 
 def decoded(feature_map, parts, encoder_layers, decoder_layers, padding=None):
-    """What each decoder layer makes of the queries, a list of (B, Q, C).
+    """The output of each decoder layer, a list of (B, Q, C).
 
     Args:
         feature_map: The projected map (B, h, w, C).
         parts: Layers by name.
-        encoder_layers, decoder_layers: How many there are.
-        padding: Which of its positions are padding, (B, h, w); None if none is.
+        padding: True where a position of the map is padding, (B, h, w); None if none is.
     """
     mask = () if padding is None else (padding,)
     positions = parts["positions"](feature_map, *mask)  # (B or 1, N, C)
@@ -175,8 +142,7 @@ def decoded(feature_map, parts, encoder_layers, decoder_layers, padding=None):
 def heads(objects, parts):
     """Classes and boxes of objects (..., C): {"logits": (..., classes + 1), "boxes": (..., 4)}."""
     objects = parts["decoder_norm"](objects)
-    logits, boxes = parts["class_head"](objects), parts["box_head"](objects)
-    return {"logits": logits, "boxes": boxes}
+    return {"logits": parts["class_head"](objects), "boxes": parts["box_head"](objects)}
 
 
 def is_detector(model):
@@ -185,27 +151,21 @@ def is_detector(model):
     return {INPUT_PROJECTION, "object_queries", "class_head", "box_head"} <= names
 
 
-def masked_detector(model):
-    """The detector for images that were padded to one size, and for training.
-
-    It shares all layers and weights with the given one. Encoder and decoder do not see padding; the
-    backbone does, as zeros, as in DETR.
-
-    Args:
-        model: A detector of `create_model`.
-
-    Returns:
-        A `keras.Model` from {"images": (B, H, W, 3), "padding_mask": bool (B, H, W), true where
-        there is padding} to what each of the L decoder layers finds, the last as the detector
-        itself: {"logits": (B, L, Q, classes + 1), "boxes": (B, L, Q, 4)}. Boxes are shares of the
-        image's sides without its padding.
-
-    Raises:
-        ValueError: If the model is not a detector.
-    """
-    check_functional(model, "masked_detector")
+def _check_detector(model):
     if not is_detector(model):
         raise ValueError(f"{model.name} is not a detector such as detr_pit_s.")
+
+
+def masked_detector(model):
+    """The detector for training and for images padded to one size, of the same layers and weights.
+
+    Encoder and decoder do not see padding; the backbone sees it as zeros, as in DETR. The model
+    maps {"images": (B, H, W, 3), "padding_mask": bool (B, H, W), true where there is padding} to
+    the outputs of each of the L decoder layers: {"logits": (B, L, Q, classes + 1), "boxes":
+    (B, L, Q, 4)}. Boxes are shares of the image's sides without its padding.
+    """
+    check_functional(model, "masked_detector")
+    _check_detector(model)
     parts = {layer.name: layer for layer in model.layers}
     counts = [
         sum(name.startswith(f"{part}_layer") for name in parts) for part in ("encoder", "decoder")
@@ -222,13 +182,8 @@ def masked_detector(model):
 
 
 def backbone_layers(model):
-    """The layers of a detector's backbone, which DETR trains with a smaller learning rate.
-
-    Raises:
-        ValueError: If the model is not a detector.
-    """
-    if not is_detector(model):
-        raise ValueError(f"{model.name} is not a detector such as detr_pit_s.")
+    """The layers of a detector's backbone, which DETR trains with a smaller learning rate."""
+    _check_detector(model)
     names = [layer.name for layer in model.layers]
     end = names.index("feature_norm" if "feature_norm" in names else INPUT_PROJECTION)
     return model.layers[:end]

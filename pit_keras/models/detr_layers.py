@@ -1,5 +1,5 @@
 """The layers of DETR (Carion et al., *End-to-End Object Detection with Transformers*, ECCV 2020,
-arXiv 2005.12872), as its authors published them. Everything is `keras.ops` alone.
+arXiv 2005.12872), as its authors published them.
 
 Shapes: B images, H and W sides of a feature map, N = H * W its positions, Q object queries,
 C channels. A padding mask is true where there is padding, as in PyTorch.
@@ -11,21 +11,17 @@ import keras
 from keras import initializers, layers, ops
 
 from pit_keras.models.attention import attention_weights
-from pit_keras.models.initializers import linear_initializers
+from pit_keras.models.initializers import dense, linear, linear_initializers
+from pit_keras.models.registered_layer import registered
 from pit_keras.models.tokens import grid_of, length
 
 LAYER_NORM_EPSILON = 1e-5
 TEMPERATURE = 10000  # ratio of the longest to the shortest wave of the position encoding
 
-_register = keras.saving.register_keras_serializable(package="pit_keras")
 
-
-@_register
+@registered
 class FeaturePadding(layers.Layer):
-    """Which positions of a feature map are padding: (B, h, w), (B, H, W, any) -> (B, H, W).
-
-    A position is padding where the pixel is that "nearest" interpolation takes for it.
-    """
+    """The padding mask of a feature map, by "nearest": (B, h, w), (B, H, W, any) -> (B, H, W)."""
 
     def call(self, padding_mask, feature_map):
         mask = ops.cast(padding_mask, "bool")
@@ -34,31 +30,20 @@ class FeaturePadding(layers.Layer):
             mask = ops.take(mask, pixels, axis=axis)
         return mask
 
-    def compute_output_shape(self, padding_mask_shape, feature_map_shape):
-        return feature_map_shape[:3]
-
     def compute_output_spec(self, padding_mask, feature_map):
         return keras.KerasTensor(feature_map.shape[:3], dtype="bool")
 
 
-@_register
+@registered
 class SinePositions(layers.Layer):
     """Sines and cosines of the place in the image, (B, H, W, any) -> (B or 1, N, C).
 
-    The first half of the channels tells the row, the second half the column, each as a share of the
-    image's height or width without its padding.
-
-    Args:
-        channels: C, a multiple of 4.
+    The first half of the channels encodes the row, the second half the column, each as a share of
+    the image's height or width without its padding. C is a multiple of 4.
     """
 
     def __init__(self, channels, **kwargs):
         super().__init__(**kwargs)
-        if channels % 4:
-            raise ValueError(
-                f"Sine positions need a multiple of 4 channels, a sine and a cosine for each axis; "
-                f"got {channels}."
-            )
         self.channels = channels
 
     def call(self, feature_map, padding=None):
@@ -67,10 +52,8 @@ class SinePositions(layers.Layer):
             inside = ops.ones((1, height, width), "float32")
         else:
             inside = ops.cast(ops.logical_not(padding), "float32")
-        waves = [self._waves(inside, axis) for axis in (1, 2)]  # each (B, H, W, C / 2)
-        positions = ops.reshape(
-            ops.concatenate(waves, axis=-1), (-1, height * width, self.channels)
-        )
+        waves = ops.concatenate([self._waves(inside, axis) for axis in (1, 2)], axis=-1)
+        positions = ops.reshape(waves, (-1, height * width, self.channels))  # (B, H, W, C)
         return ops.cast(positions, self.compute_dtype)
 
     def _waves(self, inside, axis):
@@ -89,17 +72,14 @@ class SinePositions(layers.Layer):
         positions = None if None in (height, width) else height * width
         return (1 if padding_shape is None else padding_shape[0], positions, self.channels)
 
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels}
 
-
-@_register
+@registered
 class Fork(layers.Layer):
     """Twice the same tensor.
 
-    Of what three or more places use, TensorFlow adds the gradients in whatever order memory becomes
-    free, and training could not be repeated to the bit. Of two there is one sum. So what many use
-    is forked again and again.
+    TensorFlow adds the gradients of three or more uses of a tensor in whatever order memory becomes
+    free, and training could not be repeated to the bit. With two uses there is one sum, so what
+    many use is forked again and again.
     """
 
     def call(self, inputs):
@@ -109,13 +89,9 @@ class Fork(layers.Layer):
         return input_shape, input_shape
 
 
-@_register
+@registered
 class ObjectQueries(layers.Layer):
-    """What the decoder begins with, (B, any, C) -> (B, Q, C), (B, Q, C): zeros, learned queries.
-
-    Args:
-        queries: Q, the most objects that can be found in an image.
-    """
+    """The decoder's first inputs, (B, any, C) -> (B, Q, C), (B, Q, C): zeros, learned queries."""
 
     def __init__(self, queries, **kwargs):
         super().__init__(**kwargs)
@@ -136,19 +112,12 @@ class ObjectQueries(layers.Layer):
         shape = (input_shape[0], self.queries, input_shape[-1])
         return shape, shape
 
-    def get_config(self):
-        return {**super().get_config(), "queries": self.queries}
 
-
-@_register
+@registered
 class DetrAttention(layers.Layer):
-    """Multi-head attention whose queries, keys and values are projected from tensors of their own.
+    """Multi-head attention with separate inputs for queries, keys and values.
 
-    (B, M, C), (B, N, C), (B, N, C) -> (B, M, C).
-
-    Args:
-        num_heads: Number of heads; it must divide the channels.
-        dropout: Of the attention weights.
+    (B, M, C), (B, N, C), (B, N, C), and a padding mask (B, N) or None -> (B, M, C).
     """
 
     def __init__(self, num_heads, dropout=0.0, **kwargs):
@@ -157,59 +126,44 @@ class DetrAttention(layers.Layer):
         self.dropout = dropout
 
     def build(self, query_shape, *_):
-        channels = query_shape[-1]
-        if channels % self.num_heads:
-            raise ValueError(f"{self.num_heads} heads do not divide {channels} channels.")
+        channels, policy = query_shape[-1], self.dtype_policy
         # PyTorch initialises the three as one matrix of 3 * C outputs.
         bound = math.sqrt(6 / (channels + 3 * channels))
         self.query, self.key, self.value = (
-            self._dense(channels, name, initializers.RandomUniform(-bound, bound))
+            dense(name, channels, channels, policy, initializers.RandomUniform(-bound, bound))
             for name in ("query", "key", "value")
         )
-        self.projection = self._dense(channels, "projection", initializers.GlorotUniform())
+        initial = initializers.GlorotUniform()
+        self.projection = dense("projection", channels, channels, policy, initial)
         # Named, since a name that Keras counts up would differ between files of the same weights.
-        self.drop = layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop")
-
-    def _dense(self, channels, name, initializer):
-        dense = layers.Dense(
-            channels, kernel_initializer=initializer, dtype=self.dtype_policy, name=name
-        )
-        dense.build((None, channels))
-        return dense
+        self.drop = layers.Dropout(self.dropout, dtype=policy, name="drop")
 
     def call(self, query, key, value, padding=None, training=False):
         shape = (-1, length(query, 1), query.shape[-1])
         query, key, value = (
-            self._heads(dense, x)
-            for dense, x in ((self.query, query), (self.key, key), (self.value, value))
+            self._heads(layer, x)
+            for layer, x in ((self.query, query), (self.key, key), (self.value, value))
         )
         weights = attention_weights(query, key, padding)  # (B, heads, M, N)
         heads = ops.matmul(self.drop(weights, training=training), value)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, shape[-1]))  # (B * M, C)
         return ops.reshape(self.projection(merged), shape)
 
-    def _heads(self, dense, x):
-        """Projects and takes heads apart, (B, N, C) -> (B, heads, N, C / heads)."""
+    def _heads(self, layer, x):
+        """Projects and splits into heads, (B, N, C) -> (B, heads, N, C / heads)."""
         positions, channels = length(x, 1), x.shape[-1]
-        x = dense(ops.reshape(x, (-1, channels)))  # (B * N, C), see `layers.Attention`
+        x = layer(ops.reshape(x, (-1, channels)))  # (B * N, C), see `attention.Attention`
         x = ops.reshape(x, (-1, positions, self.num_heads, channels // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
 
     def compute_output_shape(self, query_shape, *_):
         return query_shape
 
-    def get_config(self):
-        return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
-
 
 class _PostNormLayer(layers.Layer):
-    """What encoder and decoder layers share: attention and feed-forward, each normalised after its
-    sum with what went in.
+    """Encoder and decoder layer: attention and feed-forward, each normalised after its sum.
 
-    Args:
-        num_heads: Heads of each attention.
-        feed_forward: Hidden width of the feed-forward network.
-        dropout: Of attention weights, hidden units, and each branch before the sum.
+    `dropout` is that of attention weights, of hidden units, and of each branch before the sum.
     """
 
     def __init__(self, num_heads, feed_forward, dropout=0.1, **kwargs):
@@ -228,15 +182,8 @@ class _PostNormLayer(layers.Layer):
 
     def _dense(self, channels, fan_in, name):
         bias = linear_initializers("torch_default", fan_in)["bias_initializer"]
-        dense = layers.Dense(
-            channels,
-            kernel_initializer=initializers.GlorotUniform(),
-            bias_initializer=bias,
-            dtype=self.dtype_policy,
-            name=name,
-        )
-        dense.build((None, fan_in))
-        return dense
+        kernel = initializers.GlorotUniform()
+        return dense(name, fan_in, channels, self.dtype_policy, kernel, bias)
 
     def _norm(self, name, channels):
         norm = layers.LayerNormalization(
@@ -246,9 +193,10 @@ class _PostNormLayer(layers.Layer):
         return norm
 
     def _attention(self, name, channels):
+        """An attention, its dropout and its normalisation."""
         attention = DetrAttention(self.num_heads, self.dropout, dtype=self.dtype_policy, name=name)
         attention.build((None, None, channels))
-        return attention
+        return attention, self._drop(f"{name}_drop"), self._norm(f"{name}_norm", channels)
 
     def _drop(self, name):
         return layers.Dropout(self.dropout, dtype=self.dtype_policy, name=name)
@@ -264,28 +212,18 @@ class _PostNormLayer(layers.Layer):
     def compute_output_shape(self, input_shape, *_, **__):
         return input_shape
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "feed_forward": self.feed_forward,
-            "dropout": self.dropout,
-        }
 
-
-@_register
+@registered
 class DetrEncoderLayer(_PostNormLayer):
-    """Positions of the feature map see one another: tokens (B, N, C) -> (B, N, C).
+    """Self-attention of the feature map's positions.
 
-    Called with tokens, their positions (B or 1, N, C), and perhaps a padding mask (B, N): padding
-    is not looked at. Arguments as for `_PostNormLayer`.
+    Tokens (B, N, C), their positions (B or 1, N, C), a padding mask (B, N) or None -> (B, N, C).
     """
 
     def build(self, tokens_shape, *_, **__):
         channels = tokens_shape[-1]
-        self.attention = self._attention("attention", channels)
-        self.attention_drop = self._drop("attention_drop")
-        self.attention_norm = self._norm("attention_norm", channels)
+        parts = self._attention("attention", channels)
+        self.attention, self.attention_drop, self.attention_norm = parts
         self._build_feed_forward(channels)
 
     def call(self, tokens, positions, padding=None, training=False):
@@ -296,23 +234,20 @@ class DetrEncoderLayer(_PostNormLayer):
         return self._fed_forward(x, training)
 
 
-@_register
+@registered
 class DetrDecoderLayer(_PostNormLayer):
-    """Objects see one another, then the feature map: objects (B, Q, C) -> (B, Q, C).
+    """Self-attention of the objects, then their attention to the feature map.
 
-    Called with objects, queries (B, Q, C), the encoder's output with its positions added (keys,
-    B, N, C) and without (memory), and perhaps a padding mask (B, N). Arguments as for
-    `_PostNormLayer`.
+    Objects (B, Q, C), queries (B, Q, C), the encoder's output (B, N, C) with its positions added
+    (keys) and without (memory), and a padding mask (B, N) or None -> (B, Q, C).
     """
 
     def build(self, objects_shape, *_, **__):
         channels = objects_shape[-1]
-        self.self_attention = self._attention("self_attention", channels)
-        self.self_attention_drop = self._drop("self_attention_drop")
-        self.self_attention_norm = self._norm("self_attention_norm", channels)
-        self.cross_attention = self._attention("cross_attention", channels)
-        self.cross_attention_drop = self._drop("cross_attention_drop")
-        self.cross_attention_norm = self._norm("cross_attention_norm", channels)
+        parts = self._attention("self_attention", channels)
+        self.self_attention, self.self_attention_drop, self.self_attention_norm = parts
+        parts = self._attention("cross_attention", channels)
+        self.cross_attention, self.cross_attention_drop, self.cross_attention_norm = parts
         self._build_feed_forward(channels)
 
     def call(self, objects, queries, keys, memory, padding=None, training=False):
@@ -327,7 +262,7 @@ class DetrDecoderLayer(_PostNormLayer):
         return self._fed_forward(x, training)
 
 
-@_register
+@registered
 class BoxHead(layers.Layer):
     """Three Dense layers to a box for each object, (..., C) -> (..., 4).
 
@@ -336,18 +271,10 @@ class BoxHead(layers.Layer):
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        names, widths = ("hidden1", "hidden2", "box"), (channels, channels, 4)
+        sizes = {"hidden1": channels, "hidden2": channels, "box": 4}
         self.stack = [
-            layers.Dense(
-                width,
-                **linear_initializers("torch_default", channels),
-                dtype=self.dtype_policy,
-                name=name,
-            )
-            for name, width in zip(names, widths, strict=True)
+            linear(name, channels, size, self.dtype_policy) for name, size in sizes.items()
         ]
-        for dense in self.stack:
-            dense.build((None, channels))
 
     def call(self, objects):
         first, second, last = self.stack

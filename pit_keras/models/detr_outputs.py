@@ -1,4 +1,4 @@
-"""What a detector's outputs say: the boxes, classes and scores of an image."""
+"""From a detector's outputs to the boxes, classes and scores of an image."""
 
 from keras import ops
 
@@ -6,21 +6,20 @@ from pit_keras.models.boxes import centres_to_corners
 
 
 def last_outputs(outputs):
-    """What a masked detector's last decoder layer finds: (B, L, Q, ...) -> (B, Q, ...)."""
+    """The last decoder layer's outputs of a masked detector: (B, L, Q, ...) -> (B, Q, ...)."""
     return {name: output[:, -1] for name, output in outputs.items()}
 
 
 def detected(outputs, sizes):
-    """What a detector's answers say, one box for each query; as published DETR's `PostProcess`.
+    """One box for each query, as published DETR's `PostProcess`; nothing is suppressed.
 
-    A query's class is the likeliest one beside "no object", its score that class's share of the
-    softmax over all classes and "no object". Nothing is suppressed: the queries have agreed among
-    themselves which of them stands for an object.
+    A query's class is the likeliest beside "no object", its score that class's share of the softmax
+    over all classes and "no object".
 
     Args:
         outputs: `logits` (B, Q, classes + 1), the last for "no object", and `boxes` (B, Q, 4):
             centre x, centre y, width, height as shares of the image.
-        sizes: (B, 2) height and width of the images in the pixels that are wanted.
+        sizes: (B, 2) height and width of the images in the pixels wanted.
 
     Returns:
         `boxes`, float32 (B, Q, 4): left, top, right, bottom in pixels, which may reach beyond the

@@ -6,13 +6,8 @@ import keras
 def with_dtype_policy(model, policy):
     """A functional model that computes under another dtype policy; itself if it does already.
 
-    A model trained in mixed precision has float32 weights and casts them to 16 bits at each use;
-    what changes is the casts alone. The classifier, `head` and what follows it or else the last
-    layer, stays in float32, as in every model of `create_model`.
-
-    Args:
-        model: A functional `keras.Model`.
-        policy: Name of the policy, such as "float32" or "mixed_bfloat16".
+    Weights stay float32; only the casts at their use change. The classifier, `head` and what
+    follows it or else the last layer, stays in float32, as in every model of `create_model`.
     """
     names = [layer.name for layer in model.layers]
     classifier = names[names.index("head") if "head" in names else -1 :]
@@ -24,7 +19,7 @@ def with_dtype_policy(model, policy):
 
     def clone(operation):
         config = operation.get_config()
-        if isinstance(operation, keras.layers.Layer):  # the others, such as slices, have none
+        if isinstance(operation, keras.layers.Layer):  # operations such as slices have no policy
             config["dtype"] = policies[operation.name]
         return operation.__class__.from_config(config)
 

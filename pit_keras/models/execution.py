@@ -1,7 +1,6 @@
 """How a model is traced: for XLA or not, its blocks' activations kept or computed again.
 
-Neither changes what a model computes, so neither is an option of the model: whoever compiles it, or
-takes its gradient, says so around the call.
+Neither changes what a model computes, so whoever compiles it or takes its gradient chooses.
 """
 
 import contextlib
@@ -12,8 +11,7 @@ from keras import ops
 
 # XLA's CPU gradient of a depth-wise convolution is hundreds of times slower than the same sum
 # written as nine strided slices; without XLA the slices are ten times slower than the convolution.
-# No backend tells a layer whether it is being compiled, so whoever compiles says so. JAX always
-# compiles.
+# No backend says whether a layer is being compiled. JAX always compiles.
 _compiled_by_xla = contextvars.ContextVar(
     "compiled_by_xla", default=keras.backend.backend() == "jax"
 )
@@ -21,10 +19,16 @@ _recomputes_blocks = contextvars.ContextVar("recomputes_blocks", default=False)
 
 
 @contextlib.contextmanager
-def tracing_for_xla(compiled=True):
-    """Within it, layers choose the form that XLA compiles well. The numbers are the same.
+def _set(variable, value):
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
 
-    With `compiled=False` they choose the form for functions that XLA does not compile.
+
+def tracing_for_xla(compiled=True):
+    """Within it, layers choose the form that XLA compiles well, or not. The numbers are the same.
 
     Enter it inside the function that is compiled:
 
@@ -33,11 +37,7 @@ def tracing_for_xla(compiled=True):
             with tracing_for_xla():
                 return model(images)
     """
-    token = _compiled_by_xla.set(compiled)
-    try:
-        yield
-    finally:
-        _compiled_by_xla.reset(token)
+    return _set(_compiled_by_xla, compiled)
 
 
 def compiled_by_xla():
@@ -49,36 +49,19 @@ def compiled_by_xla():
 def recomputing_blocks(recompute=True):
     """Within it, a block called with `training=True` keeps only its input for the gradient.
 
-    What lies between its input and its output is computed again when the gradient is taken, with
-    the same dropout (gradient checkpointing, Chen et al., arXiv 1604.06174). The gradients are the
-    same; a step takes less memory and more time. With `recompute=False`, blocks keep everything.
-    XLA finds that the masks of dropout are the same both times, and may keep them.
+    The gradient computes the block again, with the same dropout (gradient checkpointing, Chen et
+    al., arXiv 1604.06174): the same gradients with less memory and more time. XLA may keep the
+    masks of dropout.
 
-    Enter it around the call of the model, inside the function that is compiled or that each replica
-    runs: a model that was traced before, or on another thread, does not see it.
-
-        @tf.function
-        def step(images):
-            with recomputing_blocks(), tf.GradientTape() as tape:
-                loss = loss_of(model(images, training=True))
-            return tape.gradient(loss, model.trainable_variables)
-
-    A `keras.StatelessScope` around it may give the states of the seed generators, not the weights:
-    a gradient is computed again for the variables themselves.
-
-    Raises:
-        ValueError: If `recompute` is true and the backend is not TensorFlow.
+    Enter it like `tracing_for_xla`, inside the function that each replica runs. A
+    `keras.StatelessScope` around it may hold the states of seed generators, but not the weights.
     """
     if recompute and keras.backend.backend() != "tensorflow":
         raise ValueError(
-            "Blocks are recomputed on the TensorFlow backend only, "
-            f"and Keras runs on {keras.backend.backend()!r}."
+            f"Blocks are recomputed on TensorFlow only; Keras runs on {keras.backend.backend()!r}."
         )
-    token = _recomputes_blocks.set(recompute)
-    try:
+    with _set(_recomputes_blocks, recompute):
         yield
-    finally:
-        _recomputes_blocks.reset(token)
 
 
 def recomputes_blocks():
@@ -89,11 +72,7 @@ def recomputes_blocks():
 def recomputed(function, inputs, states):
     """`function(inputs)`, whose gradient computes it again instead of keeping its activations.
 
-    Args:
-        function: From a tensor to a tensor.
-        inputs: The tensor.
-        states: The states of the seed generators that the function draws from. They end as one call
-            leaves them.
+    `states` are those of the seed generators that the function draws from; they advance once.
     """
     # The second call happens when the gradient is taken, outside of all scopes and after the states
     # have moved on. So they are read here, once, and both calls start from what was read.

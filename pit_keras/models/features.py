@@ -1,23 +1,21 @@
-"""What can be read from a model besides its output: feature maps, pre-logits, attention maps.
+"""Other outputs of a model: feature maps, pre-logits, attention maps.
 
-Each function returns a plain `keras.Model` that shares its layers and weights with the given one.
-They read layers by name, so they work on loaded models too.
+Each function returns a `keras.Model` that shares the layers and weights of the given one. Layers
+are found by name, so loaded models work too. A model of one output gives it as it is, one of
+several a list.
 """
 
 import numbers
+import re
 
 import keras
 from keras import layers, ops
 
-from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.attention import BlockView, TransformerBlock
 from pit_keras.models.classifier import check_functional
 
 HEADS = ("head", "head_dist")
 APPLICATION_HEADS = ("predictions", "logits")  # in keras.applications' networks
-UNSAVABLE = (
-    "A model of attention maps shares its blocks with the model that it was made from and cannot "
-    "be saved; save that one, and call attention_maps after loading it."
-)
 
 
 def stage_features(model, stages=None):
@@ -26,31 +24,22 @@ def stage_features(model, stages=None):
     For PiT these are three maps, 27, 14 and 7 wide at 224 (PiT-B: 31, 16, 8), for ViT it is one.
 
     Args:
-        model: A model whose stages end in layers `stage1`, `stage2`, ..., as all models of
-            `create_model` do.
-        stages: Numbers of the stages wanted, in the order wanted, such as `(2, 3)`, or one number;
-            None for all.
-
-    Returns:
-        A `keras.Model`. Like every Keras model it gives a list of several outputs, but a single
-        output as it is.
-
-    Raises:
-        ValueError: If the model is not functional, has no stages, or not those.
+        model: A model with layers `stage1`, `stage2`, ..., as all of `create_model` have.
+        stages: Numbers of stages in the order wanted, such as `(2, 3)`, or one; None for all.
     """
     check_functional(model, "stage_features")
-    names = [layer.name for layer in model.layers]
-    ends = {
-        int(name[5:]): name for name in names if name.startswith("stage") and name[5:].isdigit()
+    maps = {
+        int(layer.name.removeprefix("stage")): _feature_map(layer)
+        for layer in model.layers
+        if re.fullmatch(r"stage\d+", layer.name)
     }
-    if not ends:
+    if not maps:
         raise ValueError(f"{model.name} has no layers 'stage1', 'stage2', ...: it has no stages.")
-    wanted = _chosen(stages, ends, ends)
-    if not wanted:
-        known = ", ".join(map(str, ends))
+    outputs = _chosen(list(maps) if stages is None else stages, maps)
+    if not outputs:
+        known = ", ".join(map(str, maps))
         raise ValueError(f"{model.name} has no stages {stages!r}; its stages are {known}.")
-    maps = [_feature_map(model.get_layer(ends[stage])) for stage in wanted]
-    return keras.Model(model.input, maps, name=f"{model.name}_features")
+    return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
 def _feature_map(layer):
@@ -59,25 +48,23 @@ def _feature_map(layer):
 
 
 def pre_logits(model):
-    """What the classifier sees: images -> features (B, C), which are normalised in PiT and ViT.
+    """The classifier's input, as with `include_top=False`: images -> features (B, C).
 
-    For a distilled model it is the mean of the class token's and the distillation token's features,
-    as a model built with `include_top=False` gives it.
-
-    Raises:
-        ValueError: If the model is not functional, or neither has a classifier of a known name nor
-            gives features (B, C) itself.
+    They are normalised in PiT and ViT, and the mean of both tokens' in a distilled model.
     """
     check_functional(model, "pre_logits")
-    features = [head.input for head in _classifiers(model)]
+    named = {layer.name: layer for layer in model.layers if layer.weights}
+    heads = [named[name] for name in HEADS if name in named]
+    heads = heads or [named[name] for name in APPLICATION_HEADS if name in named]
+    features = [head.input for head in heads]
     if not features:
         if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
             raise ValueError(f"{model.name} has no layer 'head' and does not give features (B, C).")
-        last = [layer for layer in model.layers if layer.weights][-1:]
-        if last and isinstance(last[0], layers.Dense):
+        *_, last = named.values() or [None]
+        if isinstance(last, layers.Dense):
             raise ValueError(
-                f"{model.name} has no layer 'head', and whether its last layer {last[0].name!r} is "
-                "a classifier cannot be told; create it with include_top=False."
+                f"{model.name} has no layer 'head', and its last layer {last.name!r} may be a "
+                "classifier; create it with include_top=False."
             )
         features = model.outputs
     output = features[0] if len(features) == 1 else layers.Average(dtype="float32")(features)
@@ -86,34 +73,17 @@ def pre_logits(model):
     return keras.Model(model.input, output, name=f"{model.name}_pre_logits")
 
 
-def _classifiers(model):
-    """The layers that compute logits: those called `head...`, or else keras.applications'."""
-    named = {layer.name: layer for layer in model.layers if layer.weights}
-    heads = [named[name] for name in HEADS if name in named]
-    return heads or [named[name] for name in APPLICATION_HEADS if name in named]
-
-
 def attention_maps(model, blocks=None):
     """The attention weights of transformer blocks: images -> (B, heads, T + N, T + N) for each.
 
-    Rows are queries, columns keys, and each row sums to 1; class tokens come first, then the
-    spatial tokens row by row. All maps are float32. For analysis: the maps of all blocks at once
-    need as much memory as there are of them.
-
-    The result shares its blocks with the model and cannot be saved; save the model, and call this
+    Rows are queries, columns keys, and each row sums to 1, in float32. Class tokens come first,
+    then the spatial tokens row by row. The result cannot be saved; save the model, and call this
     function after loading it.
 
     Args:
         model: A PiT or ViT.
-        blocks: Blocks in the order wanted, each by name (`"stage2_block3"`) or by its place in the
-            model, from 0 on (-1 is the last), or one of these; None for all.
-
-    Returns:
-        A `keras.Model`. Like every Keras model it gives a list of several outputs, but a single
-        output as it is.
-
-    Raises:
-        ValueError: If the model is not functional, has no transformer blocks, or not those.
+        blocks: Blocks in the order wanted, each by name (`"stage2_block3"`) or by its place from 0
+            on (-1 is the last), or one of these; None for all, which takes much memory.
     """
     check_functional(model, "attention_maps")
     found = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
@@ -122,56 +92,39 @@ def attention_maps(model, blocks=None):
     known = {block.name: block for block in found}
     for place, block in enumerate(found):
         known |= {place: block, place - len(found): block}
-    wanted = _chosen(blocks, range(len(found)), known)
+    wanted = _chosen(range(len(found)) if blocks is None else blocks, known)
     if not wanted:
         names = ", ".join(block.name for block in found)
         raise ValueError(f"{model.name} has no blocks {blocks!r}; its blocks are {names}.")
-    maps = {block: AttentionMap(block)(block.input) for block in map(known.get, wanted)}
-    outputs = [maps[known[block]] for block in wanted]
+    maps = {block: _attention_map(block) for block in dict.fromkeys(wanted)}
+    outputs = [maps[block] for block in wanted]
     return _AttentionMaps(model.input, outputs, name=f"{model.name}_attention_maps")
 
 
 class _AttentionMaps(keras.Model):
-    """Refuses to be saved before the file is opened, so that none is left behind."""
-
-    def save(self, *args, **kwargs):
-        raise NotImplementedError(UNSAVABLE)
-
-
-class AttentionMap(layers.Layer):
-    """The attention weights of a transformer block, for the block's own input.
-
-    (B, N, C) -> (B, heads, N, N), float32 whatever the precision.
-
-    Args:
-        block: A built `TransformerBlock`. The layer has no weights but the block's.
-    """
-
-    def __init__(self, block):
-        super().__init__(dtype=block.dtype_policy, name=f"{block.name}_attention_map")
-        self.block = block
-
-    def call(self, inputs):
-        return ops.cast(self.block.attention_of(inputs), "float32")
-
-    def compute_output_spec(self, inputs):
-        batch, positions, _ = inputs.shape
-        shape = (batch, self.block.num_heads, positions, positions)
-        return keras.KerasTensor(shape, dtype="float32")
-
-    def get_config(self):
-        raise NotImplementedError(UNSAVABLE)
+    def save(self, *args, **kwargs):  # refuses before Keras opens the file
+        raise NotImplementedError(
+            "Attention maps share the blocks of their model and cannot be saved; save the model, "
+            "and call attention_maps after loading it."
+        )
 
 
-def _chosen(wanted, everything, known):
-    """What is wanted, as a list; an empty one if any of it is not known."""
-    if wanted is None:
-        return list(everything)
+def _attention_map(block):
+    view = BlockView(
+        block,
+        lambda block, inputs: ops.cast(block.attention_of(inputs), "float32"),
+        name=f"{block.name}_attention_map",
+    )
+    return view(block.input)  # (B, N, C) -> (B, heads, N, N)
+
+
+def _chosen(wanted, known):
+    """The values of one or several keys; none if a key is not known."""
     if hasattr(wanted, "tolist"):  # NumPy's numbers and arrays
         wanted = wanted.tolist()
-    chosen = list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
-    return chosen if all(_is_key(one) and one in known for one in chosen) else []
-
-
-def _is_key(value):
-    return isinstance(value, (numbers.Integral, str)) and not isinstance(value, bool)
+    keys = list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
+    for key in keys:
+        is_key = isinstance(key, (numbers.Integral, str)) and not isinstance(key, bool)
+        if not is_key or key not in known:
+            return []
+    return [known[key] for key in keys]

@@ -1,7 +1,7 @@
 """The networks of table 3 that `keras.applications` holds, under names of their own.
 
-They take the same images as all models here; what each of them was made for, other means, other
-ranges or BGR, is a layer inside. The whole family is the table `VARIANTS`.
+They take the same images as all models here; a layer inside encodes these as each network was
+trained with. The whole family is the table `VARIANTS`.
 """
 
 import dataclasses
@@ -11,19 +11,18 @@ from keras import layers, ops
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pit_keras.models.convolution_layers import halved_grids
+from pit_keras.models.registered_layer import registered
 
-CAFFE_MEAN = (123.68, 116.779, 103.939)  # RGB, of values in 0..255
-
-# How networks want the values v of pixels in 0..1: as scale * v - offset, RGB; "caffe" then BGR.
+# Pixels v in 0..1 become scale * v - offset, RGB; "caffe" is then flipped to BGR.
 _ENCODINGS = {
     "bytes": (255.0, (0.0, 0.0, 0.0)),
     "signed": (2.0, (1.0, 1.0, 1.0)),
-    "caffe": (255.0, CAFFE_MEAN),
+    "caffe": (255.0, (123.68, 116.779, 103.939)),
 }
 _FIXED = {"override": False}
 
 
-@keras.saving.register_keras_serializable(package="pit_keras")
+@registered
 class PixelEncoding(layers.Layer):
     """Images normalised with ImageNet's mean and deviation, in another encoding; (B, H, W, 3).
 
@@ -52,9 +51,6 @@ class PixelEncoding(layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
-        return {**super().get_config(), "encoding": self.encoding}
-
 
 @dataclasses.dataclass(frozen=True)
 class Application:
@@ -65,15 +61,11 @@ class Application:
     image_size: int = dataclasses.field(default=224, metadata=_FIXED)  # that it was published with
 
     def grids(self, image_size):
-        """Height and width of the maps at strides 4, 8, 16 and 32: 56, 28, 14 and 7 at 224.
-
-        Raises:
-            ValueError: If the image is smaller than `keras.applications` allows.
-        """
+        """Height and width of the maps at strides 4, 8, 16 and 32: 56, 28, 14 and 7 at 224."""
         if any(side is not None and side < 32 for side in image_size):
             raise ValueError(
-                f"An image of {image_size[0]} x {image_size[1]} pixels is too small: keras."
-                "applications' networks take 32 x 32 or more."
+                f"An image of {image_size[0]} x {image_size[1]} pixels is too small: "
+                "keras.applications takes 32 x 32 or more."
             )
         return halved_grids(image_size, (2, 1, 1, 1))
 
@@ -94,22 +86,10 @@ VARIANTS = {
 
 
 def build(variant, settings, weights=None):
-    """Builds a network of `keras.applications` as a flat functional `keras.Model`.
+    """Builds a network of `keras.applications`, flat: images (B, H, W, 3) -> logits (B, classes).
 
-    MobileNetV3 and EfficientNet keep the dropout and the stochastic depth that Keras gives them.
-
-    Args:
-        variant: An `Application`.
-        settings: `pit_keras.models.registry.Settings`, what is common to all models.
-        weights: None, or "imagenet" for those that Keras downloads and checks.
-
-    Returns:
-        A model from normalised images (B, H, W, 3) to logits (B, classes) in float32, or without
-        its top to the last map's mean (B, C).
-
-    Raises:
-        ValueError: For an image too small or not of three channels, an option that these networks
-            do not take, or weights for another number of classes.
+    Without its top it gives the last map's mean (B, C). MobileNetV3 and EfficientNet keep Keras'
+    dropout and stochastic depth. Keras downloads and checks `weights="imagenet"`.
     """
     _check(variant, settings, weights)
     images = keras.Input(settings.input_shape, name="images")
@@ -124,21 +104,16 @@ def build(variant, settings, weights=None):
         weights=weights,
     )
     outputs = layers.Activation(settings.classifier_activation, dtype="float32", name="outputs")
-    output = outputs(network.output)
-    return keras.Model(images, output, name=settings.name)
+    return keras.Model(images, outputs(network.output), name=settings.name)
 
 
 def _check(variant, settings, weights):
     variant.grids(settings.input_shape[:2])
     for option in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
-        if getattr(settings, option):
-            raise ValueError(
-                f"{settings.name} is built by keras.applications, which takes no {option}; it must "
-                f"be 0, got {getattr(settings, option)}."
-            )
+        settings.require(option, 0, f"keras.applications takes no {option}")
     if settings.input_shape[2] != 3:
         raise ValueError(
-            f"{settings.name} takes RGB images; input_shape must end in 3, got "
+            f"{settings.name} takes RGB images: input_shape must end in 3; got "
             f"{settings.input_shape}."
         )
     if weights is not None and settings.include_top and settings.classes != 1000:

@@ -9,7 +9,7 @@ from keras import layers
 
 from pit_keras.models.attention import LAYER_NORM_EPSILON, TransformerBlock
 from pit_keras.models.classifier import class_token_classifier
-from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
+from pit_keras.models.patches import embedding_grid, is_dilated, patch_convolution, patch_grid
 from pit_keras.models.pooling import TokenPooling
 from pit_keras.models.tokens import PositionEmbedding, PrependTokens, SplitTokens, pooled_grid
 
@@ -35,40 +35,26 @@ class PiT:
         """Stride of the token pooling before each stage; 1 before the first, which has none.
 
         With half the natural `output_stride`, 16 instead of 32 (PiT-B: 14 instead of 28), the last
-        pooling leaves the grid as it is and is dilated instead, for dense prediction.
-
-        Raises:
-            ValueError: If `output_stride` is another number.
+        pooling keeps the grid and is dilated instead, for dense prediction.
         """
         poolings = len(self.depths) - 1
         natural = self.stride * TokenPooling.STRIDE**poolings
-        dilated = natural // TokenPooling.STRIDE
-        whole = self.output_stride is None or type(self.output_stride) is int
-        if not whole or self.output_stride not in (None, natural, dilated):
-            raise ValueError(
-                f"output_stride must be {natural}, or {dilated} to dilate the last pooling, for a "
-                f"patch stride of {self.stride}; got {self.output_stride!r}."
-            )
-        last = 1 if self.output_stride == dilated else TokenPooling.STRIDE
+        dilated = is_dilated(
+            self.output_stride, natural, f"pooling, for a patch stride of {self.stride}"
+        )
+        last = 1 if dilated else TokenPooling.STRIDE
         return (1, *(poolings - 1) * (TokenPooling.STRIDE,), last)
 
     def grids(self, image_size):
-        """Height and width in tokens of each stage, 27 -> 14 -> 7 at 224 (table 1).
-
-        A side that is None stays None.
-
-        Raises:
-            ValueError: If the image is smaller than a patch, or if a grid is too small to be
-                pooled.
-        """
+        """Height and width in tokens of each stage, 27 -> 14 -> 7 at 224; None stays None."""
         grids = [patch_grid(image_size, self.patch_size, self.stride)]
         for stage, stride in enumerate(self.pooling_strides()[1:], 1):
             if stride > 1 and any(side is not None and side < 2 for side in grids[-1]):
                 raise ValueError(
                     f"An image of {image_size[0]} x {image_size[1]} pixels leaves stage {stage} a "
                     f"grid of {grids[-1][0]} x {grids[-1][1]} tokens, which pooling cannot halve; "
-                    f"use a larger image, or a patch smaller than {self.patch_size} with a stride "
-                    f"smaller than {self.stride}."
+                    f"use a larger image, or a patch_size below {self.patch_size} with a stride "
+                    f"below {self.stride}."
                 )
             grids.append(pooled_grid(grids[-1], stride))
         return tuple(grids)
@@ -84,15 +70,10 @@ VARIANTS = {
 
 
 def build(variant, settings):
-    """Builds a PiT as a functional `keras.Model`.
+    """Builds a PiT: images (B, H, W, channels) -> logits (B, classes).
 
-    Args:
-        variant: A `PiT`.
-        settings: `pit_keras.models.registry.Settings`, what is common to all models.
-
-    Returns:
-        A model from images (B, H, W, channels) to logits (B, classes). Each stage ends in a layer
-        `stage1`, `stage2`, ... whose second output is the stage's feature map (B, h, w, C).
+    Each stage ends in a layer `stage1`, `stage2`, ... whose second output is the stage's feature
+    map (B, h, w, C).
     """
     image_size = settings.input_shape[:2]
     grids, widths = variant.grids(image_size), variant.widths()
@@ -121,7 +102,7 @@ def build(variant, settings):
         # -> (B, T, C), (B, h, w, C)
         tokens, feature_map = split([x, feature_map] if None in grid else x)
         if stage < len(widths):
-            x = _pooling(widths, strides, stage)([tokens, feature_map])
+            x = _pooling(widths, strides[stage], stage)([tokens, feature_map])  # (B, T + h * w, C)
 
     # Only the class tokens are normalised; the feature map leaves as it is.
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
@@ -129,19 +110,13 @@ def build(variant, settings):
     return keras.Model(images, outputs, name=settings.name)
 
 
-def _pooling(widths, strides, stage):
-    """The token pooling between a stage and the next; see `PiT.pooling_strides`."""
-    stride = strides[stage]
-    dilation = 1 if stride > 1 else TokenPooling.STRIDE
-    multiplier = _channel_multiplier(widths, stage)
-    return TokenPooling(multiplier, stride, dilation, name=f"pooling{stage}")
-
-
-def _channel_multiplier(widths, stage):
+def _pooling(widths, stride, stage):
+    """The token pooling after a stage; see `PiT.pooling_strides`."""
     before, after = widths[stage - 1], widths[stage]
     if after % before:
         raise ValueError(
-            f"Stage {stage + 1} has {after} channels, which is not a multiple of the {before} "
-            "before it: a depth-wise pooling can only multiply channels."
+            f"Stage {stage + 1} has {after} channels, not a multiple of the {before} before it; a "
+            "depth-wise pooling can only multiply channels."
         )
-    return after // before
+    dilation = 1 if stride > 1 else TokenPooling.STRIDE
+    return TokenPooling(after // before, stride, dilation, name=f"pooling{stage}")

@@ -1,29 +1,22 @@
 """Token pooling, the layer that makes a Vision Transformer a PiT. Shapes as in `tokens`."""
 
-import keras
 from keras import layers, ops
 
 from pit_keras.models.execution import compiled_by_xla
-from pit_keras.models.initializers import linear_initializers
+from pit_keras.models.initializers import linear, linear_initializers
+from pit_keras.models.registered_layer import registered
 from pit_keras.models.tokens import POOLING_STRIDE, grid_of, join_tokens, joined_shape, pooled_grid
 
 
-@keras.saving.register_keras_serializable(package="pit_keras")
+@registered
 class TokenPooling(layers.Layer):
     """Token pooling (section 3.2, figure 4): half the height and width, more channels.
 
-    The map goes through a strided 3 x 3 depth-wise convolution, the class tokens through one Dense
-    layer that they share, and both are joined again:
+    A strided 3 x 3 depth-wise convolution pools the map, one Dense layer widens all class tokens:
     (B, T, C), (B, H, W, C) -> (B, T + ceil(H / 2) * ceil(W / 2), C * multiplier).
 
-    With stride 1 the grid stays as it is: (B, T + H * W, C * multiplier). For dense prediction that
-    goes with dilation 2, so that the kernel's taps are as far apart on the image as if the next
-    stage were coarser. The weights are the same.
-
-    Args:
-        multiplier: Output channels for each input channel; 2 in every PiT.
-        stride: Of the convolution.
-        dilation: Of the convolution, and with it the zeros around the map; 1 unless stride is 1.
+    For dense prediction the same weights keep the grid, with stride 1 and dilation 2: the kernel
+    then covers as much of the image as with a coarser grid.
     """
 
     KERNEL, STRIDE = 3, POOLING_STRIDE
@@ -35,29 +28,22 @@ class TokenPooling(layers.Layer):
         self.dilation = dilation
 
     def build(self, input_shape):
-        channels = input_shape[0][-1]
-        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both; hence
-        # explicit zeros and a convolution without padding.
-        self.padding = layers.ZeroPadding2D(self.dilation, dtype=self.dtype_policy)
-        linear = linear_initializers("torch_default", fan_in=self.KERNEL**2)
+        channels, policy = input_shape[0][-1], self.dtype_policy
+        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both.
+        self.padding = layers.ZeroPadding2D(self.dilation, dtype=policy)
+        initial = linear_initializers("torch_default", fan_in=self.KERNEL**2)
         self.depthwise_conv = layers.DepthwiseConv2D(
             self.KERNEL,
             strides=self.stride,
             dilation_rate=self.dilation,
             depth_multiplier=self.multiplier,
-            depthwise_initializer=linear["kernel_initializer"],
-            bias_initializer=linear["bias_initializer"],
-            dtype=self.dtype_policy,
+            depthwise_initializer=initial["kernel_initializer"],
+            bias_initializer=initial["bias_initializer"],
+            dtype=policy,
             name="depthwise_conv",
         )
-        self.class_dense = layers.Dense(
-            channels * self.multiplier,
-            **linear_initializers("torch_default", channels),
-            dtype=self.dtype_policy,
-            name="class_dense",
-        )
+        self.class_dense = linear("class_dense", channels, channels * self.multiplier, policy)
         self.depthwise_conv.build((None, None, None, channels))
-        self.class_dense.build((None, None, channels))
 
     def call(self, inputs):
         tokens, feature_map = inputs
@@ -85,11 +71,3 @@ class TokenPooling(layers.Layer):
         (_, num_tokens, channels), (batch, *grid, _) = input_shape
         pooled = (batch, *pooled_grid(grid, self.stride), channels * self.multiplier)
         return joined_shape(num_tokens, pooled)
-
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "multiplier": self.multiplier,
-            "stride": self.stride,
-            "dilation": self.dilation,
-        }

@@ -5,75 +5,65 @@ import difflib
 import fnmatch
 import math
 import numbers
-from collections.abc import Callable
 from typing import Any
 
 from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
 DISTILLED = "_distilled"
 
-
-@dataclasses.dataclass(frozen=True)
-class _Family:
-    """A table of variants, the function that builds a row of it, and the forms that each row has.
-
-    Every row has a method `grids(image_size)`, the height and width of each stage's map.
-    """
-
-    variants: dict[str, Any]
-    build: Callable
-    suffixes: tuple[str, ...] = ("",)
-
-    def names(self):
-        return [name + suffix for name in self.variants for suffix in self.suffixes]
-
-
-_FAMILIES = (
-    _Family(pit.VARIANTS, pit.build, ("", DISTILLED)),
-    _Family(vit.VARIANTS, vit.build, ("", DISTILLED)),
-    _Family(resnet.VARIANTS, resnet.build),
-    _Family(regnet.VARIANTS, regnet.build),
-    _Family(keras_applications.VARIANTS, keras_applications.build),
-    _Family(detr.VARIANTS, detr.build),
-)
+_FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
+_MODELS = {  # rows and the functions that build them, by name
+    name + form: (row, family.build)
+    for family in _FAMILIES
+    for name, row in family.VARIANTS.items()
+    for form in (("", DISTILLED) if family in (pit, vit) else ("",))
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is common to all models; see `create_model` for the meaning."""
+    """The arguments of `create_model` that all families share."""
 
     name: str
-    num_tokens: int
-    classes: int
-    input_shape: tuple[int | None, int | None, int]
-    include_top: bool
-    classifier_activation: Any
-    drop_rate: float
-    attention_drop_rate: float
-    drop_path_rate: float
+    classes: int = 1000
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3)
+    include_top: bool = True
+    classifier_activation: Any = None
+    drop_rate: float = 0.0
+    attention_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    @property
+    def num_tokens(self):
+        """T: the class token, and for distilled models the distillation token."""
+        return 2 if self.name.endswith(DISTILLED) else 1
 
     def __post_init__(self):
-        # Height and width may be None, any size at run time; the channels may not.
         sides = self.input_shape
-        if isinstance(sides, tuple):
+        if isinstance(sides, tuple):  # height and width may be None, any size at run time
             sides = tuple(1 if side is None else side for side in sides[:2]) + sides[2:]
         if not isinstance(sides, tuple) or len(sides) != 3 or not all(map(_is_positive_int, sides)):
             raise ValueError(
-                f"input_shape must be (height, width, channels), three positive integers, of which "
-                f"height and width may be None; got {self.input_shape!r}."
+                "input_shape must be (height, width, channels), three positive integers; height "
+                f"and width may be None; got {self.input_shape!r}."
             )
         if not _is_positive_int(self.classes):
             raise ValueError(f"classes must be a positive integer; got {self.classes!r}.")
         check_bool("include_top", self.include_top)
-        if not self.include_top and self.classifier_activation is not None:
-            raise ValueError(
-                "classifier_activation belongs to the classifier, which include_top=False leaves "
-                f"out; it must be None, got {self.classifier_activation!r}."
-            )
+        if not self.include_top:
+            self.require("classifier_activation", None, "The classifier is left out")
         for field in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
             rate = getattr(self, field)
             if not _is_number(rate) or not 0 <= rate < 1:
                 raise ValueError(f"{field} must be a number in [0, 1); got {rate!r}.")
+
+    def require(self, option, value, reason):
+        """Refuses an option that has no meaning for the network."""
+        given = getattr(self, option)
+        if given != value:
+            raise ValueError(
+                f"{reason}, so {option} of {self.name} must be {value}; got {given!r}."
+            )
 
     def drop_path_rates(self, blocks):
         """Drop path of each block: rate * i / blocks, as in the authors' code.
@@ -84,68 +74,37 @@ class Settings:
 
 
 def list_models(pattern="*"):
-    """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`.
-
-    Raises:
-        ValueError: If the pattern is not a string.
-    """
+    """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
     if not isinstance(pattern, str):
         raise ValueError(f"pattern must be a string, such as 'pit_*'; got {pattern!r}.")
-    names = [name for family in _FAMILIES for name in family.names()]
-    return sorted(fnmatch.filter(names, pattern))
+    return sorted(fnmatch.filter(_MODELS, pattern))
 
 
 def variant_of(name):
-    """The row of a model's family table, such as a `PiT` or a `ResNet`.
-
-    Raises:
-        ValueError: If no model has this name; it names the nearest.
-    """
+    """The row of a model's family table, such as a `PiT`; ValueError for an unknown name."""
     return _find(name)[0]
 
 
 def _find(name):
-    for family in _FAMILIES:
-        if name in family.names():
-            return family.variants[name.removesuffix(DISTILLED)], family.build
-    near = difflib.get_close_matches(str(name), list_models(), n=3)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
+    if name not in _MODELS:
+        near = difflib.get_close_matches(str(name), list_models(), n=3)
+        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
+    return _MODELS[name]
 
 
-def build_model(
-    name,
-    *,
-    classes=1000,
-    input_shape=(224, 224, 3),
-    include_top=True,
-    classifier_activation=None,
-    drop_rate=0.0,
-    attention_drop_rate=0.0,
-    drop_path_rate=0.0,
-    overrides=None,
-    **of_family,
-):
-    """Builds a model without weights of its own; see `pit_keras.create_model` for the arguments.
+def build_model(name, *, overrides=None, of_family=None, **settings):
+    """Builds a model without weights.
 
     Args:
         overrides: Fields of the variant's row and their values.
-        **of_family: What only the family's function asks for: the `backbone` of a detector, the
-            `weights` that Keras loads into its applications.
+        of_family: Arguments of one family's `build` alone: a detector's `backbone`, the `weights`
+            that Keras loads into its applications.
+        **settings: Fields of `Settings`; see `pit_keras.create_model`.
     """
     variant, build = _find(name)
-    settings = Settings(
-        name=name,
-        num_tokens=2 if name.endswith(DISTILLED) else 1,
-        classes=_plain(classes),
-        input_shape=_plain(input_shape),
-        include_top=include_top,
-        classifier_activation=classifier_activation,
-        drop_rate=_plain(drop_rate),
-        attention_drop_rate=_plain(attention_drop_rate),
-        drop_path_rate=_plain(drop_path_rate),
-    )
-    return build(_overridden(name, variant, overrides or {}), settings, **of_family)
+    settings = Settings(name, **{field: _plain(value) for field, value in settings.items()})
+    return build(_overridden(name, variant, overrides or {}), settings, **(of_family or {}))
 
 
 def overridable_fields(variant):
@@ -158,14 +117,13 @@ def overridable_fields(variant):
 
 
 def check_known(name, overrides, fields):
+    """Raises ValueError, with the valid arguments, for an override that is none of the fields."""
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
-        common = [
-            field.name for field in dataclasses.fields(Settings) if field.name != "num_tokens"
-        ]
+        common = [field.name for field in dataclasses.fields(Settings)][1:]
         raise ValueError(
             f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
-            f"{', '.join([*common[1:], 'weights', 'weights_across_distillation', *fields])}."
+            f"{', '.join([*common, 'weights', 'weights_across_distillation', *fields])}."
         )
 
 
@@ -179,7 +137,7 @@ def _overridden(name, variant, overrides):
     if "mlp_ratio" in fields and min(variant.widths()) * variant.mlp_ratio < 1:
         raise ValueError(
             f"mlp_ratio={variant.mlp_ratio} leaves the MLP of {name} no hidden units; it must be "
-            f"at least {1 / min(variant.widths())}, one for its {min(variant.widths())} channels."
+            f"at least {1 / min(variant.widths())}."
         )
     return variant
 
@@ -214,6 +172,7 @@ def _plain(value):
 
 
 def check_bool(name, value):
+    """Raises ValueError for an argument that is neither True nor False."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False; got {value!r}.")
 

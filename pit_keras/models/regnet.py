@@ -3,19 +3,18 @@ The whole family is the table `VARIANTS`.
 """
 
 import dataclasses
+import functools
 
 import keras
 from keras import initializers, layers
 
 from pit_keras.models.convolution_layers import (
-    block_names,
     convolution,
     halved_grids,
     normalization,
     pooled_classifier,
-    projected,
     refuse_what_has_no_meaning,
-    residual,
+    residual_stages,
 )
 from pit_keras.models.initializers import kaiming_normal
 
@@ -28,18 +27,22 @@ class RegNetY:
     depths: tuple[int, ...]  # blocks of each stage
     group_width: int  # channels of each group of the 3 x 3 convolutions
     stem_width: int = 32
-    squeeze_ratio: float = 0.25  # channels of a squeeze, over those that its block is given
+    squeeze_ratio: float = 0.25  # channels of a squeeze, over those of its block's input
 
     def widths(self):
         """Channels of each stage."""
         return self.stage_widths
 
-    def grids(self, image_size):
-        """Height and width of each stage's map, 56 -> 28 -> 14 -> 7 at 224; None stays None.
+    def strides(self):
+        """Stride of each stage's first block."""
+        return (2,) * len(self.depths)
 
-        Raises:
-            ValueError: If the image is too small to be halved so often.
-        """
+    def dilations(self):
+        """Dilation of the 3 x 3 convolutions in each stage's blocks."""
+        return (1,) * len(self.depths)
+
+    def grids(self, image_size):
+        """Height and width of each stage's map, 56 -> 28 -> 14 -> 7 at 224; None stays None."""
         return halved_grids(image_size, (2, *(1 for _ in self.depths[1:])))
 
 
@@ -50,24 +53,18 @@ VARIANTS = {
 
 
 def build(variant, settings):
-    """Builds a RegNetY as a functional `keras.Model`; arguments and result as in `resnet.build`.
+    """Builds a RegNetY; input and output as in `resnet.build`.
 
-    Weights begin as timm's do: every block's last normalisation with scale zero, so that the
-    network begins with its shortcuts alone.
+    As in timm, each block's last normalisation begins with scale zero, so that the network begins
+    with its shortcuts alone.
     """
     refuse_what_has_no_meaning(settings)
     variant.grids(settings.input_shape[:2])  # refuses an image that is too small
-    drop_path_rates = iter(settings.drop_path_rates(sum(variant.depths)))
-
+    bottleneck = functools.partial(_bottleneck, variant)
     images = keras.Input(settings.input_shape, name="images")
     x = convolution(images, variant.stem_width, 3, "stem_conv", stride=2)
     x = layers.ReLU(name="stem")(normalization(x, "stem_norm"))
-    for stage, (depth, width) in enumerate(zip(variant.depths, variant.widths(), strict=True), 1):
-        for block, (name, output_name) in enumerate(block_names(stage, depth)):
-            stride = 2 if block == 0 else 1
-            branch = _bottleneck(x, width, stride, variant, name)
-            shortcut = projected(x, width, stride, name)
-            x = residual(shortcut, branch, next(drop_path_rates), name, output_name)
+    x = residual_stages(x, variant, settings, bottleneck)
     classifier = {
         "kernel_initializer": initializers.RandomNormal(stddev=0.01),
         "bias_initializer": "zeros",
@@ -75,17 +72,15 @@ def build(variant, settings):
     return keras.Model(images, pooled_classifier(x, settings, classifier), name=settings.name)
 
 
-def _bottleneck(x, width, stride, variant, name):
+def _bottleneck(variant, x, width, stride, dilation, name):
     """A block's branch, before the sum: (B, H, W, C) -> (B, h, w, width)."""
     groups, rest = divmod(width, variant.group_width)
     if rest:
-        raise ValueError(
-            f"Groups of {variant.group_width} channels do not divide {width} channels."
-        )
+        raise ValueError(f"group_width={variant.group_width} does not divide {width} channels.")
     squeezed = max(1, round(x.shape[-1] * variant.squeeze_ratio))
     x = normalization(convolution(x, width, 1, f"{name}_conv1"), f"{name}_norm1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = convolution(x, width, 3, f"{name}_conv2", stride=stride, groups=groups)
+    x = convolution(x, width, 3, f"{name}_conv2", stride=stride, dilation=dilation, groups=groups)
     x = layers.ReLU(name=f"{name}_relu2")(normalization(x, f"{name}_norm2"))
     x = _squeeze_excitation(x, squeezed, name)
     x = convolution(x, width, 1, f"{name}_conv3")
@@ -93,24 +88,17 @@ def _bottleneck(x, width, stride, variant, name):
 
 
 def _squeeze_excitation(x, squeezed, name):
-    """Every channel times a factor that the map's mean decides: (B, H, W, C) -> (B, H, W, C)."""
-    channels = x.shape[-1]
+    """Each channel times a factor computed from the map's mean, (B, H, W, C) -> (B, H, W, C)."""
+
+    def factors(values, channels, activation, part):
+        initial = kaiming_normal(channels)
+        return layers.Conv2D(
+            channels, 1, activation=activation, kernel_initializer=initial, name=f"{name}_{part}"
+        )(values)
+
     # In float32, since a sum over a large map can exceed float16.
     mean = layers.GlobalAveragePooling2D(
         keepdims=True, dtype="float32", name=f"{name}_squeeze_mean"
     )(x)  # (B, 1, 1, C)
-    factors = layers.Conv2D(
-        squeezed,
-        1,
-        activation="relu",
-        kernel_initializer=kaiming_normal(squeezed),
-        name=f"{name}_squeeze",
-    )(mean)
-    factors = layers.Conv2D(
-        channels,
-        1,
-        activation="sigmoid",
-        kernel_initializer=kaiming_normal(channels),
-        name=f"{name}_excite",
-    )(factors)
-    return layers.Multiply(name=f"{name}_excited")([x, factors])
+    excited = factors(factors(mean, squeezed, "relu", "squeeze"), x.shape[-1], "sigmoid", "excite")
+    return layers.Multiply(name=f"{name}_excited")([x, excited])

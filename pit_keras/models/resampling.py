@@ -1,7 +1,7 @@
-"""Position embeddings on other grids: bicubic interpolation with antialiasing, in `keras.ops`.
+"""Position embeddings on other grids: bicubic interpolation with antialiasing.
 
 The numbers are those of PyTorch's `interpolate(mode="bicubic", antialias=True)`, with which timm
-adapts position embeddings. The sizes wanted may be known only when the graph runs.
+adapts position embeddings. The new sizes may be known only when the graph runs.
 """
 
 from keras import ops
@@ -10,13 +10,9 @@ CUBIC_A = -0.5  # with antialiasing; PyTorch's bicubic without it has -0.75
 
 
 def resampled(embedding_map, grid):
-    """A map resampled to another grid, (1, h, w, C) -> (1, H, W, C); itself if it has that grid.
+    """A map on another grid, computed in float32, (1, h, w, C) -> (1, H, W, C).
 
-    Computed in float32, returned in the map's own precision.
-
-    Args:
-        embedding_map: An array or tensor (1, h, w, C) of known height and width.
-        grid: H and W: integers, or scalar tensors as `keras.ops.shape` gives them in a graph.
+    `grid` is H and W: integers, or scalar tensors as `keras.ops.shape` gives them in a graph.
     """
     _, height, width, channels = embedding_map.shape
     if all(isinstance(side, int) for side in grid) and tuple(grid) == (height, width):
@@ -32,13 +28,8 @@ def resampled(embedding_map, grid):
 def interpolation_matrix(size, new_size):
     """Weights (new_size, size) with which a line of `size` values gives one of `new_size`.
 
-    Each row is the cubic kernel around the place of a new value, as wide as the new spacing where
-    that is the larger one (antialiasing), cut off at the ends and normalised to sum 1. For equal
-    sizes it is exactly the identity.
-
-    Args:
-        size: A positive integer.
-        new_size: A positive integer, or a scalar tensor of a graph.
+    Each row is the cubic kernel around the place of a new value, as wide as the larger of the two
+    spacings, cut off at the ends and normalised to sum 1. For equal sizes it is the identity.
     """
     # The places j + 1/2 and (i + 1/2) * size / new_size subtracted over a common denominator: all
     # numbers are whole, hence exact, up to the one division.

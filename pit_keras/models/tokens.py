@@ -1,34 +1,30 @@
-"""Class tokens and spatial tokens: joined, taken apart, and told where they are.
+"""Class tokens and spatial tokens: joined, split, and their position embedding.
 
-Everything is `channels_last` and `keras.ops` alone. Shapes: B images, T class (and distillation)
-tokens, N = H * W spatial tokens, C channels. H and W may be None while a model is built
-(`input_shape=(None, None, 3)`); a layer then reads them from its inputs, and where these do not
-tell, from a map of the same grid that is given beside them.
+Shapes: B images, T class (and distillation) tokens, N = H * W spatial tokens, C channels. In a
+model for images of any size, H and W are None; a layer then takes them from its inputs, or from a
+map of the same grid that comes as a second input.
 """
 
-import keras
-from keras import layers, ops
+from keras import initializers, layers, ops
 
 from pit_keras.models.initializers import EMBEDDING_STDDEV
+from pit_keras.models.registered_layer import registered
 from pit_keras.models.resampling import resampled
 
 POOLING_STRIDE = 2  # of token pooling
 
-_register = keras.saving.register_keras_serializable(package="pit_keras")
 
-
-@_register
+@registered
 class PositionEmbedding(layers.Layer):
     """Adds a learned embedding of every position.
 
-    For inputs of one size the embedding has their shape without the batch. For inputs of any size
-    it has a grid of its own and is resampled to theirs, as timm resamples it for another size. The
-    inputs are then a map (B, H, W, C), or a sequence with class tokens and a map of its grid:
-    (B, T + H * W, C), (B, H, W, any).
+    For images of any size the embedding is resampled to the inputs' grid, as in timm: that of a map
+    (B, H, W, C), or of a sequence (B, T + H * W, C) with a map of its grid (B, H, W, any).
 
     Args:
-        grid: Height and width of the embedding, for inputs of any size; else None.
-        num_tokens: T, for a sequence of any size: their embeddings are not resampled.
+        grid: Height and width of the embedding; None for images of one size, whose inputs' shape it
+            has.
+        num_tokens: T, for a sequence of any size; the tokens' embeddings are not resampled.
     """
 
     def __init__(self, grid=None, num_tokens=0, **kwargs):
@@ -46,7 +42,7 @@ class PositionEmbedding(layers.Layer):
         self.position_embedding = self.add_weight(
             name="position_embedding",
             shape=(1, *shape),
-            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
+            initializer=initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
         )
 
     def call(self, inputs):
@@ -63,11 +59,8 @@ class PositionEmbedding(layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape[0] if self.num_tokens else input_shape
 
-    def get_config(self):
-        return {**super().get_config(), "grid": self.grid, "num_tokens": self.num_tokens}
 
-
-@_register
+@registered
 class PrependTokens(layers.Layer):
     """Flattens a map and puts learned class tokens in front: (B, H, W, C) -> (B, T + H * W, C)."""
 
@@ -79,7 +72,7 @@ class PrependTokens(layers.Layer):
         self.class_tokens = self.add_weight(
             name="class_tokens",
             shape=(1, self.num_tokens, input_shape[-1]),
-            initializer=keras.initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
+            initializer=initializers.TruncatedNormal(stddev=EMBEDDING_STDDEV),
         )
 
     def call(self, inputs):
@@ -88,21 +81,17 @@ class PrependTokens(layers.Layer):
     def compute_output_shape(self, input_shape):
         return joined_shape(self.num_tokens, input_shape)
 
-    def get_config(self):
-        return {**super().get_config(), "num_tokens": self.num_tokens}
 
-
-@_register
+@registered
 class SplitTokens(layers.Layer):
-    """Takes class tokens and spatial tokens apart: (B, T + H * W, C) -> (B, T, C), (B, H, W, C).
+    """Splits class tokens and spatial tokens: (B, T + H * W, C) -> (B, T, C), (B, H, W, C).
 
     It ends each stage, so that `model.get_layer("stage2").output[1]` is a stage's feature map.
 
     Args:
-        num_tokens: T.
-        grid: H and W. If one of them is None, a second input tells them: the map from which this
-            stage's tokens were made.
-        stride: By how much this stage's grid is coarser than that map's.
+        grid: H and W. If one is None, a second input gives them: the map that this stage's tokens
+            were made from.
+        stride: Sides of that map over those of this stage's grid.
     """
 
     def __init__(self, num_tokens, grid, stride=1, **kwargs):
@@ -123,14 +112,6 @@ class SplitTokens(layers.Layer):
         batch, _, channels = input_shape[0] if None in self.grid else input_shape
         return (batch, self.num_tokens, channels), (batch, *self.grid, channels)
 
-    def get_config(self):
-        return {
-            **super().get_config(),
-            "num_tokens": self.num_tokens,
-            "grid": self.grid,
-            "stride": self.stride,
-        }
-
 
 def join_tokens(tokens, feature_map):
     """Class tokens in front of a flattened map: (B, T, C), (B, H, W, C) -> (B, T + H * W, C)."""
@@ -140,7 +121,7 @@ def join_tokens(tokens, feature_map):
 
 
 def joined_shape(num_tokens, map_shape):
-    """Shape of what `join_tokens` returns."""
+    """Shape of the result of `join_tokens`."""
     batch, height, width, channels = map_shape
     positions = None if None in (height, width) else num_tokens + height * width
     return batch, positions, channels

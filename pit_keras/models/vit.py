@@ -1,4 +1,4 @@
-"""Vision Transformer with DeiT's sizes (Touvron et al., arXiv 2012.12877): what the paper compares
+"""Vision Transformer with DeiT's sizes (Touvron et al., arXiv 2012.12877), which the paper compares
 PiT with. The whole family is the table `VARIANTS`.
 """
 
@@ -30,11 +30,7 @@ class ViT:
         return (self.head_dim * self.heads,)
 
     def grids(self, image_size):
-        """Height and width in tokens of its only stage, 14 x 14 at 224. None stays None.
-
-        Raises:
-            ValueError: If the image is smaller than a patch.
-        """
+        """Height and width in tokens of its only stage, 14 x 14 at 224; None stays None."""
         return (patch_grid(image_size, self.patch_size, self.stride),)
 
 
@@ -47,7 +43,7 @@ VARIANTS = {
 
 
 def build(variant, settings):
-    """Builds a ViT as a functional `keras.Model`; arguments and result as in `pit.build`.
+    """Builds a ViT: images (B, H, W, channels) -> logits (B, classes).
 
     Unlike in PiT, the class tokens have a position embedding too. The only feature map is that of
     `stage1`.
@@ -55,7 +51,6 @@ def build(variant, settings):
     image_size = settings.input_shape[:2]
     (grid,), (width,) = variant.grids(image_size), variant.widths()
     base_grid = embedding_grid(variant, image_size)
-    drop_path_rates = settings.drop_path_rates(variant.depth)
 
     images = keras.Input(settings.input_shape, name="images")
     patches = patch_convolution(images, width, variant.patch_size, variant.stride)  # (B, h, w, C)
@@ -64,7 +59,7 @@ def build(variant, settings):
     embedding = PositionEmbedding(base_grid, embedded_tokens, name="position_embedding")
     x = embedding(x if base_grid is None else [x, patches])
     x = layers.Dropout(settings.drop_rate, name="position_drop")(x)
-    for block, drop_path_rate in enumerate(drop_path_rates, 1):
+    for block, drop_path_rate in enumerate(settings.drop_path_rates(variant.depth), 1):
         x = TransformerBlock(
             variant.heads,
             variant.mlp_ratio,

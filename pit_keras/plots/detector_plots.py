@@ -1,8 +1,8 @@
-"""Pictures that show how a detector works: matched boxes, and the positions that it is told."""
+"""Pictures of how a detector works: matched boxes, and its position encoding."""
 
 import numpy as np
 from keras import ops
-from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pit_keras.models.boxes import centres_to_corners
@@ -12,22 +12,17 @@ MOST_QUERIES = 12  # columns of costs that can be read
 
 
 def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
-    """Draws which query of a detector is matched to which object, beside what each pair costs.
+    """Draws which query of a detector is matched to which object, beside the cost of each pair.
 
-    On the left are the objects, in a colour each, and dashed the boxes of the queries, in the
-    colour of the object that they are matched to or else grey. On the right are the costs; those of
-    the matched pairs are framed.
+    On the left are the objects, each in a colour, and the boxes of the queries, dashed, in the
+    colour of their object or grey. On the right are the costs; those of the matched pairs are
+    framed.
 
     Args:
         boxes: (Q, 4), the queries' boxes, centre x, centre y, width and height as shares.
         target_boxes: (M, 4), the objects' boxes, likewise.
-        target_names: M names of the objects' classes.
         costs: (M, Q), see `pit_keras.training.matching.matching_costs`.
         matches: Integers (M,), the query matched to each object; -1 for none.
-        output: The picture to write; its ending decides the format.
-
-    Raises:
-        ValueError: If there are more than `MOST_QUERIES` queries.
     """
     boxes, target_boxes, costs, matches = map(
         ops.convert_to_numpy, (boxes, target_boxes, costs, matches)
@@ -48,13 +43,7 @@ def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
 
 
 def draw_positions(positions, channels, output):
-    """Draws channels of a position encoding as pictures, from -1, dark, to 1, bright.
-
-    Args:
-        positions: (H, W, C), the encoding of a feature map's places.
-        channels: Which channels are drawn.
-        output: The picture to write; its ending decides the format.
-    """
+    """Draws channels of a position encoding (H, W, C) as pictures, from -1, dark, to 1, bright."""
     positions = ops.convert_to_numpy(positions)
     figure = Figure(figsize=(1.6 * len(channels), 1.5), layout="constrained")
     axes = figure.subplots(1, len(channels), squeeze=False)[0]

@@ -1,4 +1,7 @@
-"""Pictures: predictions under images, batches of training images, and the curves of runs."""
+"""Pictures: predictions under images, batches of training images, and the curves of runs.
+
+An `output` is a file, whose ending decides the format, or a stream for PNG.
+"""
 
 import itertools
 import math
@@ -20,27 +23,23 @@ DETECTED_WIDTH = 5  # inches
 HIGHEST_DETECTED = 1.6  # times as high as wide
 MOST_DETECTED = 150  # images, in 50 rows of at most 8 inches
 MOST_DETECTED_PIXELS = 1500  # of a drawn image's side, twice what is seen
-# The strong colours first, then the pale ones; then anew.
+# The strong colours first, then the pale ones; then again.
 CLASS_COLORS = colormaps["tab20"].colors[::2] + colormaps["tab20"].colors[1::2]
-MOST_EXPLAINED = 100  # images, of which each is a row
+MOST_EXPLAINED = 100  # images, each in a row
 MOST_PIXELS = 600  # of a drawn image's side, twice what is seen
 BATCH_COLUMNS = 8
 MOST_BATCH_IMAGES = 16
 MOST_LETTERS = 26  # of a line above an image
-# What is drawn of a history, {column: name}, each in these curves.
+# The panels of a history, {column: name}, each with these curves.
 CLASSIFIER_PANELS = {"loss": "cross-entropy", "top1": "top-1"}
 DETECTOR_PANELS = {"loss": "training loss", "AP": "AP"}
 HISTORY_CURVES = ("training", "validation", "validation, averaged weights")
-MOST_RUNS = 20  # whose curves one picture holds
+MOST_RUNS = 20  # in one picture
 MOST_LETTERS_OF_RUN = 58  # in the legend
 
 
 def check_picture(output, images, most=MOST_IMAGES):
-    """Checks, before long work, that so many images can be drawn in a picture of this name.
-
-    Raises:
-        ValueError: If matplotlib does not know the ending, or there are more than `most`.
-    """
+    """Checks, before long work, that matplotlib can draw so many images in such a file."""
     if images > most:
         raise ValueError(f"One picture holds at most {most} images; got {images}.")
     known = Figure().canvas.get_supported_filetypes()
@@ -50,55 +49,42 @@ def check_picture(output, images, most=MOST_IMAGES):
 
 
 def draw_predictions(paths, predictions, output):
-    """Draws images in a grid, each under its likeliest class.
+    """Draws image files in a grid, each under its likeliest class.
 
     Args:
-        paths: Image files.
-        predictions: For each a list of (class name, probability), likeliest first.
-        output: The picture to write; its ending decides the format.
-
-    Raises:
-        ValueError: If the format is unknown to matplotlib.
+        predictions: For each image a list of (class name, probability), likeliest first.
     """
     columns = min(COLUMNS, len(paths))
     rows = math.ceil(len(paths) / columns)
     figure = Figure(figsize=(2 * columns, 2.3 * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, path, best in zip(axes.flat, paths, predictions, strict=False):
-        image = load_image(path)
-        step = math.ceil(max(image.shape) / MOST_PIXELS)
-        axis.imshow(image[::step, ::step].copy())  # a view would keep all of it in memory
+    axes = _empty_axes(figure, rows, columns)
+    for axis, path, best in zip(axes, paths, predictions, strict=False):
+        axis.imshow(_thinned(load_image(path), MOST_PIXELS))
         name, probability = best[0]
         axis.set_title(f"{name}  {probability:.0%}", fontsize=10, parse_math=False)
     figure.savefig(output, dpi=DPI)
 
 
 def draw_detections(paths, detections, output):
-    """Draws images in a grid, with a box and a name around each object; a colour for each class.
+    """Draws image files in a grid, with a box and a name around each object.
 
     Args:
-        paths: Image files.
-        detections: For each a list of `pit_keras.runs.found_objects.FoundObject`.
-        output: The picture to write; its ending decides the format.
-
-    Raises:
-        ValueError: If the format is unknown to matplotlib.
+        detections: For each image a list of `pit_keras.runs.found_objects.FoundObject`.
     """
-    images = [_thinned(load_image(path), MOST_DETECTED_PIXELS) for path in paths]
+    images, sizes = [], []
+    for path in paths:
+        image = load_image(path)
+        images.append(_thinned(image, MOST_DETECTED_PIXELS))
+        sizes.append(image.shape[:2])
     columns = min(DETECTED_COLUMNS, len(paths))
-    rows = [images[at : at + columns] for at in range(0, len(images), columns)]
     heights = [
-        DETECTED_WIDTH * min(max(high / wide for _, (high, wide) in row), HIGHEST_DETECTED)
-        for row in rows
+        DETECTED_WIDTH * min(max(h / w for h, w in sizes[at : at + columns]), HIGHEST_DETECTED)
+        for at in range(0, len(sizes), columns)
     ]
     figure = Figure(figsize=(DETECTED_WIDTH * columns, sum(heights)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=heights)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, (pixels, (height, width)), objects in zip(
-        axes.flat, images, detections, strict=False
+    axes = _empty_axes(figure, len(heights), columns, height_ratios=heights)
+    for axis, pixels, (height, width), objects in zip(
+        axes, images, sizes, detections, strict=False
     ):
         axis.set_anchor("N")
         axis.imshow(pixels, extent=(0, width, height, 0))  # boxes are in pixels of the whole image
@@ -107,10 +93,17 @@ def draw_detections(paths, detections, output):
     figure.savefig(output, dpi=DPI)
 
 
+def _empty_axes(figure, rows, columns, **options):
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for axis in axes.flat:
+        axis.axis("off")
+    return axes.flat
+
+
 def _thinned(image, most):
-    """About at most so many pixels of a side of an image; and its height and width before."""
+    """An image with about `most` pixels on a side at most."""
     step = math.ceil(max(image.shape) / most)
-    return image[::step, ::step].copy(), image.shape[:2]  # a view would keep all of it in memory
+    return image[::step, ::step].copy()  # a view would keep all of it in memory
 
 
 def _draw_box(axis, detection, height, width):
@@ -121,13 +114,14 @@ def _draw_box(axis, detection, height, width):
         Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=color, linewidth=2)
     )
     name = shortened(detection.name, MOST_LETTERS)
+    luminance = np.dot((0.299, 0.587, 0.114), to_rgb(color))
     has_room_above, has_room_right = top > 0.06 * height, left < 0.7 * width
     axis.text(
         left if has_room_right else right,
         top,
         name if detection.score is None else f"{name} {detection.score:.0%}",
         fontsize=9,
-        color="white" if _luminance(color) < 0.5 else "black",
+        color="white" if luminance < 0.5 else "black",
         verticalalignment="bottom" if has_room_above else "top",
         horizontalalignment="left" if has_room_right else "right",
         bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
@@ -135,54 +129,16 @@ def _draw_box(axis, detection, height, width):
     )
 
 
-def _luminance(color):
-    """How light a colour looks, 0..1."""
-    return float(np.dot((0.299, 0.587, 0.114), to_rgb(color)))
-
-
 def draw_batches(batches, class_names, output, *, batch_size, mean, std):
-    """Draws batches as a model sees them, each a block of images under their labels.
+    """Draws batches as a model sees them, each a block of images with labels or boxes.
 
     Args:
-        batches: Pairs of arrays: images, float (n, H, W, 3), normalised, of which at most
-            `MOST_BATCH_IMAGES` are drawn; and labels, float (n, classes), which may be mixed.
-        class_names: One for each class.
-        output: The picture to write; its ending decides the format.
-        batch_size: Images of a batch, of which `batches` may hold the first ones only.
-        mean, std: Three numbers each, what the images were normalised with.
-
-    Raises:
-        ValueError: If the format is unknown to matplotlib, or there are so many batches (about 80)
-            that the picture is too high for it.
+        batches: Pairs: images, float (n, H, W, 3), normalised; and for each its label, float
+            (classes,), perhaps mixed, or a list of `pit_keras.runs.found_objects.FoundObject` with
+            boxes in its pixels. The first `MOST_BATCH_IMAGES` are drawn.
+        batch_size: Images of a whole batch; `batches` may hold fewer.
+        mean, std: The normalisation of the images.
     """
-
-    def annotate(axis, image, label):
-        axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
-
-    _draw_blocks(batches, output, annotate, batch_size, mean, std)
-
-
-def draw_object_batches(batches, output, *, batch_size, mean, std):
-    """Draws batches as a detector sees them, with a box and a name around each object.
-
-    Args:
-        batches: Pairs: images as for `draw_batches`; and for each of them a list of
-            `pit_keras.runs.found_objects.FoundObject`, with boxes in its pixels.
-        output, batch_size, mean, std: As for `draw_batches`.
-
-    Raises:
-        ValueError: As for `draw_batches`.
-    """
-
-    def annotate(axis, image, objects):
-        for each in objects:
-            _draw_box(axis, each, *image.shape[:2])
-
-    _draw_blocks(batches, output, annotate, batch_size, mean, std)
-
-
-def _draw_blocks(batches, output, annotate, batch_size, mean, std):
-    """A block of images for each batch; `annotate` takes an axis, an image and its label."""
     shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
     rows = math.ceil(shown / BATCH_COLUMNS)
     columns = math.ceil(shown / rows)
@@ -192,29 +148,27 @@ def _draw_blocks(batches, output, annotate, batch_size, mean, std):
     for number, (block, (images, labels)) in enumerate(zip(blocks, batches, strict=True), 1):
         images = np.clip(images[:shown] * np.asarray(std) + np.asarray(mean), 0, 1)
         block.suptitle(batch_title(number, shown, batch_size))
-        axes = block.subplots(rows, columns, squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for axis, image, label in zip(axes.flat, images, labels, strict=False):
+        axes = _empty_axes(block, rows, columns)
+        for axis, image, label in zip(axes, images, labels, strict=False):
             axis.imshow(image)
-            annotate(axis, image, label)
+            if isinstance(label, list):
+                for each in label:
+                    _draw_box(axis, each, *image.shape[:2])
+            else:
+                axis.set_title(label_in_words(label, class_names), fontsize=8, parse_math=False)
     figure.savefig(output, dpi=DPI)
 
 
 def batch_title(number, shown, batch_size):
-    """What stands above a batch: its number, counted from 1, and whether all of it is shown."""
     if shown == batch_size:
         return f"Batch {number}"
     return f"Batch {number}: the first {shown} of its {batch_size} images"
 
 
 def label_in_words(label, class_names, most=3):
-    """A label's largest shares: `cat`, or `cat: 0.62 | dog: 0.38`, in lines if they are long.
+    """The largest shares of a label (classes,): `cat`, or `cat: 0.62 | dog: 0.38`.
 
-    Args:
-        label: Shares of the classes, (classes,); those that round to 0.00 are left out.
-        class_names: One for each class; of long ones the beginning is given.
-        most: How many shares are given.
+    Shares that round to 0.00 are left out. Long ones are in lines, long names are shortened.
     """
     largest = [k for k in np.argsort(-label, kind="stable")[:most] if label[k] >= 0.005]
     if len(largest) == 1:
@@ -233,46 +187,33 @@ def shortened(text, length):
 
 
 def draw_history(history, output):
-    """Draws a run's `history.csv`: loss and top-1, training and validation, over the epochs.
+    """Draws the loss and top-1, or AP, of a run's `history.csv` over the epochs.
 
-    With averaged weights their validation is a third curve. Of a detector there are the training's
-    loss and the validation's AP.
-
-    Args:
-        history: Path of the CSV.
-        output: The picture to write.
-
-    Raises:
-        ValueError: If the history has no row, or cannot be read.
+    There are curves of training, of validation, and of validation with averaged weights.
     """
     rows = read_history(history)
     if not rows:
         raise ValueError(f"{history} holds no finished epoch.")
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    axes = figure.subplots(1, 2)
     known = set(itertools.chain(*rows))  # the columns that hold a number
     panels = CLASSIFIER_PANELS if "val_top1" in known else DETECTOR_PANELS
-    told = set()
-    for axis, (name, in_words) in zip(axes, panels.items(), strict=True):
+    for axis, (name, in_words) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         columns = {name: "C0", f"val_{name}": "C1", f"val_averaged_{name}": "C2"}
         for label, (column, color) in zip(HISTORY_CURVES, columns.items(), strict=True):
             if column in known:
                 values = [row.get(column, math.nan) for row in rows]
                 _draw_curve(axis, rows, values, label=label, color=color)
         _label_axis(axis, in_words)
-        labels = {line.get_label() for line in axis.lines}
-        if labels - told:
+        if axis.lines:
             axis.legend()
-        told |= labels
     figure.savefig(output, dpi=DPI)
 
 
 def draw_calibration(calibration, output):
-    """Draws a reliability diagram: accuracy over probability, and how many images have which.
+    """Draws a reliability diagram: accuracy over probability, and a histogram of probabilities.
 
     Args:
         calibration: A `pit_keras.evaluation.predictions.Calibration`.
-        output: The picture to write.
     """
     bins = len(calibration.images)
     left = np.arange(bins) / bins
@@ -289,20 +230,10 @@ def draw_calibration(calibration, output):
 
 
 def draw_runs(runs, output):
-    """Draws the training loss and the validation top-1 of runs over their epochs, a colour a run.
+    """Draws the training loss and the validation top-1, or AP, of runs over their epochs.
 
-    Of averaged and raw weights the better top-1 of each epoch is drawn; of detectors AP.
-
-    Args:
-        runs: A list of `pit_keras.runs.comparison.Run`; the first `MOST_RUNS` that have finished an
-            epoch are drawn.
-        output: The picture to write; its ending decides the format.
-
-    Returns:
-        How many runs are drawn.
-
-    Raises:
-        ValueError: If none has finished an epoch, or the format is unknown to matplotlib.
+    The better validation of raw and averaged weights is drawn, of the first `MOST_RUNS` runs with a
+    finished epoch. Returns their number.
     """
     runs = [run for run in runs if run.history][:MOST_RUNS]
     if not runs:
@@ -319,26 +250,30 @@ def draw_runs(runs, output):
     _label_axis(axes[0], "training loss")
     figures = sorted({CLASSIFIER_PANELS.get(run.figure, run.figure) for run in runs}, reverse=True)
     _label_axis(axes[1], f"validation {' or '.join(figures)}")
-    # A legend leaves out a name that begins with an underscore, unless it is set afterwards.
-    numbers = [str(number) for number in range(len(runs))]
-    legend = figure.legend(axes[0].lines, numbers, loc="outside lower left", ncols=2)
-    for text, run in zip(legend.get_texts(), runs, strict=True):
-        text.set(text=_end_of(run.run), parse_math=False, fontsize=8)
+    add_legend(figure, axes[0].lines, [_end_of(run.run) for run in runs], "lower left", ncols=2)
     figure.savefig(output, dpi=DPI)
     return len(runs)
 
 
-def draw_token_pooling(step, channels, output):
-    """Draws what a token pooling makes of an image, a row for each channel.
+def add_legend(figure, handles, names, place="lower center", ncols=1):
+    """A legend below the plots, with names as they are: matplotlib would read formulas, and leave
+    out a name that begins with an underscore.
+    """
+    numbers = [str(number) for number in range(len(names))]
+    legend = figure.legend(handles, numbers, loc=f"outside {place}", ncols=ncols)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=name, parse_math=False, fontsize=8)
 
-    A row is the channel's map before, and then each of its filters with the map that it gives.
+
+def draw_token_pooling(step, channels, output):
+    """Draws a token pooling, a row for each channel: its map, each of its filters, their maps.
+
     Maps go from their least to their greatest value; of filters white is 0, red positive, blue
     negative.
 
     Args:
         step: A `pit_keras.explain.inside_pooling.PoolingStep`; its first image is drawn.
         channels: Numbers of channels of the map before.
-        output: The picture to write; its ending decides the format.
     """
     multiplier = step.kernel.shape[-1]
     columns = 1 + 2 * multiplier
@@ -368,13 +303,13 @@ def _draw_filter(axis, values):
 
 
 def _end_of(name):
-    """A run's name, of a long one its end, in which runs of one folder differ."""
-    name = name.encode(errors="backslashreplace").decode()  # a file's name may be no text
+    """A run's name, or its end, in which runs of one folder differ."""
+    name = name.encode(errors="backslashreplace").decode()  # a file's name may not be text
     return name if len(name) <= MOST_LETTERS_OF_RUN else f"…{name[1 - MOST_LETTERS_OF_RUN :]}"
 
 
 def _draw_curve(axis, rows, values, **style):
-    """Values over the epochs of a history, counted from 1; of a single one there is no line."""
+    """Values over the epochs of a history, counted from 1; a single one is a dot."""
     epochs = [row["epoch"] + 1 for row in rows]
     axis.plot(epochs, values, marker="o" if len(rows) == 1 else None, **style)
 

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from pit_keras.plots.pictures import DPI, shortened
+from pit_keras.plots.pictures import DPI, add_legend, shortened
 
 TITLES = {
     "standard": "standard",
@@ -16,38 +16,31 @@ MOST_LETTERS_OF_MODEL = 40
 
 
 def draw_robustness(measured, paper, columns, output):
-    """Draws a group of bars for each accuracy that was measured, with a bar for each row.
+    """Draws a group of bars for each measured accuracy, with a bar for each row.
 
     Args:
-        measured: Rows of `pit_keras.evaluation.robustness_table`; what one lacks is left empty.
-        paper: The paper's rows, which are drawn hatched.
-        columns: The accuracies that are drawn, see `measured_columns` there.
-        output: The picture to write; its ending decides the format.
-
-    Returns:
-        The `Figure`.
+        measured: Rows of `pit_keras.evaluation.robustness_table`; missing values stay empty.
+        paper: The paper's rows, which are hatched.
+        columns: The accuracies, see `measured_columns` there.
     """
     bars = [(row["model"], row, "") for row in measured]
     bars += [(f"paper: {paper_name(row)}", row, "///") for row in paper]
     width = 0.84 / len(bars)
-    figure = Figure(
-        figsize=(max(6, 1 + 0.28 * len(columns) * len(bars)), 4.2), layout="constrained"
-    )
+    size = max(6, 1 + 0.28 * len(columns) * len(bars)), 4.2
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
-    for number, (label, row, hatch) in enumerate(bars):
+    handles = []
+    for number, (_, row, hatch) in enumerate(bars):
         places = np.arange(len(columns)) + (number - (len(bars) - 1) / 2) * width
         heights = [100 * row.get(name, np.nan) for name in columns]
-        drawn = axis.bar(
-            places, heights, width, color=f"C{number % 10}", hatch=hatch, edgecolor="white"
-        )
-        drawn.set_label(shortened(label, MOST_LETTERS_OF_MODEL))
+        style = {"color": f"C{number % 10}", "hatch": hatch, "edgecolor": "white"}
+        handles.append(axis.bar(places, heights, width, **style))
     axis.set(ylabel="top-1 (%)", ylim=(0, 100))
     axis.set_xticks(np.arange(len(columns)), [_title(name) for name in columns])
     axis.grid(axis="y", alpha=0.3)
     axis.set_axisbelow(True)
-    legend = figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    names = [shortened(name, MOST_LETTERS_OF_MODEL) for name, *_ in bars]
+    add_legend(figure, handles, names, ncols=2)
     figure.savefig(output, dpi=DPI)
     return figure
 

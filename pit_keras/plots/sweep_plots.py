@@ -1,5 +1,6 @@
 """The three panels of figures 2 and 3: how families of networks learn, at equal cost."""
 
+import collections
 import itertools
 import math
 import statistics
@@ -8,11 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 DPI = 150
-PANELS = (  # what lies on the axes: x, y
-    ("macs", "loss"),
-    ("top1", "val_top1"),
-    ("macs", "val_top1"),
-)
+PANELS = (("macs", "loss"), ("top1", "val_top1"), ("macs", "val_top1"))  # axes: x, y
 LABELS = {
     "macs": "multiply-accumulates",
     "loss": "training loss",
@@ -25,15 +22,8 @@ def draw_sweep(rows, output):
     """Draws training loss over cost, validation over training accuracy, and validation accuracy
     over cost: a line for each family, a point for each network.
 
-    A point is the mean over the seeds, its bars are one standard deviation to each side; of a
-    single seed there are none.
-
-    Args:
-        rows: What `pit_keras.measure.sweep.sweep_rows` returns.
-        output: The picture to write; its ending decides the format.
-
-    Raises:
-        ValueError: If there are no rows, or the format is unknown to matplotlib.
+    A point is the mean over the seeds; its bars are one standard deviation to each side. `rows` are
+    those of `pit_keras.measure.sweep.sweep_rows`.
     """
     if not rows:
         raise ValueError("There is nothing to draw: no run of the sweep is finished.")
@@ -51,24 +41,12 @@ def draw_sweep(rows, output):
             axis.set_xticks(sorted({float(row["macs_target"]) for row in rows}))
             axis.xaxis.set_major_formatter(EngFormatter())  # 4 M, not 4 x 10^6
     axes[0].legend()
-    figure.suptitle(_caption(rows), fontsize=10)
-    figure.savefig(output, dpi=DPI)
-
-
-def _caption(rows):
-    seeds = sorted({len(network) for network in _all_networks(rows)})
-    counts = " or ".join(map(str, seeds))
+    seeds = collections.Counter((row["family"], row["width"]) for row in rows).values()
+    counts = " or ".join(map(str, sorted(set(seeds))))
     epochs = ", ".join(sorted({f"{row['epochs']:.0f}" for row in rows}))
-    return f"after epoch {epochs}: mean over {counts} seeds, bars of one standard deviation"
-
-
-def _all_networks(rows):
-    families = dict.fromkeys(row["family"] for row in rows)
-    return [
-        network
-        for family in families
-        for network in networks_of([row for row in rows if row["family"] == family])
-    ]
+    caption = f"after epoch {epochs}: mean over {counts} seeds, bars of one standard deviation"
+    figure.suptitle(caption, fontsize=10)
+    figure.savefig(output, dpi=DPI)
 
 
 def networks_of(rows):
@@ -84,14 +62,14 @@ def mean_and_deviation(rows, column):
 
 
 def _draw_family(axis, family, networks, x, y):
-    positions, errors = {}, {}
+    means, errors = {}, {}
     for name in (x, y):
         pairs = [mean_and_deviation(seeds, name) for seeds in networks]
-        positions[name] = [mean for mean, _ in pairs]
-        errors[name] = [deviation if deviation else math.nan for _, deviation in pairs]
+        means[name] = [mean for mean, _ in pairs]
+        errors[name] = [deviation or math.nan for _, deviation in pairs]
     axis.errorbar(
-        positions[x],
-        positions[y],
+        means[x],
+        means[y],
         xerr=None if x == "macs" else errors[x],
         yerr=errors[y],
         marker="o",

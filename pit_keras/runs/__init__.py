@@ -1,4 +1,4 @@
-"""What lies in a run folder: configuration, checkpoints, history, and the trained model, opened.
+"""A run folder: configuration, checkpoints, history, and the trained model, opened for use.
 
 Nothing here trains, measures or draws.
 """

@@ -6,28 +6,12 @@ checksum (CRC-32) of every array, which reading verifies.
 
 import io
 import re
-import struct
-import zipfile
-import zlib
 
 import numpy as np
 
 from pit_keras.runs.run_folder import explained, replacing
 
 _NAME = re.compile(r"step-(\d+)\.npz")
-# The readers have no error of their own: damage shows as whatever they ran into.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    NotImplementedError,
-    MemoryError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 class DamagedCheckpointError(OSError):
@@ -38,7 +22,7 @@ class Checkpoints:
     """The newest checkpoints of a run, `step-00001234.npz`, and that of its best epoch, `best.npz`.
 
     Args:
-        folder: Their folder, a `pathlib.Path`, made when the first is written.
+        folder: A `pathlib.Path`, made when the first checkpoint is written.
         keep: How many of the newest are kept, two or more: one is whole whenever the process ends.
     """
 
@@ -49,12 +33,8 @@ class Checkpoints:
     @property
     def paths(self):
         """The checkpoints by their steps, the newest last."""
-        found = {}
-        for path in self.folder.glob("step-*.npz"):
-            match = _NAME.fullmatch(path.name)
-            if match:
-                found[int(match[1])] = path
-        return [found[step] for step in sorted(found)]
+        named = [path for path in self.folder.glob("step-*.npz") if _NAME.fullmatch(path.name)]
+        return sorted(named, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
 
     def write(self, step, arrays):
         """Writes the checkpoint of a step, {name: array}, and removes those beyond `keep`.
@@ -74,10 +54,10 @@ class Checkpoints:
     def read_newest(self):
         """The newest checkpoint that can be read: (path, arrays), or (None, None) if there is none.
 
-        One that cannot be read is named and passed over.
+        Damaged ones are named and passed over.
 
         Raises:
-            OSError: If there are checkpoints and none can be read: nothing is begun anew unasked.
+            OSError: If all are damaged: no run starts over without being asked to.
         """
         paths = self.paths
         for path in reversed(paths):
@@ -87,18 +67,13 @@ class Checkpoints:
                 print(error)
         if paths:
             raise OSError(
-                f"None of the checkpoints in {self.folder} can be read; choose another "
-                "--output_dir to begin anew."
+                f"None of the checkpoints in {self.folder} can be read; use another --output_dir."
             )
         return None, None
 
 
 def write_arrays(path, arrays):
-    """Writes arrays to an `.npz` file, which is there as a whole or not at all.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
+    """Writes arrays to an `.npz` file, whole or not at all."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -106,14 +81,10 @@ def write_arrays(path, arrays):
 
 
 def read_arrays(path):
-    """The arrays of an `.npz` file, {name: array}, checked against their checksums.
-
-    Raises:
-        DamagedCheckpointError: If it cannot be read as a whole.
-    """
+    """The arrays of an `.npz` file; a `DamagedCheckpointError` if it cannot be read as a whole."""
     try:
         return unpacked(path.read_bytes())
-    except _DAMAGE as error:
+    except Exception as error:  # NumPy and zipfile have no error of their own for damage
         raise DamagedCheckpointError(f"Checkpoint {path} cannot be read ({error}).") from error
 
 

@@ -1,40 +1,28 @@
-"""The objects that a detector has found in one image."""
+"""The objects that a detector finds in one image."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-THRESHOLD = 0.7  # the least score of what is told, as in DETR's own examples
+THRESHOLD = 0.7  # the least score of an object that is shown, as in DETR's own examples
 
 
 class FoundObject(NamedTuple):
-    """One object.
+    """One object."""
 
-    Attributes:
-        name: Of its class.
-        score: The class's probability; None of an object that is known, not found.
-        box: Left, top, right and bottom in pixels of the image, within it.
-        label: The class's number.
-    """
-
-    name: str
-    score: float | None
-    box: tuple[float, float, float, float]
-    label: int
+    name: str  # of its class
+    score: float | None  # the class's probability; None for a ground-truth object
+    box: tuple[float, float, float, float]  # left, top, right, bottom in pixels, within the image
+    label: int  # the class's number
 
 
 def found_objects(answers, size, class_names, threshold=THRESHOLD):
-    """The objects of one image whose score is at least a threshold, the highest first.
+    """A list of the `FoundObject`s whose score is at least a threshold, the highest first.
 
     Args:
-        answers: Arrays `boxes` (Q, 4), left, top, right, bottom in pixels; `scores` (Q,); and
-            `labels` (Q,).
-        size: Height and width of the image, to which boxes are cut.
-        class_names: One for each label.
-        threshold: The least score, 0..1.
-
-    Returns:
-        A list of `FoundObject`.
+        answers: Arrays `boxes` (Q, 4), left, top, right, bottom in pixels; `scores` (Q,), 0..1;
+            and `labels` (Q,).
+        size: Height and width of the image, to which boxes are clipped.
     """
     height, width = size
     boxes = np.clip(answers["boxes"], 0, [width, height, width, height])

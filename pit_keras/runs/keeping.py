@@ -2,8 +2,7 @@
 
 import json
 
-import keras
-
+from pit_keras.models.model_file import read_model
 from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,
@@ -11,17 +10,15 @@ from pit_keras.runs.checkpoints import (
     write_arrays,
 )
 from pit_keras.runs.run_folder import save_model_atomically
-from pit_keras.runs.trained_model import DAMAGED_FILE_ERRORS
 
 
 class RunKeeper:
     """Keeps a run's states and its best model.
 
     Args:
-        folder: A `RunFolder`.
-        keep: Number of checkpoints that are kept, beside the best epoch's.
-        model: A model like the one that is trained, on no strategy and with nothing frozen: its
-            weights are overwritten and it is saved.
+        keep: Number of checkpoints, beside the best epoch's.
+        model: A model like the trained one, on no strategy and with nothing frozen; its weights
+            are overwritten and it is saved.
     """
 
     def __init__(self, folder, keep, model):
@@ -30,43 +27,33 @@ class RunKeeper:
         self._best = None
 
     def newest(self):
-        """The arrays of the newest checkpoint that can be read; None if a run may begin.
+        """The arrays of the newest readable checkpoint; None if the run has not started.
 
         Raises:
-            FileNotFoundError: If checkpoints are lost: nothing is begun anew unasked.
-            OSError: If there are some and none can be read.
+            OSError: If checkpoints are lost or damaged: no run starts over without being asked to.
         """
         path, arrays = self.checkpoints.read_newest()
-        if path is None:
-            self._check_nothing_is_lost()
-        return arrays
-
-    def _check_nothing_is_lost(self):
+        if path is not None:
+            return arrays
         folder = self._folder
         if folder.model.exists() or self.checkpoints.best.exists():
             raise FileNotFoundError(
-                f"{folder.path} holds a run of which epochs were done, but {folder.checkpoints} "
-                "holds no checkpoint to carry on from; delete the folder, or choose another "
-                "--output_dir, to begin anew."
+                f"{folder.path} has finished epochs, but {folder.checkpoints} has no checkpoint to "
+                "resume from; delete the folder to start over."
             )
         if folder.history.exists():
-            print(f"Nothing of the run in {folder.path} was saved; beginning anew.")
+            print(f"The run in {folder.path} has no checkpoint; starting over.")
             folder.history.unlink()
+        return None
 
     def note_best(self, arrays):
-        """Remembers the state of an epoch that is the best so far, to be written by `save`."""
+        """Remembers the state of the best epoch so far, for `save`."""
         self._best = arrays
 
     def save(self, step, arrays):
-        """Writes the best epoch, if there is a new one, and the state of a step.
+        """Writes the best epoch, if it is new, and then the state of a step; returns its path.
 
-        In this order: a state never tells of a best epoch that is not there.
-
-        Returns:
-            The checkpoint's path.
-
-        Raises:
-            OSError: If they cannot be written.
+        In this order, so that no state refers to a best epoch that is not there.
         """
         if self._best is not None:
             write_arrays(self.checkpoints.best, self._best)
@@ -82,15 +69,15 @@ class RunKeeper:
             return None
 
     def model_weights(self):
-        """The weights in `model.keras`; None if it is not there or damaged, and says so."""
+        """The weights in `model.keras`; None, and a message, if it is missing or damaged."""
         file = self._folder.model
         if not file.exists():
             print(f"{file} is missing.")
             return None
         try:
-            weights = keras.models.load_model(file, compile=False).get_weights()
-        except DAMAGED_FILE_ERRORS as error:
-            print(f"{file} cannot be read ({str(error).strip().splitlines()[0]}).")
+            weights = read_model(file).get_weights()
+        except ValueError as error:
+            print(error)
             return None
         if [value.shape for value in weights] != [v.shape for v in self._model.weights]:
             print(f"{file} is not the model of this run.")
@@ -98,11 +85,7 @@ class RunKeeper:
         return weights
 
     def mend_model(self):
-        """Writes `model.keras` anew from the best epoch.
-
-        Raises:
-            FileNotFoundError: If that is lost too.
-        """
+        """Writes `model.keras` anew from the best epoch's checkpoint."""
         best = self.best()
         if best is None:
             raise FileNotFoundError(
@@ -113,7 +96,7 @@ class RunKeeper:
         print(f"{self._folder.model} is written anew from the checkpoint of the best epoch.")
 
     def _write_model(self, best):
-        """Raw or averaged weights, as the arrays say which were the better ones."""
+        """Saves the better of the raw and the averaged weights."""
         is_averaged = json.loads(str(best["progress"]))["best_is_averaged"]
         part = "average/" if is_averaged else "model/"
         self._model.set_weights([best[name] for name in sorted(best) if name.startswith(part)])

@@ -1,26 +1,17 @@
-"""What is measured of each kind of model: its names in files, and how a person reads them."""
+"""The metrics of each kind of model: their names in files, and how a person reads them."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
-    """The figures of a task; each dict is {name in files: name for a person}.
+    """The metrics of a task; each dict is {name in files: name for a person}."""
 
-    Attributes:
-        training: What is shown of the training's means.
-        validation: What is shown of an evaluation.
-        columns: All of an evaluation that `history.csv` keeps, there after `val_` and
-            `val_averaged_`.
-        best: The one by which the best epoch is chosen; more is better.
-        results: What is told when a run is finished.
-    """
-
-    training: dict[str, str]
+    training: dict[str, str]  # shown while a run trains
     validation: dict[str, str]
-    columns: tuple[str, ...]
-    best: str
-    results: dict[str, str]
+    columns: tuple[str, ...]  # of an evaluation, after `val_` and `val_averaged_` in `history.csv`
+    best: str  # chooses the best epoch; higher is better
+    results: dict[str, str]  # printed for a finished run
 
 
 CLASSIFICATION = Figures(
@@ -28,7 +19,7 @@ CLASSIFICATION = Figures(
     validation={"loss": "loss", "top1": "top-1"},
     columns=("loss", "top1", "top5"),
     best="top1",
-    results={"top1": "Top-1", "top5": "top-5"},
+    results={"top1": "top-1", "top5": "top-5"},
 )
 # COCO's own names; None, and nothing in `history.csv`, where the data has no object of the kind.
 DETECTION = Figures(
@@ -41,14 +32,11 @@ DETECTION = Figures(
 
 
 def in_words(names, values, digits, between, prefix=""):
-    """Figures as a person reads them: `loss 1.500  top-1 0.250`; a dash for what is not known.
+    """Metrics as a person reads them, `loss 1.500  top-1 0.250`.
 
     Args:
         names: {name in files: name for a person}.
         values: {prefix + name in files: number or None}.
-        digits: After the point.
-        between: What stands between two.
-        prefix: See `values`.
     """
     return between.join(
         f"{name} {number(values[prefix + column], digits)}" for column, name in names.items()
@@ -56,5 +44,5 @@ def in_words(names, values, digits, between, prefix=""):
 
 
 def number(value, digits=4):
-    """A figure in words, `0.1234`; a dash for None."""
+    """`0.1234`; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"

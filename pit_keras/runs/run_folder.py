@@ -12,85 +12,58 @@ from pit_keras.config.fields import Config, conflicts
 
 
 class RunFolder:
-    """Paths of a run's files. Making the object touches nothing.
-
-    Attributes:
-        config: `config.json`, all that is needed to run it again.
-        classes: `classes.txt`, names of the classes, one a line, in the order of the logits.
-        categories: `category_ids.txt`, of a detector the classes' ids in COCO's form, likewise.
-        history: `history.csv`, one row an epoch.
-        curves: `history.png`, the same as a plot.
-        logs: `logs/`, for TensorBoard.
-        preview: `preview.png`, training images; it may be there before a run is.
-        log: `log.jsonl`, what happened and when, a JSON object a line.
-        checkpoints: `checkpoints/`, the last complete training states and the best.
-        unreadable: `unreadable.csv`, the images that training skipped and where in the data's
-            stream they first were met; only where there are any.
-        not_finite: `not_finite.csv`, the examples of a batch whose loss was not finite; only after
-            such an end.
-        model: `model.keras`, the best model, what one deploys.
-        results: `results.json`, written last: the mark of a finished run.
-        lock: `.lock`, held by the process that trains in the folder.
-    """
+    """Paths of a run's files. Making the object touches nothing."""
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
-        self.config = self.path / "config.json"
-        self.classes = self.path / "classes.txt"
-        self.categories = self.path / "category_ids.txt"
-        self.history = self.path / "history.csv"
+        self.config = self.path / "config.json"  # all that is needed to run it again
+        self.classes = self.path / "classes.txt"  # names, one a line, in the order of the logits
+        self.categories = self.path / "category_ids.txt"  # likewise a detector's ids, as in COCO
+        self.history = self.path / "history.csv"  # one row an epoch
         self.curves = self.path / "history.png"
-        self.logs = self.path / "logs"
-        self.log = self.path / "log.jsonl"
-        self.preview = self.path / "preview.png"
-        self.checkpoints = self.path / "checkpoints"
-        self.unreadable = self.path / "unreadable.csv"
-        self.not_finite = self.path / "not_finite.csv"
-        self.model = self.path / "model.keras"
-        self.results = self.path / "results.json"
-        self.lock = self.path / ".lock"
+        self.logs = self.path / "logs"  # for TensorBoard
+        self.log = self.path / "log.jsonl"  # what happened and when, a JSON object a line
+        self.preview = self.path / "preview.png"  # training images; may be there before a run is
+        self.checkpoints = self.path / "checkpoints"  # the last training states and the best
+        self.unreadable = self.path / "unreadable.csv"  # images that training skipped, if any
+        self.not_finite = self.path / "not_finite.csv"  # a batch whose loss was not finite, if any
+        self.model = self.path / "model.keras"  # the best model, the one to deploy
+        self.results = self.path / "results.json"  # written last: the mark of a finished run
+        self.lock = self.path / ".lock"  # held by the process that trains in the folder
 
     @property
     def finished(self):
-        """Whether the run in this folder has ended."""
         return self.results.exists()
 
     @property
     def begun(self):
-        """Whether a training state is there to carry on from."""
+        """Whether there is a training state to resume from."""
         return any(self.checkpoints.glob("step-*.npz"))
 
     def check(self, config, class_names=None, category_ids=None):
-        """Checks that a run of this configuration may use the folder; changes nothing.
+        """Checks that a run may use the folder: that it holds no other run, classes or files.
 
         Args:
             config: The run's `Config`.
             class_names: Those of its data; None if they are not known yet.
-            category_ids: Of a detector's data, see `create`.
-
-        Raises:
-            ValueError: If the folder holds another run, one of other classes, or files that are no
-                run.
-            NotADirectoryError: If it is a file.
+            category_ids: See `create`.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         if not self.config.exists():
             if self.finished:
                 raise ValueError(
-                    f"{self.path} holds a finished run, of which it cannot be told whether it is "
-                    "this one: its config.json is lost. Choose another --output_dir."
+                    f"{self.path} holds a finished run, but its config.json is lost; choose "
+                    "another --output_dir."
                 )
-            if self.begun:  # its checkpoints know the configuration, and it is written anew
+            if self.begun:  # its checkpoints hold the configuration, and it is written anew
                 return
             if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
                 raise ValueError(
-                    f"{self.path} holds files but no run (there is no config.json); choose an "
-                    "empty or new --output_dir."
+                    f"{self.path} holds files but no run; choose an empty or new --output_dir."
                 )
             return
-        stored = self.read_config()
-        conflict = conflicts(stored, config)
+        conflict = conflicts(self.read_config(), config)
         if conflict:
             raise ValueError(
                 f"{self.path} holds another run: {conflict}. Choose another --output_dir."
@@ -98,7 +71,7 @@ class RunFolder:
         self._check_classes(class_names, category_ids)
 
     def _check_classes(self, class_names, category_ids):
-        """The data of a run may not get other classes, or others' numbers, in its midst."""
+        """The classes of a run's data, and their ids, must not change before it is finished."""
         if class_names is None or not self.classes.exists():
             return
         stored, given = self.read_classes(), tuple(class_names)
@@ -107,38 +80,29 @@ class RunFolder:
             given = tuple(zip(given, category_ids, strict=True))
         if stored != given:
             raise ValueError(
-                f"The data has other classes than the run in {self.path}, which knows "
-                f"{_shortened(stored)} and not {_shortened(given)}; choose another --output_dir."
+                f"The run in {self.path} was trained on the classes {_shortened(stored)}, the data "
+                f"has {_shortened(given)}; choose another --output_dir."
             )
 
     def read_config(self):
-        """The configuration that the folder's run was started with."""
         try:
             return Config.from_json(self.config.read_text())
         except ValueError as error:
             raise ValueError(
                 f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
-                "damaged, delete it: the command that began the run writes it anew and carries on."
+                "damaged, delete it; the run's command writes it anew."
             ) from error
 
     def read_classes(self):
-        """Names of the classes, in the order of the logits."""
         return tuple(self.classes.read_text().splitlines())
 
     def read_categories(self):
-        """The classes' ids in COCO's form, in the order of the logits; of a detector."""
         return tuple(map(int, self.categories.read_text().split()))
 
     def create(self, config, class_names, category_ids=None):
         """Makes the folder and writes what is known before training.
 
-        Args:
-            config: The run's `Config`.
-            class_names: One for each class.
-            category_ids: For a detector of each class its id in COCO's form.
-
-        Raises:
-            OSError: If the folder cannot be written to.
+        `category_ids` are, of a detector, the classes' ids in COCO's form.
         """
         self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
@@ -161,10 +125,7 @@ class RunFolder:
         try:
             lock.acquire(timeout=1)  # `pit-keras runs` holds it for a moment
         except filelock.Timeout:
-            raise OSError(
-                f"Another process is training in {self.path}; wait for it to end, or choose "
-                "another --output_dir."
-            ) from None
+            raise OSError(f"Another process is training in {self.path}; wait for it.") from None
         except OSError as error:
             raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
         try:
@@ -175,11 +136,6 @@ class RunFolder:
             lock.release()
 
     def make(self):
-        """Makes the folder if need be.
-
-        Raises:
-            OSError: If that cannot be done.
-        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -188,12 +144,13 @@ class RunFolder:
     def write_unreadable(self, positions):
         """Writes the images that were skipped, {name: position in the data's stream}."""
         if positions:
-            rows = ((position, name) for name, position in positions.items())
-            _write_rows(self.unreadable, ("position", "image"), rows)
+            rows = [{"position": position, "image": name} for name, position in positions.items()]
+            write_atomically(self.unreadable, csv_text(rows))
 
     def write_not_finite(self, names):
         """Writes the examples of a batch, {id: name}."""
-        _write_rows(self.not_finite, ("id", "image"), names.items())
+        rows = [{"id": id_, "image": name} for id_, name in names.items()]
+        write_atomically(self.not_finite, csv_text(rows, ("id", "image")))
 
 
 def _shortened(classes, most=5):
@@ -204,15 +161,18 @@ def _shortened(classes, most=5):
     return words + (", ..." if len(classes) > most else "")
 
 
-def _write_rows(path, header, rows):
+def csv_text(rows, columns=None):
+    """Rows, {column: value}, as CSV; columns are by default the first row's."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    write_atomically(path, text.getvalue())
+    writer = csv.DictWriter(text, columns or rows[0], extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 @contextlib.contextmanager
 def explained(path):
-    """Turns an error of the operating system into a sentence that names what was written."""
+    """Turns an error of the operating system into a sentence with the file's name."""
     try:
         yield
     except OSError as error:
@@ -220,11 +180,7 @@ def explained(path):
 
 
 def write_atomically(path, text):
-    """Writes a text file so that a reader sees the old content or the new, never half of it.
-
-    Raises:
-        OSError: If it cannot be written; nothing of it stays.
-    """
+    """Writes a text file so that a reader sees the old content or the new, never half of it."""
     with (
         replacing(path) as temporary,
         temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
@@ -233,21 +189,17 @@ def write_atomically(path, text):
 
 
 def save_model_atomically(model, path):
-    """`model.save`, so that an interrupted save leaves the file that was there before.
-
-    Raises:
-        OSError: If it cannot be written; nothing of it stays.
-    """
+    """`model.save`, so that an interrupted save leaves the earlier file."""
     with replacing(path) as temporary:
         model.save(temporary)
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives a temporary path, which takes the place of `path` when all went well.
+    """A temporary path, whose file takes the place of `path` at the end, if there is no error.
 
-    What was written there is on the disk before it has its name, so that not even a power failure
-    leaves half of it.
+    The file is on the disk before it has its name, so that not even a power failure leaves half of
+    it.
 
     Raises:
         OSError: If it cannot be written; nothing of it stays.

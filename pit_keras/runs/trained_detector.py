@@ -1,4 +1,4 @@
-"""A trained detector with what one needs to use it: its classes' names and its preprocessing."""
+"""A trained detector with its class names and its preprocessing."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from pit_keras.models.detr_outputs import detected, last_outputs
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
 from pit_keras.runs.trained_model import (
     as_classifier,
-    checked_names,
+    names_of_classes,
     read_images,
     read_model_file,
 )
@@ -27,23 +27,15 @@ IMAGE_SIZE = (400, 600)
 
 @dataclasses.dataclass(frozen=True)
 class TrainedDetector:
-    """A detector, ready for images from files.
+    """A detector, ready for images from files."""
 
-    Attributes:
-        model: Normalised images (B, H, W, 3) to logits and boxes, see `pit_keras.models.detr`.
-        class_names: One for each class, "no object" not among them.
-        data: The `DataConfig` whose image size (short and long side), mean and std count.
-        folder: The run folder that it comes from; None if it does not come from one.
-    """
-
-    model: keras.Model
-    class_names: tuple[str, ...]
-    data: DataConfig
-    folder: pathlib.Path | None = None
+    model: keras.Model  # normalised images (B, H, W, 3) -> see `pit_keras.models.detr`
+    class_names: tuple[str, ...]  # "no object" is not among them
+    data: DataConfig  # of its training; image size (short, long side), mean and std count
+    folder: pathlib.Path | None = None  # its run folder
 
     @property
     def fixed_size(self):
-        """Height and width of the images that the model takes; None if it takes all."""
         return fixed_size(self.model)
 
     @functools.cached_property
@@ -55,12 +47,9 @@ class TrainedDetector:
         return last_outputs(self._masked(inputs, training=False))
 
     def answers(self, image, fixed_size=None):
-        """What `detected` says of an image: boxes in its pixels, which may reach beyond it.
+        """The `detected` objects of a uint8 image (H, W, 3): boxes in its pixels, or beyond it.
 
-        Args:
-            image: uint8 (H, W, 3), of any size.
-            fixed_size: Height and width that it is filled up to, see `preprocess_detection`; None
-                for what evaluation does.
+        `fixed_size` is the height and width that `preprocess_detection` fills it up to.
         """
         size = fixed_size or self.fixed_size
         inputs = preprocess_detection(image[np.newaxis], self.data, size)
@@ -68,15 +57,7 @@ class TrainedDetector:
         return {name: ops.convert_to_numpy(value)[0] for name, value in answers.items()}
 
     def detections_of(self, images, threshold=THRESHOLD):
-        """The objects in one or more uint8 images (H, W, 3), each of any size.
-
-        Args:
-            images: The images, which are seen as in evaluation.
-            threshold: Least score of what is told, 0..1.
-
-        Returns:
-            For each image a list of `FoundObject`, the highest score first.
-        """
+        """For each uint8 image (H, W, 3) its `FoundObject`s, the highest score (0..1) first."""
         return [
             found_objects(self.answers(image), image.shape[:2], self.class_names, threshold)
             for image in images
@@ -84,65 +65,40 @@ class TrainedDetector:
 
 
 def detect(detector, paths, threshold=THRESHOLD):
-    """The objects in image files.
-
-    Args:
-        detector: A `TrainedDetector`, or anything with its `detections_of`.
-        paths: JPEG or PNG files.
-        threshold: Least score of what is told, 0..1.
-
-    Returns:
-        For each file a list of `FoundObject`, the highest score first.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
-            before the first is shown to the model.
-    """
+    """The objects in image files, all of which are read before the first is shown to the model."""
     return detector.detections_of(read_images(paths), threshold)
 
 
 def load_trained_detector(path, class_names=None):
     """Loads the detector of a run folder or a `.keras` file.
 
-    Args:
-        path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-        class_names: Names in the order of the logits; None for the run folder's, or numbers.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a detector, or the names do not fit its logits.
+    Args and Raises: As for `load_trained_model`; classes without names are numbered.
     """
-    return as_detector(read_model_file(path), class_names)
+    return as_detector(*read_model_file(path), class_names)
 
 
 def load_any(path, class_names=None):
-    """The `TrainedModel` or the `TrainedDetector` of a run folder or a `.keras` file.
-
-    Args and Raises: As for `load_trained_model` and `load_trained_detector`.
-    """
-    read = read_model_file(path)
-    return (as_detector if is_detector(read.model) else as_classifier)(read, class_names)
+    """The `TrainedModel` or the `TrainedDetector` of a run folder or a `.keras` file."""
+    model, file, run = read_model_file(path)
+    return (as_detector if is_detector(model) else as_classifier)(model, file, run, class_names)
 
 
-def as_detector(read, class_names=None):
-    """The `TrainedDetector` of a `ModelFile`; see `load_trained_detector`."""
-    model, file, run = read
+def as_detector(model, file, run, class_names=None):
+    """The `TrainedDetector` of what `read_model_file` gives."""
     if not is_detector(model):
         raise ValueError(f"{file} is not a detector such as detr_pit_s, which is wanted here.")
     data = DataConfig(image_size=IMAGE_SIZE) if run is None else run.read_config().data
     fixed = fixed_size(model)
     if run is None and fixed is None:
         warnings.warn(
-            f"{file} is not in its run's folder, which knows the size of its images: they are "
-            f"resized to a short side of {IMAGE_SIZE[0]} and a long one of at most "
-            f"{IMAGE_SIZE[1]} pixels.",
+            f"{file} is in no run folder, so images are resized to a short side of {IMAGE_SIZE[0]} "
+            f"and a long side of at most {IMAGE_SIZE[1]} pixels.",
             stacklevel=3,
         )
     if fixed is not None:
         data = dataclasses.replace(data, image_size=tuple(sorted(fixed)))
-    classes = model.output["logits"].shape[-1] - 1
-    names = checked_names(read.class_names(class_names), classes, file)
-    return TrainedDetector(model, names, data, read.folder)
+    names = names_of_classes(class_names, model.output["logits"].shape[-1] - 1, file, run)
+    return TrainedDetector(model, names, data, run and run.path)
 
 
 def fixed_size(model):

@@ -1,62 +1,44 @@
-"""A trained model with what one needs to use it: names of its classes and its preprocessing."""
+"""A trained model with its class names and its preprocessing."""
 
 import dataclasses
 import pathlib
 import warnings
-import zipfile
-from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
-import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
 from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
+from pit_keras.models.model_file import read_model
 from pit_keras.runs.run_folder import RunFolder
-
-# Keras has no error of its own for a damaged file: what it ran into comes through.
-DAMAGED_FILE_ERRORS = (
-    ValueError,
-    OSError,
-    TypeError,
-    KeyError,
-    EOFError,
-    RuntimeError,
-    zipfile.BadZipFile,
-)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedModel:
-    """A classifier, ready for images from files.
+    """A classifier, ready for images from files."""
 
-    Attributes:
-        model: Normalised images (B, H, W, 3) to logits (B, classes).
-        class_names: One for each logit.
-        data: The `DataConfig` whose image size, evaluation crop, mean and std it was trained with.
-        folder: The run folder that it comes from; None if it does not come from one.
-    """
-
-    model: keras.Model
+    model: keras.Model  # normalised images (B, H, W, 3) -> logits (B, classes)
     class_names: tuple[str, ...]
-    data: DataConfig
-    folder: pathlib.Path | None = None
+    data: DataConfig  # of its training; image size, evaluation crop, mean and std count
+    folder: pathlib.Path | None = None  # its run folder
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
-        # One by one: sizes differ, and one image is what most people ask about.
+        # One by one: sizes differ, and most calls are for one image.
         prepared = (preprocess_evaluation(image, self.data)[None] for image in images)
-        outputs = [self.model(image, training=False) for image in prepared]
-        return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
+        return self._outputs(prepared)
 
     def logits_of_crops(self, crops, batch_size=16):
         """Logits (N, classes) of images of the model's own size, uint8 (N, H, W, 3)."""
         batches = (crops[at : at + batch_size] for at in range(0, len(crops), batch_size))
         prepared = (normalise(batch, self.data.mean, self.data.std) for batch in batches)
-        outputs = [self.model(batch, training=False) for batch in prepared]
+        return self._outputs(prepared)
+
+    def _outputs(self, batches):
+        outputs = [self.model(batch, training=False) for batch in batches]
         return np.concatenate([ops.convert_to_numpy(output) for output in outputs])
 
 
@@ -65,15 +47,11 @@ def predict(classifier, paths, top=5):
 
     Args:
         classifier: A `TrainedModel`, or anything with its `logits` and `class_names`.
-        paths: JPEG or PNG files.
-        top: Number of classes for each, at most as many as there are.
+        paths: JPEG or PNG files. All are read before the first is shown to the model.
+        top: Number of classes, at most as many as there are.
 
     Returns:
         For each file a list of (class name, probability), likeliest first.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image; all files are read
-            before the first is shown to the model.
     """
     images = read_images(paths)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
@@ -87,10 +65,7 @@ def predict(classifier, paths, top=5):
 def read_images(paths):
     """The images of files, uint8 (H, W, 3), after all files were found to be images.
 
-    They are read once more rather than kept: a folder of photographs does not fit into memory.
-
-    Raises:
-        FileNotFoundError, ValueError: If a file is missing or not an image, or there are none.
+    They are read twice rather than kept: a folder of photographs does not fit into memory.
     """
     readable = [path for path in paths if load_image(path).size]
     if not readable:
@@ -98,43 +73,10 @@ def read_images(paths):
     return (load_image(path) for path in readable)
 
 
-class ModelFile(NamedTuple):
-    """A Keras model as it was read, of whatever kind.
-
-    Attributes:
-        model: The `keras.Model`.
-        file: The `.keras` file.
-        run: The `RunFolder` that it lies in; None if it does not lie in one.
-    """
-
-    model: keras.Model
-    file: pathlib.Path
-    run: RunFolder | None
-
-    @property
-    def folder(self):
-        """The path of the run folder, or None."""
-        return None if self.run is None else self.run.path
-
-    def class_names(self, given=None):
-        """The names that are given, or else the run folder's; None if there are neither."""
-        if given is None and self.run is not None:
-            return read_class_names(self.run.classes)
-        return given
-
-
 def read_model_file(path):
-    """Reads the model of a run folder or a `.keras` file.
+    """The Keras model of a run folder or a `.keras` file, the file, and the `RunFolder` or None.
 
-    Args:
-        path: A run folder, or a `.keras` file; one that lies in a run folder is taken with it.
-
-    Returns:
-        A `ModelFile`.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a Keras model.
+    A file in a run folder is taken with the folder.
     """
     path = pathlib.Path(path)
     folder = RunFolder(path if path.is_dir() else path.parent)
@@ -142,52 +84,56 @@ def read_model_file(path):
     if not file.is_file():
         what = "has no model.keras yet" if path.is_dir() else "does not exist"
         raise FileNotFoundError(
-            f"{path} {what}; give a run folder or a .keras file (predict and serve take a .tflite "
-            "file too)."
+            f"{path} {what}; give a run folder or a .keras file (predict, serve: or .tflite)."
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    return ModelFile(_load(file), file, folder if folder.config.exists() else None)
+    return read_model(file), file, folder if folder.config.exists() else None
 
 
 def load_trained_model(path, class_names=None):
     """Loads the classifier of a run folder or a `.keras` file.
 
     Args:
-        path: As for `read_model_file`.
+        path: Of the folder or the file; a file in a run folder is taken with the folder.
         class_names: Names in the order of the logits; None for the run folder's. Without either, a
-            model of 1000 classes is taken for one of ImageNet, with a warning.
+            model of 1000 classes gets ImageNet's names, with a warning.
 
     Raises:
         FileNotFoundError: If there is no such file, or the run has no model yet.
         ValueError: If the file is not a classifier, or the names do not fit its logits.
     """
-    return as_classifier(read_model_file(path), class_names)
+    return as_classifier(*read_model_file(path), class_names)
 
 
-def as_classifier(read, class_names=None):
-    """The `TrainedModel` of a `ModelFile`; see `load_trained_model`."""
-    model, file, run = read
+def as_classifier(model, file, run, class_names=None):
+    """The `TrainedModel` of what `read_model_file` gives."""
     _check_classifier(model, file)
     data = DataConfig() if run is None else run.read_config().data
     data = dataclasses.replace(data, image_size=tuple(model.input_shape[1:3]))
-    class_names, classes = read.class_names(class_names), model.output_shape[-1]
-    if class_names is None and classes == imagenet.CLASSES:
+    classes = model.output_shape[-1]
+    if class_names is None and run is None and classes == imagenet.CLASSES:
         warnings.warn(
-            f"There are no class names with {file}; it has 1000 classes, so they are called by "
-            "ImageNet's names.",
+            f"{file} has no class names; its 1000 classes are called by ImageNet's names.",
             stacklevel=3,
         )
         class_names = imagenet.class_names()
-    return TrainedModel(model, checked_names(class_names, classes, file), data, read.folder)
+    names = names_of_classes(class_names, classes, file, run)
+    return TrainedModel(model, names, data, run and run.path)
+
+
+def names_of_classes(given, classes, file, run):
+    """The given names, else the run folder's, else numbers."""
+    if given is None and run is None:
+        return tuple(f"class {index}" for index in range(classes))
+    names = read_class_names(run.classes) if given is None else tuple(given)
+    if len(names) != classes:
+        raise ValueError(f"There are {len(names)} class names for the {classes} classes of {file}.")
+    return names
 
 
 def read_class_names(path):
-    """The class names in a UTF-8 text file, one a line, in the order of the logits.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it is not such a text.
-    """
+    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}, which should hold a class name a line.")
@@ -197,39 +143,26 @@ def read_class_names(path):
         raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
-def _load(file):
-    if not zipfile.is_zipfile(file):
-        raise ValueError(
-            f"{file} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
-        )
-    try:
-        return keras.models.load_model(file, compile=False)
-    except DAMAGED_FILE_ERRORS as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{file} cannot be loaded as a Keras model: {reason}") from error
-
-
 def _check_classifier(model, file):
     if is_detector(model):
-        raise ValueError(f"{file} is a detector, which draws boxes; a classifier is wanted here.")
+        raise ValueError(f"{file} is a detector; a classifier is wanted here.")
     shape = model.input_shape
     if len(shape or ()) != 4 or None in shape[1:] or shape[-1] != 3:
         raise ValueError(f"{file} takes {shape}, not RGB images (None, H, W, 3) of one size.")
     activation = getattr(model.layers[-1], "activation", None)
     ends_in_rows = len(model.output_shape) == 2 and isinstance(model.output_shape[-1], int)
     if not ends_in_rows or activation not in (None, keras.activations.linear):
-        raise ValueError(f"{file} does not end in logits (None, classes), as classifiers here do.")
+        raise ValueError(f"{file} does not end in logits (None, classes).")
     if _gives_probabilities(model):
         raise ValueError(
-            f"{file} gives probabilities, not logits as classifiers here do; save it without its "
-            "softmax (classifier_activation=None)."
+            f"{file} gives probabilities, not logits; save it with classifier_activation=None."
         )
 
 
 def _gives_probabilities(model):
-    """Whether a classifier ends in a softmax, in whatever form, by what it answers.
+    """Whether a classifier ends in a softmax, by its outputs.
 
-    The last layer does not tell: a softmax may be an operation, or lie in a model within the model.
+    A softmax may be an operation, or lie in a model within the model, where no layer shows it.
     """
     # Several images, as logits may sum to one by chance.
     images = (np.full((1, *model.input_shape[1:]), value, "float32") for value in (-2, 0, 2))
@@ -238,18 +171,3 @@ def _gives_probabilities(model):
         (output >= 0).all() and abs(output.sum() - 1) < 0.01  # of float16 or bfloat16 too
         for output in map(ops.convert_to_numpy, outputs)
     )
-
-
-def checked_names(class_names, classes, file):
-    """The names of a model's classes, numbers if there are none.
-
-    Raises:
-        ValueError: If there are more or less than classes.
-    """
-    if class_names is None:
-        return tuple(f"class {index}" for index in range(classes))
-    if len(class_names) != classes:
-        raise ValueError(
-            f"There are {len(class_names)} class names for the {classes} classes of {file}."
-        )
-    return tuple(class_names)

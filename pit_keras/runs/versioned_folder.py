@@ -2,21 +2,16 @@
 
 import pathlib
 
-VERSION = 1  # of what is exported here; Serving takes the highest that it finds
+VERSION = 1  # of exports here; Serving takes the highest that it finds
 _FILE = "saved_model.pb"
 
 
 def version_folder(path):
-    """The folder of the version that is written below a model's folder, `path/1`."""
     return pathlib.Path(path, str(VERSION))
 
 
 def find_saved_model(path):
-    """The folder of the SavedModel at a path: the path itself, or the highest version below it.
-
-    Returns:
-        A folder that `tf.saved_model.load` takes, or None if there is none.
-    """
+    """The folder of the SavedModel at a path: itself, or its highest version; None without one."""
     path = pathlib.Path(path)
     if (path / _FILE).is_file():
         return path

@@ -1,4 +1,4 @@
-"""The values of the JSON answers: what a model computed, and what the server tells about it."""
+"""The values of the JSON answers: what a model computed, and what the server says about it."""
 
 import numpy as np
 
@@ -7,24 +7,13 @@ from pit_keras.export.saved_model import TOP
 from pit_keras.serving.requests import INPUT, SIGNATURES
 
 VERSION = "1"
+LIMITS = ("max_batch", "max_queue", "max_request_bytes", "max_pixels")
 OUTPUTS = ("logits", "probabilities", "top_classes", "top_probabilities")
 
 
 def prediction(logits, class_names):
-    """The outputs for one image.
-
-    Args:
-        logits: float32 (classes,).
-        class_names: One for each.
-
-    Returns:
-        A dictionary with `logits` and `probabilities` of all classes, and the names and
-        probabilities of the likeliest five, or of all where there are fewer.
-
-    Raises:
-        FloatingPointError: If the logits are not finite, of which JSON has no number.
-    """
-    if not np.isfinite(logits).all():
+    """The `OUTPUTS` of one image from its logits (classes,), float32."""
+    if not np.isfinite(logits).all():  # JSON has no number for them
         raise FloatingPointError("The model's logits of this image are not finite.")
     exponentials = np.exp(logits - logits.max())
     probabilities = exponentials / exponentials.sum()
@@ -43,30 +32,20 @@ def columns(predictions):
 
 
 def explanation(size, network, stage, maps):
-    """Where the model looked in one image.
+    """Where the model looked in an image of `size` (height, width).
 
-    Args:
-        size: The image's (height, width).
-        network: What predicted: its `image_size`, `eval_crop` and `attention`.
-        stage: Number of the stage, or None for a model without attention.
-        maps: float32 (heads, h, w) of that stage, or None.
-
-    Returns:
-        A dictionary with `image`, its height and width; `crop`, the part that the model saw, in
-        pixels of the image; and `attention`, None or the maps over that part, of each head and
-        their mean.
+    `crop` is the part that the model saw, in pixels of the image; `attention` has the maps, float32
+    (heads, h, w), of a stage's last block. Models without attention have None instead.
     """
     height, width = size
     resized, corner = (
         values.numpy().astype(float)
         for values in evaluation_geometry(height, width, network.image_size, network.eval_crop)
     )
-    top, left = corner * size / resized
-    crop_height, crop_width = np.asarray(network.image_size) * size / resized
-    crop = {"top": top, "left": left, "height": crop_height, "width": crop_width}
+    places = [*(corner * size / resized), *(np.asarray(network.image_size) * size / resized)]
     return {
         "image": {"height": height, "width": width},
-        "crop": {name: float(value) for name, value in crop.items()},
+        "crop": dict(zip(("top", "left", "height", "width"), map(float, places), strict=True)),
         "attention": None
         if maps is None
         else {
@@ -85,17 +64,12 @@ def status():
 
 
 def metadata(service):
-    """The answer to `GET /v1/models/NAME/metadata`.
+    """The answer to `GET /v1/models/NAME/metadata` of a `Service`.
 
-    Args:
-        service: The `Service`.
-
-    Returns:
-        A dictionary with TensorFlow Serving's `model_spec` and `metadata`, and besides `model`,
-        what the page needs to know; `limits`; and `statistics`: batches computed, the size of the
-        largest, and requests that were refused because the server was busy.
+    Beside TensorFlow Serving's `model_spec` and `metadata` it has `model`, `limits` and
+    `statistics`, which counts batches and requests refused with 503.
     """
-    network, limits = service.network, service.limits
+    network = service.network
     signature = _signature(len(network.class_names))
     signatures = {"signature_def": dict.fromkeys(SIGNATURES, signature)}
     return {
@@ -110,12 +84,7 @@ def metadata(service):
                 for stage, each in network.attention.items()
             ],
         },
-        "limits": {
-            "max_batch": limits.max_batch,
-            "max_queue": limits.max_queue,
-            "max_request_bytes": limits.max_request_bytes,
-            "max_pixels": limits.max_pixels,
-        },
+        "limits": {name: getattr(service.limits, name) for name in LIMITS},
         "statistics": {
             "batches": service.batcher.batches,
             "largest_batch": service.batcher.largest,
@@ -131,13 +100,14 @@ def _numbers(values):
 
 
 def _signature(classes):
+    top = min(TOP, classes)
     return {
         "inputs": {INPUT: _tensor("DT_STRING")},
         "outputs": {
             "logits": _tensor("DT_FLOAT", classes),
             "probabilities": _tensor("DT_FLOAT", classes),
-            "top_classes": _tensor("DT_STRING", min(TOP, classes)),
-            "top_probabilities": _tensor("DT_FLOAT", min(TOP, classes)),
+            "top_classes": _tensor("DT_STRING", top),
+            "top_probabilities": _tensor("DT_FLOAT", top),
         },
         "method_name": "tensorflow/serving/predict",
     }

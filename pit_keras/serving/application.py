@@ -12,14 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pit_keras.serving.answers import (
-    VERSION,
-    columns,
-    explanation,
-    metadata,
-    prediction,
-    status,
-)
+from pit_keras.serving.answers import VERSION, columns, explanation, metadata, prediction, status
 from pit_keras.serving.batching import Batcher, Work
 from pit_keras.serving.limits import Places, SameSiteGuard
 from pit_keras.serving.requests import decode_safely, parse, read_body
@@ -39,27 +32,23 @@ _PREDICT = "predict"
 
 
 class Service:
-    """One model behind HTTP. Making it compiles the model and computes once.
+    """One model behind HTTP, as an ASGI `application`. Making it compiles the model.
 
     Args:
         network: A `KerasNetwork` or `TFLiteNetwork`.
-        name: What the model is called in the addresses, of characters that are safe there.
+        name: The model's name in the addresses, of characters that are safe there.
         limits: The `Limits`.
         host: The address that the server is bound to.
-
-    Attributes:
-        application: The ASGI application.
     """
 
     def __init__(self, network, name, limits, host):
         self.network, self.name, self.limits = network, name, limits
         self.places = Places(limits.max_queue)
-        most = min(limits.max_batch, limits.max_queue)
-        works = {_PREDICT: Work(network.logits, most)}
+        works = {_PREDICT: Work(network.logits, min(limits.max_batch, limits.max_queue))}
         works |= {stage: Work(each.function, 1) for stage, each in network.attention.items()}
+        self._warm_up(works)
         self.batcher = Batcher(works)
         self.decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "decode")
-        self._warm_up(works)
         self.application = Starlette(
             routes=self._routes(),
             middleware=[Middleware(SameSiteGuard, host=host)],
@@ -72,7 +61,7 @@ class Service:
         self.batcher.close()
 
     def _warm_up(self, works):
-        """Traces everything and computes it in the sizes at both ends."""
+        """Computes everything for the smallest and the largest batch."""
         black = np.zeros((*self.network.image_size, 3), np.uint8)
         prepared = self.network.prepare(black)
         for work in works.values():
@@ -80,8 +69,7 @@ class Service:
                 work.function([prepared] * count)
 
     def _routes(self):
-        routes = [Route(f"/{file}", self._file) for file in PAGE_TYPES]
-        routes.append(Route("/", self._file))
+        routes = [Route(f"/{file}", self._file) for file in ("", *PAGE_TYPES)]
         model = f"/v1/models/{self.name}"
         for path in (model, f"{model}/versions/{VERSION}"):
             routes += [
@@ -94,7 +82,7 @@ class Service:
 
     async def _file(self, request):
         file = request.url.path.strip("/") or "page.html"
-        text = importlib.resources.files("pit_keras.serving").joinpath(file).read_text("utf-8")
+        text = importlib.resources.files(__package__).joinpath(file).read_text("utf-8")
         text = text.replace("MODEL_NAME", self.name)
         return Response(text, media_type=PAGE_TYPES[file], headers=PAGE_HEADERS)
 
@@ -130,18 +118,13 @@ class Service:
         return JSONResponse({"explanations": explanations})
 
     def _stage(self, asked):
-        """The stage that is asked for, or the last; None if there is none and none is asked for."""
+        """The stage that is asked for, or else the last; None for a model without attention."""
         stages = self.network.attention
         if asked is None:
             return max(stages, default=None)
         if asked not in stages:
-            known = ", ".join(map(str, stages))
-            raise HTTPException(
-                400,
-                f"There is no stage {asked}; stages are {known}."
-                if stages
-                else f"{self.name} has no attention, and so no stage {asked}.",
-            )
+            known = f"stages are {', '.join(map(str, stages))}" if stages else "it has no attention"
+            raise HTTPException(400, f"{self.name} has no stage {asked}; {known}.")
         return asked
 
     async def _prepared(self, request, take_more, explain=False):
@@ -153,15 +136,15 @@ class Service:
         return asked, *zip(*images, strict=True)
 
     def _prepare_all(self, images):
+        prepared = []
         # One after another: a request with many images leaves the other threads to the others.
-        return [self._prepare(index, contents) for index, contents in enumerate(images)]
-
-    def _prepare(self, index, contents):
-        try:
-            image = decode_safely(contents, self.limits.max_pixels)
-        except ValueError as error:
-            raise HTTPException(400, f"Image {index} {error}") from None
-        return tuple(image.shape[:2]), self.network.prepare(image)
+        for index, contents in enumerate(images):
+            try:
+                image = decode_safely(contents, self.limits.max_pixels)
+            except ValueError as error:
+                raise HTTPException(400, f"Image {index} {error}") from None
+            prepared.append((tuple(image.shape[:2]), self.network.prepare(image)))
+        return prepared
 
     async def _computed(self, work, prepared):
         """Results of one kind of work, when all of them are there."""
@@ -173,8 +156,7 @@ class Service:
         return results
 
     async def _in_pool(self, function, *arguments):
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.decoders, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.decoders, function, *arguments)
 
     async def _refused(self, request, error):
         sentence = error.detail

@@ -3,18 +3,11 @@
 import collections
 import collections.abc
 import concurrent.futures
-import dataclasses
-import threading
+from typing import NamedTuple
 
 
-@dataclasses.dataclass(frozen=True)
-class Work:
-    """One kind of work.
-
-    Attributes:
-        function: A list of items to as many results, in their order.
-        most: Items that it takes at once.
-    """
+class Work(NamedTuple):
+    """A function of a list of at most `most` items, which gives as many results in their order."""
 
     function: collections.abc.Callable
     most: int
@@ -27,7 +20,7 @@ class Batcher:
     alone is computed at once, and the more there are, the larger the batches.
 
     Args:
-        works: By name, each `Work`. A batch is of one name, the one that has waited longest.
+        works: A `Work` by name. A batch holds items of one name, the longest waiting first.
 
     Attributes:
         batches: How many were computed.
@@ -35,69 +28,38 @@ class Batcher:
     """
 
     def __init__(self, works):
-        self.batches = 0
-        self.largest = 0
+        self.batches = self.largest = 0
         self._works = works
         self._waiting = {name: collections.deque() for name in works}
-        self._arrivals = 0
-        self._closed = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._compute_all, name="model", daemon=True)
-        self._thread.start()
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, "model")
 
     def submit(self, name, item):
-        """Lets an item wait for its turn.
-
-        Returns:
-            A `concurrent.futures.Future` of its result, or of the error that its batch ended in.
-
-        Raises:
-            RuntimeError: After `close`.
-        """
+        """A `concurrent.futures.Future` of an item's result, or of its batch's error."""
         future = concurrent.futures.Future()
-        with self._changed:
-            if self._closed:
-                raise RuntimeError("The batcher is closed.")
-            self._waiting[name].append((self._arrivals, item, future))
-            self._arrivals += 1
-            self._changed.notify()
+        self._waiting[name].append((item, future))
+        # Each item has a turn; it may find that an earlier turn has taken the item.
+        self._thread.submit(self._compute, name)
         return future
 
     def close(self):
-        """Computes what waits, and ends the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        """Computes what waits, and ends the thread; `submit` is an error from then on."""
+        self._thread.shutdown()
 
-    def _compute_all(self):
-        while batch := self._next_batch():
-            name, items, futures = batch
-            if not items:
-                continue
-            self.batches += 1
-            self.largest = max(self.largest, len(items))
-            try:
-                results = list(zip(futures, self._works[name].function(items), strict=True))
-            except Exception as error:  # whatever it is, those who wait are told, and others served
-                for future in futures:
-                    future.set_exception(error)
-            else:
-                for future, result in results:
-                    future.set_result(result)
-
-    def _next_batch(self):
-        """Name, items and futures, as soon as there are any; None when closed and all is done."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or any(self._waiting.values()))
-            waiting = {name: queue for name, queue in self._waiting.items() if queue}
-            if not waiting:
-                return None
-            name = min(waiting, key=lambda name: waiting[name][0][0])
-            count = min(len(waiting[name]), self._works[name].most)
-            taken = [waiting[name].popleft() for _ in range(count)]
-        # A future that was cancelled meanwhile would not take a result.
-        kept = [
-            (item, future) for _, item, future in taken if future.set_running_or_notify_cancel()
-        ]
-        return name, [item for item, _ in kept], [future for _, future in kept]
+    def _compute(self, name):
+        waiting, work = self._waiting[name], self._works[name]
+        taken = [waiting.popleft() for _ in range(min(len(waiting), work.most))]
+        # A cancelled future would not take a result.
+        taken = [each for each in taken if each[1].set_running_or_notify_cancel()]
+        if not taken:
+            return
+        items, futures = zip(*taken, strict=True)
+        self.batches += 1
+        self.largest = max(self.largest, len(items))
+        try:
+            results = list(zip(futures, work.function(list(items)), strict=True))
+        except Exception as error:  # for those who wait; the thread goes on
+            for future in futures:
+                future.set_exception(error)
+        else:
+            for future, result in results:
+                future.set_result(result)

@@ -1,9 +1,9 @@
 """What a server takes at most, and from whom, so that no client and no web page can use it up."""
 
 import contextlib
-import dataclasses
 import ipaddress
 import urllib.parse
+from typing import NamedTuple
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -13,10 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 BUSY = "The server is busy; try again in a moment."
 RETRY_AFTER_SECONDS = 1
 
-# Together they stay below the 1024 open files that a process has by default, even while those that
-# are too many are being closed.
+# Together below the 1024 open files that a process has by default.
 MOST_CONNECTIONS = 512
-BACKLOG = 128  # connections that wait to be accepted, and how many are at once
+BACKLOG = 128  # connections that wait to be accepted, and that are accepted at once
 
 ANSWER_SECONDS = 90
 
@@ -28,33 +27,18 @@ _TOO_MANY = (
 ).encode()
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Bounds of one server.
+class Limits(NamedTuple):
+    """Bounds of one server."""
 
-    Attributes:
-        max_batch: Images that the model sees at once.
-        max_queue: Images in the server, from the arrival of a request's head to its answer; a
-            request that finds no place is refused.
-        max_request_bytes: Size of a request's body.
-        max_pixels: Height times width of an image.
-        timeout: Seconds that a client has to send a request's head, and again for its body.
-    """
-
-    max_batch: int
-    max_queue: int
+    max_batch: int  # images that the model sees at once
+    max_queue: int  # images in the server, from the arrival of a request's head to its answer
     max_request_bytes: int
-    max_pixels: int
-    timeout: float
+    max_pixels: int  # height times width of an image
+    timeout: float  # seconds for a request's head to arrive, and again for its body
 
 
 class Places:
-    """Places for images in the server. For one thread, that of the event loop.
-
-    Attributes:
-        free: How many there are now.
-        refused: How often a request found none.
-    """
+    """Places for images in the server, and how often none was free. For the event loop only."""
 
     def __init__(self, count):
         self.free = count
@@ -62,10 +46,9 @@ class Places:
 
     @contextlib.contextmanager
     def holding_one(self):
-        """Holds a place within it; gives a function that takes that many more till the end.
+        """Holds a place within it; gives a function that takes that many more until the end.
 
-        Raises:
-            HTTPException: 503, at the start and of the function, if there are not as many.
+        Both raise an HTTPException, 503, if there are not as many places.
         """
         held = 0
 
@@ -73,8 +56,7 @@ class Places:
             nonlocal held
             if count > self.free:
                 self.refused += 1
-                headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-                raise HTTPException(503, BUSY, headers)
+                raise HTTPException(503, BUSY, {"Retry-After": str(RETRY_AFTER_SECONDS)})
             self.free -= count
             held += count
 
@@ -86,16 +68,12 @@ class Places:
 
 
 def guarded_protocol(timeout):
-    """uvicorn's HTTP/1.1, with the limits that it lacks.
+    """A class for `uvicorn.Config(http=...)`: HTTP/1.1 with the limits that uvicorn lacks.
 
-    Beyond `MOST_CONNECTIONS` a connection is answered with 503 and closed. One is cut off when the
-    head of a request takes longer than `timeout` seconds from the connection, or the last answer,
-    on; and when its body, the work and the sending of the answer take `ANSWER_SECONDS` longer than
-    that. The body alone has a limit in `read_body`, which answers; this one is for clients that
-    do not read.
-
-    Returns:
-        A class for `uvicorn.Config(http=...)`.
+    Beyond `MOST_CONNECTIONS` a connection is answered with 503 and closed. A connection is cut off
+    if a request's head takes longer than `timeout` seconds from the connection, or the last answer,
+    on; or if body, work and answer take longer than `timeout` + `ANSWER_SECONDS`. `read_body` has a
+    limit of its own, which answers; this one is for clients that do not read.
     """
 
     class GuardedProtocol(H11Protocol):
@@ -114,7 +92,7 @@ def guarded_protocol(timeout):
                 self._allow(timeout + ANSWER_SECONDS)
 
         def on_response_complete(self):
-            # First, for it may begin with the next request, which came early.
+            # First, since super() may begin with the next request, which came early.
             self._allow(timeout)
             super().on_response_complete()
 
@@ -131,49 +109,35 @@ def guarded_protocol(timeout):
 
 
 class SameSiteGuard:
-    """An ASGI application that lets through what was not sent by another site's page.
+    """An ASGI middleware that refuses requests of other sites' pages.
 
-    A browser says in `Origin` whose page sends a request: it must be the server's own. A name that
-    somebody made point to 127.0.0.1 would pass for that; so a server of this machine alone answers
-    only to the names that this machine has for itself.
-
-    Args:
-        app: The ASGI application behind it.
-        host: The address that the server is bound to.
+    A browser says in `Origin` whose page sends a request: it must be the server's own. A foreign
+    name that points to 127.0.0.1 would pass; so a server bound to a local `host` answers only to
+    local names.
     """
 
     def __init__(self, app, host):
         self.app = app
-        self.local = is_local(host)
+        self.local = _is_local(f"[{host}]" if ":" in host else host)
 
     async def __call__(self, scope, receive, send):
-        if scope["type"] == "http":
-            problem = self._problem(Headers(scope=scope))
-            if problem is not None:
-                await JSONResponse({"error": problem}, 403)(scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        problem = self._problem(Headers(scope=scope)) if scope["type"] == "http" else None
+        answer = JSONResponse({"error": problem}, 403) if problem else self.app
+        await answer(scope, receive, send)
 
     def _problem(self, headers):
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.local and not is_local(_name(host)):
+        if self.local and not _is_local(host):
             return "This server answers to localhost and 127.0.0.1 only."
         if origin is not None and origin.partition("://")[2] != host:
             return "This server does not answer to pages of other sites."
         return None
 
 
-def is_local(host):
-    """Whether a name or an address is this machine's own, for itself alone."""
+def _is_local(host):
+    """Whether a name or an address, maybe with a port, reaches this machine only from itself."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
-        return host.lower() == "localhost"
-
-
-def _name(host):
-    """The name or address in a Host header, without its port."""
-    try:
-        return urllib.parse.urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+        return False

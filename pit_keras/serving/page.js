@@ -7,11 +7,10 @@ const RAMP = ["0c0824", "57106e", "bc3754", "f98e09", "fcffa4"].map((colour) =>
 const part = (id) => document.getElementById(id);
 const address = `/v1/models/${document.body.dataset.model}`;
 
-let facts = null; // what the server tells about its model
-let learning = null; // the promise of them
-let turn = 0; // number of the picture; what an earlier one waits for comes too late
+let facts = null; // the model's metadata
+let turn = 0; // number of the picture or stage; answers for an earlier one come too late
 let instances = null; // the picture, as requests have it
-let explanations = new Map(); // of the picture, by stage
+let attention = null; // of the picture, in the stage that is shown
 
 // The server.
 
@@ -31,34 +30,24 @@ async function ask(path, content) {
   return answer;
 }
 
-function learnFacts() {
-  learning ??= learn().catch((error) => {
-    learning = null; // once more with the next picture
-    throw error;
-  });
-  return learning;
-}
-
-async function learn() {
+async function learnFacts() {
+  if (facts) return;
   facts = await ask("/metadata");
-  const { classes, image_size: [height, width], attention } = facts.model;
+  const { classes, image_size: [height, width], attention: stages } = facts.model;
   part("about").textContent = `${classes} classes, images of ${width} × ${height} pixels`;
-  for (const { stage, grid: [rows, columns] } of attention) {
-    part("stage").add(new Option(`stage ${stage}, ${columns} × ${rows}`, stage));
-  }
-  part("stage").selectedIndex = attention.length - 1;
-  part("attention").hidden = !attention.length;
-  part("no-attention").hidden = attention.length > 0;
+  const options = stages.map(
+    ({ stage, grid: [rows, columns] }) => new Option(`stage ${stage}, ${columns} × ${rows}`, stage),
+  );
+  part("stage").replaceChildren(...options);
+  part("stage").selectedIndex = stages.length - 1;
+  part("attention").hidden = !stages.length;
+  part("no-attention").hidden = stages.length > 0;
 }
 
 async function explain() {
-  const stage = facts.model.attention.length ? Number(part("stage").value) : null;
-  if (!explanations.has(stage)) {
-    const waiting = explanations;
-    const answer = await ask(":explain", stage === null ? { instances } : { instances, stage });
-    waiting.set(stage, answer.explanations[0]);
-  }
-  return explanations.get(stage);
+  const stage = part("stage").value;
+  const content = stage === "" ? { instances } : { instances, stage: Number(stage) };
+  return (await ask(":explain", content)).explanations[0];
 }
 
 function encoded(file) {
@@ -82,7 +71,8 @@ async function look(file) {
     await learnFacts();
     const { max_request_bytes: most } = facts.limits;
     if ((file.size * 4) / 3 + 100 > most) {
-      throw new Error(`The file is too large: the server takes ${megabytes((most * 3) / 4)}.`);
+      const megabytes = Number(((most * 3) / 4e6).toPrecision(2));
+      throw new Error(`The file is too large: the server takes ${megabytes} MB at most.`);
     }
     const b64 = await encoded(file);
     if (mine !== turn) return;
@@ -92,8 +82,7 @@ async function look(file) {
     showPredictions(answer.predictions[0]);
     await showPicture(file, explanation);
     if (mine !== turn) return;
-    listHeads();
-    showAttention(explanation);
+    listHeads(explanation);
     part("output").hidden = part("figure").hidden = false;
     say("");
   } catch (error) {
@@ -104,13 +93,11 @@ async function look(file) {
 }
 
 async function changeStage() {
-  const mine = turn;
-  const chosen = part("stage").value;
+  const mine = ++turn;
   try {
     const explanation = await explain();
-    if (mine !== turn || chosen !== part("stage").value) return;
-    listHeads();
-    showAttention(explanation);
+    if (mine !== turn) return;
+    listHeads(explanation);
     say("");
   } catch (error) {
     if (mine === turn) say(error.message, true);
@@ -118,8 +105,7 @@ async function changeStage() {
 }
 
 function clear() {
-  instances = null;
-  explanations = new Map();
+  instances = attention = null;
   part("output").hidden = part("figure").hidden = true;
   URL.revokeObjectURL(part("image").src);
 }
@@ -130,19 +116,13 @@ function say(words, wrong = false) {
 }
 
 function showPredictions({ top_classes: names, top_probabilities: shares }) {
-  part("predictions").replaceChildren(
-    ...names.map((name, index) => {
-      const track = element("div", "track");
-      const bar = element("div", "bar");
-      bar.style.width = percent(shares[index]);
-      track.append(bar);
-      const item = document.createElement("li");
-      item.append(
-        element("span", "name", name), element("span", "percent", percent(shares[index])), track,
-      );
-      return item;
-    }),
-  );
+  const items = names.map((name, index) => {
+    const item = document.createElement("li");
+    const bar = Object.assign(document.createElement("progress"), { value: shares[index] });
+    item.append(name, " ", percent(shares[index]), bar);
+    return item;
+  });
+  part("predictions").replaceChildren(...items);
 }
 
 async function showPicture(file, { image: { width, height }, crop }) {
@@ -151,11 +131,10 @@ async function showPicture(file, { image: { width, height }, crop }) {
   const picture = part("picture").style;
   picture.aspectRatio = `${width} / ${height}`;
   picture.width = `min(100%, ${(70 * width) / height}vh)`;
-  const frame = part("crop").style;
-  frame.left = percentage(crop.left / width);
-  frame.width = percentage(crop.width / width);
-  frame.top = percentage(crop.top / height);
-  frame.height = percentage(crop.height / height);
+  for (const [side, value] of Object.entries(crop)) {
+    const whole = side === "left" || side === "width" ? width : height;
+    part("crop").style[side] = percent(value / whole, 4);
+  }
   const size = `${Math.round(crop.width)} × ${Math.round(crop.height)}`;
   part("caption").textContent =
     `The model saw what lies in the frame: ${size} of the picture's ${width} × ${height} pixels.`;
@@ -163,19 +142,18 @@ async function showPicture(file, { image: { width, height }, crop }) {
 
 // The attention.
 
-function listHeads() {
-  const known = facts.model.attention.find(({ stage }) => stage === Number(part("stage").value));
-  if (!known) return;
-  const heads = Array.from({ length: known.heads }, (_, head) => new Option(`${head + 1}`, head));
-  part("head").replaceChildren(new Option(`mean of ${known.heads}`, ""), ...heads);
+function listHeads(explanation) {
+  attention = explanation.attention;
+  const heads = (attention?.heads ?? []).map((_, head) => new Option(`${head + 1}`, head));
+  part("head").replaceChildren(new Option(`mean of ${heads.length}`, ""), ...heads);
+  showAttention();
 }
 
-function showAttention({ attention }) {
+function showAttention() {
   const canvas = part("map");
   canvas.hidden = attention === null || !part("shown").checked;
   if (attention === null) return;
-  const head = part("head").value;
-  const rows = head === "" ? attention.mean : attention.heads[Number(head)];
+  const rows = attention.heads[part("head").value] ?? attention.mean;
   const values = rows.flat();
   const least = Math.min(...values);
   const most = Math.max(...values);
@@ -204,45 +182,24 @@ function colourOf(share) {
   );
 }
 
-// Words and parts.
-
 function percent(share, digits = 1) {
   return `${(100 * share).toFixed(digits)}%`;
 }
 
-function percentage(share) {
-  return `${100 * share}%`;
-}
-
-function megabytes(bytes) {
-  return `${Number((bytes / 1e6).toPrecision(2))} MB at most`;
-}
-
-function element(kind, name, text = "") {
-  const made = document.createElement(kind);
-  made.className = name;
-  made.textContent = text;
-  return made;
-}
-
 // What the visitor does.
 
-function given(transfer) {
+function lookAt(transfer, otherwise) {
   const [file] = transfer?.files ?? [];
   if (file) look(file);
-  return Boolean(file);
+  else say(otherwise, true);
 }
 
-async function changeShown() {
-  await explain().then(showAttention, (error) => say(error.message, true));
-}
-
-part("file").addEventListener("change", (event) => {
-  given(event.target);
-  event.target.value = ""; // so that the same file can be chosen once more
+part("file").addEventListener("change", ({ target }) => {
+  if (target.files.length) look(target.files[0]);
+  target.value = ""; // so that the same file can be chosen once more
 });
-document.addEventListener("paste", (event) => {
-  if (!given(event.clipboardData)) say("There is no picture in what was pasted.", true);
+document.addEventListener("paste", ({ clipboardData }) => {
+  lookAt(clipboardData, "There is no picture in what was pasted.");
 });
 document.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -252,9 +209,9 @@ document.addEventListener("dragleave", () => document.body.classList.remove("dra
 document.addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("dragging");
-  if (!given(event.dataTransfer)) say("That was no file; drop a picture from a folder.", true);
+  lookAt(event.dataTransfer, "That was no file; drop a picture from a folder.");
 });
 part("stage").addEventListener("change", changeStage);
-for (const id of ["head", "shown"]) part(id).addEventListener("change", changeShown);
+for (const id of ["head", "shown"]) part(id).addEventListener("change", showAttention);
 
 learnFacts().catch((error) => say(error.message, true));

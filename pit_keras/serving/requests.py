@@ -1,13 +1,12 @@
 """What a request asks for: its body read within limits, its JSON, and the images in it, decoded.
 
-What an image of a stranger would cost is read from its header before it is decoded.
+What a stranger's image would cost is read from its header before it is decoded.
 """
 
 import base64
-import binascii
-import dataclasses
 import json
 import struct
+from typing import NamedTuple
 
 import anyio
 import tensorflow as tf
@@ -19,8 +18,7 @@ from pit_keras.data.preprocessing import decode
 INPUT = "image_bytes"
 SIGNATURES = ("serving_default", "serve_bytes")
 
-# A few brackets and commas for each instance, and some more. What has many is no request of ours,
-# and would cost many times its size once it is parsed.
+# More brackets and commas than these would cost many times the body's size once it is parsed.
 _STRUCTURE = b"{[,"
 _STRUCTURE_PER_INSTANCE = 8
 
@@ -34,17 +32,12 @@ _JPEG_START = b"\xff\xd8\xff"
 _JPEG_SCAN = b"\xff\xda"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = slice(12, 24)  # "IHDR", width, height
+_DAMAGED = "is damaged or cut short, so it cannot be decoded."
+_EXAMPLE = '{"instances": [{"b64": "..."}]}'
 
 
-@dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a request asks for.
-
-    Attributes:
-        images: Encoded images, one for each instance.
-        columnar: Whether it asks in columns ("inputs") and not in rows ("instances").
-        stage: Number of the stage whose attention is asked for, or None.
-    """
+class Asked(NamedTuple):
+    """Encoded images, whether they came as a column, and whose stage's attention is asked for."""
 
     images: list[bytes]
     columnar: bool
@@ -52,12 +45,7 @@ class Asked:
 
 
 async def read_body(request, limits):
-    """Reads a request's body.
-
-    Raises:
-        HTTPException: 413 if it is larger than allowed, as soon as that is known; 408 if it does
-            not arrive in time; 400 if the client leaves.
-    """
+    """A request's body; an HTTPException as soon as it is too large or late, or its client left."""
     too_large = HTTPException(
         413, f"The request is larger than the {limits.max_request_bytes:,} bytes that are allowed."
     )
@@ -72,39 +60,26 @@ async def read_body(request, limits):
                 if len(body) > limits.max_request_bytes:
                     raise too_large
     except TimeoutError:
-        raise HTTPException(
-            408, f"The request did not arrive within {limits.timeout:g} seconds."
-        ) from None
+        sentence = f"The request did not arrive within {limits.timeout:g} seconds."
+        raise HTTPException(408, sentence) from None
     except ClientDisconnect:
         raise HTTPException(400, "The client left before its request was complete.") from None
     return bytes(body)
 
 
 def parse(body, most_instances, explain=False):
-    """The images of a request in the form of TensorFlow Serving's REST API.
+    """The images of a request in the form of TensorFlow Serving's REST API, as an `Asked`.
 
     `{"instances": [INSTANCE, ...]}`, where each is `{"b64": "..."}` or `{"image_bytes": {"b64":
     "..."}}`; or `{"inputs": COLUMN}`, where the column is a list of `{"b64": "..."}` or
-    `{"image_bytes": [...]}` with such a list.
-
-    Args:
-        body: Bytes.
-        most_instances: How many a request may have.
-        explain: Whether a "stage" may be asked for.
-
-    Returns:
-        An `Asked`.
-
-    Raises:
-        HTTPException: 400; the sentence says what is wrong and where.
+    `{"image_bytes": [...]}` with such a list. With `explain` there may be a "stage". Anything else
+    is an HTTPException, 400.
     """
     content = _json(body, most_instances)
     known = {"instances", "inputs", "signature_name", *(["stage"] if explain else [])}
     unknown = sorted(content.keys() - known)
     if unknown:
-        raise _bad(
-            f"There is no {json.dumps(unknown[0])} here; there is {', '.join(sorted(known))}."
-        )
+        raise _bad(f'There is no "{unknown[0]}" here; there is {", ".join(sorted(known))}.')
     signature = content.get("signature_name", SIGNATURES[0])
     if signature not in SIGNATURES:
         raise _bad(
@@ -119,9 +94,8 @@ def parse(body, most_instances, explain=False):
 
 
 def _json(body, most_instances):
-    """The object that the body is."""
     if not body.strip():
-        raise _bad('The request is empty; send {"instances": [{"b64": "..."}]}.')
+        raise _bad(f"The request is empty; send {_EXAMPLE}.")
     structure = sum(body.count(character) for character in _STRUCTURE)
     if structure > _STRUCTURE_PER_INSTANCE * (most_instances + 4):
         raise _bad(
@@ -133,7 +107,7 @@ def _json(body, most_instances):
     except (ValueError, RecursionError) as error:
         raise _bad(f"The request is not JSON: {error}.") from None
     if not isinstance(content, dict):
-        raise _bad('The request must be an object such as {"instances": [{"b64": "..."}]}.')
+        raise _bad(f"The request must be an object such as {_EXAMPLE}.")
     return content
 
 
@@ -164,7 +138,7 @@ def _image(item, where):
         raise _bad(f'{where} must be {{"b64": "..."}}, the image file\'s bytes in base64.')
     try:
         return base64.b64decode(item["b64"], validate=True)
-    except (binascii.Error, ValueError) as error:
+    except ValueError as error:
         raise _bad(f"{where} is not base64: {error}.") from None
 
 
@@ -175,16 +149,7 @@ def _bad(sentence):
 def decode_safely(contents, max_pixels):
     """Decodes JPEG or PNG bytes as `pit_keras.data.preprocessing.decode` does, within limits.
 
-    Args:
-        contents: The bytes.
-        max_pixels: Height times width that is still decoded.
-
-    Returns:
-        uint8 (H, W, 3), a tensor.
-
-    Raises:
-        ValueError: If they are no complete JPEG or PNG image, or too large a one. The sentence
-            begins with a verb, for the image's name to be put before it.
+    A ValueError begins with a verb, so that the image's name can be put before it.
     """
     height, width = _size(contents)
     if height * width > max_pixels:
@@ -200,7 +165,7 @@ def decode_safely(contents, max_pixels):
     try:
         return decode(contents)
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError("is damaged or cut short, so it cannot be decoded.") from error
+        raise ValueError(_DAMAGED) from error
 
 
 def _size(contents):
@@ -214,5 +179,5 @@ def _size(contents):
             if kind == b"IHDR":
                 return height, width
     except (tf.errors.InvalidArgumentError, struct.error) as error:
-        raise ValueError("is damaged or cut short, so it cannot be decoded.") from error
+        raise ValueError(_DAMAGED) from error
     raise ValueError("is not a JPEG or PNG image.")

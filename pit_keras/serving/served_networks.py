@@ -1,30 +1,24 @@
-"""A model made ready for serving: compiled once, with what the server tells about it."""
+"""A model made ready for serving: compiled once, with what the server says about it."""
 
 import collections.abc
-import dataclasses
+from typing import NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from pit_keras.data.preprocessing import preprocess_evaluation, resize_and_crop
-from pit_keras.export.saved_model import SIGNATURE
+from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.export.tflite import logits_of, signature
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.features import attention_maps, stage_features
 from pit_keras.models.inference import logits_only
 
 
-@dataclasses.dataclass(frozen=True)
-class Attention:
-    """Whom the class token of a stage's last block looks at.
+class Attention(NamedTuple):
+    """Where the class token of a stage's last block looks.
 
-    Attributes:
-        block: Name of the block.
-        heads: How many it has.
-        grid: Height and width of the stage's map.
-        function: A list of one prepared image to a list of one float32 array (heads, h, w), the
-            weights that the class token gives to the spatial tokens. What is missing in their sum
-            to 1 goes to the class (and distillation) tokens.
+    `function` maps a list of prepared images to float32 arrays (heads, h, w) of the `grid` (h, w),
+    the weights that the class token gives to the spatial tokens. What is missing in their sum to 1
+    goes to the class (and distillation) tokens.
     """
 
     block: str
@@ -34,14 +28,9 @@ class Attention:
 
 
 class KerasNetwork:
-    """A `TrainedModel`, compiled.
+    """A `TrainedModel`, compiled once for batches of any size; `attention` is by stage.
 
-    It is traced once, for batches of any size: on two cores that was as fast as functions traced
-    for one size each.
-
-    Attributes:
-        class_names, image_size, eval_crop: Those of the trained model.
-        attention: By stage, its `Attention`; empty for models without any.
+    On two cores that was as fast as functions traced for one size each.
     """
 
     def __init__(self, trained):
@@ -68,21 +57,18 @@ class KerasNetwork:
         return self._logits(tf.stack(prepared)).numpy()
 
     def _attention(self, model, stage, block):
-        layer = model.get_layer(block)
+        heads = model.get_layer(block).num_heads
         height, width = stage_features(model, stage).output_shape[1:3]
         maps = attention_maps(model, block)
 
         def of_class_token(images):
             weights = maps(images, training=False)  # (B, heads, T + N, T + N)
             spatial = weights[:, :, 0, -height * width :]
-            return tf.reshape(spatial, (-1, layer.num_heads, height, width))
+            return tf.reshape(spatial, (-1, heads, height, width))
 
-        function = self._compile(of_class_token)
+        compiled = self._compile(of_class_token)
         return Attention(
-            block,
-            layer.num_heads,
-            (height, width),
-            lambda prepared: function(tf.stack(prepared)).numpy(),
+            block, heads, (height, width), lambda prepared: compiled(tf.stack(prepared)).numpy()
         )
 
     def _compile(self, function):
@@ -91,35 +77,17 @@ class KerasNetwork:
 
 
 class TFLiteNetwork:
-    """A `TFLiteModel`, loaded once, and without attention.
-
-    Attributes:
-        class_names, image_size, eval_crop: Those of the file.
-        attention: Empty.
-    """
+    """A `TFLiteModel`, loaded once, and without attention."""
 
     def __init__(self, model):
-        # Where it is missing, loading the model has said so.
-        from ai_edge_litert.interpreter import Interpreter
-
         self.class_names, self.image_size = model.class_names, model.image_size
         self.eval_crop, self.attention = model.eval_crop, {}
-        self._interpreter = Interpreter(model_path=str(model.path))
-        self._classify = self._interpreter.get_signature_runner(SIGNATURE)
-        self._batch = int(self._classify.get_input_details()["images"]["shape"][0])
-
-    def prepare(self, image):
-        """uint8 (H, W, 3) to what the model sees, uint8 of its own size. For any thread."""
-        return tf.cast(resize_and_crop(image, self.image_size, self.eval_crop), tf.uint8).numpy()
+        self.prepare = model.crop
+        self._classify = signature(model.path)
 
     def logits(self, prepared):
         """Logits (N, classes) of a list of prepared images."""
-        batches = np.zeros(
-            (-(-len(prepared) // self._batch), self._batch, *self.image_size, 3), "uint8"
-        )
-        batches.reshape(-1, *self.image_size, 3)[: len(prepared)] = prepared
-        logits = [self._classify(images=batch)["logits"] for batch in batches]
-        return np.concatenate(logits)[: len(prepared)]
+        return logits_of(self._classify, prepared)
 
 
 def _last_blocks(model):

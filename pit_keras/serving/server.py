@@ -10,20 +10,12 @@ import uvicorn
 from pit_keras.serving.application import Service
 from pit_keras.serving.limits import BACKLOG, guarded_protocol
 
-# Who stops a server often kills it after ten: a client that is slow to send must not hold it.
+# Process managers often kill after ten: a slow client must not hold up the end.
 SECONDS_TO_FINISH = 8
 
 
 def model_name(model, name=None):
-    """What a model is called in addresses: `name`, or else what its folder or file is called.
-
-    Args:
-        model: Path of the run folder or file.
-        name: What the user wants, or None.
-
-    Raises:
-        ValueError: If the name has other characters than letters, digits and `._-`.
-    """
+    """The model's name in addresses: `name`, or else that of its folder or file."""
     if name is not None:
         if not re.fullmatch(r"[A-Za-z0-9._-]*[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"--name={name} may have letters, digits, '.', '_' and '-' only.")
@@ -36,14 +28,8 @@ def model_name(model, name=None):
 def bind(host, port):
     """A socket that listens at an address; connections wait until `run` accepts them.
 
-    Args:
-        host: Name or address of this machine.
-        port: Number; 0 for one that is free.
-
-    Raises:
-        OSError: If the address is not this machine's, or the port is taken or not allowed.
+    `host` is a name or address of this machine; `port` 0 stands for a free one.
     """
-    where = f"--host={host} --port={port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -54,25 +40,16 @@ def bind(host, port):
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        # Before the model is loaded: a port that is taken is told at once.
-        listener.listen(BACKLOG)
+        listener.listen(BACKLOG)  # a port that is taken is an error before the model is loaded
     except OSError as error:
         listener.close()
-        raise OSError(f"{where} cannot be served at: {error.strerror}.") from error
+        sentence = f"--host={host} --port={port} cannot be served at: {error.strerror}."
+        raise OSError(sentence) from error
     return listener
 
 
 def run(network, name, listener, limits):
-    """Serves a model until SIGINT or SIGTERM; then finishes what is in flight.
-
-    Prints the address when the model is ready.
-
-    Args:
-        network: A `KerasNetwork` or `TFLiteNetwork`.
-        name: What the model is called in the addresses.
-        listener: The socket, of `bind`.
-        limits: The `Limits`.
-    """
+    """Serves a model until SIGINT or SIGTERM; then finishes what is in flight."""
     host, port = listener.getsockname()[:2]
     service = Service(network, name, limits, host)
     config = uvicorn.Config(
@@ -91,8 +68,7 @@ def run(network, name, listener, limits):
     def end(number, frame):
         server.should_exit = True
 
-    # uvicorn handles them while it serves. This is for just before, and for just after: it raises
-    # them once more for who called it, and for us all is done.
+    # uvicorn handles them only while it serves, and raises them once more at its end.
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         shown = f"[{host}]" if ":" in host else host

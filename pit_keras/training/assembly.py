@@ -1,6 +1,5 @@
-"""What a configuration describes, built: model, optimizer, and whether XLA compiles them."""
+"""Builds what a configuration describes: the model, the optimizer, and whether XLA compiles."""
 
-import contextlib
 import os
 import warnings
 
@@ -14,34 +13,12 @@ from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.optimizer import AdamP, AdamW, weight_decay_exclusions
 from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
 
-# Fields of `ModelConfig` that replace those of the variant's row.
-VARIANT_FIELDS = (
-    "patch_size",
-    "stride",
-    "head_dim",
-    "depth",
-    "depths",
-    "heads",
-    "base_width",
-    "stem_stride",
-    "output_stride",
-    "queries",
-    "encoder_layers",
-    "decoder_layers",
-    "hidden_width",
-    "hidden_heads",
-    "feed_forward",
-    "dropout",
-    "normalize_features",
-)
-
 
 def uses_xla(jit, precision, model):
     """Whether XLA compiles the step: `jit` is "on", "off", or "auto" for the measured choice.
 
-    On a processor TensorFlow's own kernels are faster, but for a transformer in float16
-    (`results/training_step.csv`). On a graphics card "auto" compiles everything, which
-    has not been measured.
+    On a CPU, TensorFlow's own kernels are faster except for a transformer in float16
+    (`results/training_step.csv`). On a GPU "auto" compiles everything, which is not measured.
     """
     if jit != "auto":
         return jit == "on"
@@ -52,33 +29,33 @@ def uses_xla(jit, precision, model):
 
 
 def model_of(config, source, weights=None):
-    """The model that a configuration describes, with as many classes as the data has.
+    """The model of a configuration, with the classes of the data.
 
     Args:
-        config: A `Config`.
-        source: The data.
-        weights: What the model starts from, see `create_model`; or a run folder.
+        weights: Initial weights, see `create_model`; or a run folder.
     """
-    overrides = {
-        name: getattr(config.model, name)
-        for name in VARIANT_FIELDS
-        if getattr(config.model, name) is not None
-    }
-    with _printed_warnings():
-        return create_model(
-            config.model.name,
+    settings = config.model
+    if weights and os.path.isdir(weights):
+        weights = str(RunFolder(weights).model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = create_model(
+            settings.name,
             classes=len(source.class_names),
-            weights=weights and _weights_file(weights),
-            drop_rate=config.model.drop_rate,
-            attention_drop_rate=config.model.attention_drop_rate,
-            drop_path_rate=config.model.drop_path_rate,
+            weights=weights,
+            drop_rate=settings.drop_rate,
+            attention_drop_rate=settings.attention_drop_rate,
+            drop_path_rate=settings.drop_path_rate,
             **_sizes(config),
-            **overrides,
+            **settings.overrides,
         )
+    for warning in caught:  # adapted weights; without Python's file and line
+        print(warning.message)
+    return model
 
 
 def _sizes(config):
-    """The size of images; a detector takes all, with position embeddings for the largest ones."""
+    """A detector takes images of any size, with position embeddings for the largest."""
     size = config.data.image_size
     if not config.model.is_detector:
         return {"input_shape": (*size, 3)}
@@ -87,45 +64,27 @@ def _sizes(config):
     return {"input_shape": (None, None, 3), **base}
 
 
-def _weights_file(weights):
-    """The file of weights; of a run folder its model."""
-    return str(RunFolder(weights).model) if os.path.isdir(weights) else weights
-
-
-@contextlib.contextmanager
-def _printed_warnings():
-    """Prints as plain sentences what is said of weights that were adapted."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for warning in caught:
-        print(warning.message)
-
-
 def optimizer_of(config, model, steps, scales=()):
-    """The optimizer with its schedule, built for the model; loss scaling for float16.
+    """The optimizer with its schedule, built for the model; with loss scaling for float16.
 
     Args:
-        config: A `Config`.
-        model: What is trained.
-        steps: Updates of an epoch.
+        steps: Updates per epoch.
         scales: Pairs (variable, factor), see `AdamP.scale_learning_rates`.
     """
     settings = config.optimizer
-    shared = {
+    options = {
         "beta_1": settings.beta_1,
         "beta_2": settings.beta_2,
         "epsilon": settings.epsilon,
         "weight_decay": settings.weight_decay,
     }
-    if settings.name == "adamw":
-        optimizer = AdamW(schedule_of(config, steps), **shared)
-    else:
-        projection = {"delta": settings.delta, "wd_ratio": settings.wd_ratio}
-        optimizer = AdamP(schedule_of(config, steps), **shared, **projection)
+    if settings.name == "adamp":
+        options |= {"delta": settings.delta, "wd_ratio": settings.wd_ratio}
+    kind = {"adamp": AdamP, "adamw": AdamW}[settings.name]
+    optimizer = kind(schedule_of(config, steps), **options)
     if not settings.decay_all:
-        spared = weight_decay_exclusions(model.trainable_variables)
-        optimizer.exclude_from_weight_decay(var_list=spared)
+        excluded = weight_decay_exclusions(model.trainable_variables)
+        optimizer.exclude_from_weight_decay(var_list=excluded)
     optimizer.scale_learning_rates(scales)
     if config.training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -134,7 +93,7 @@ def optimizer_of(config, model, steps, scales=()):
 
 
 def schedule_of(config, steps):
-    """The learning rate over a run's updates, of which an epoch has so many."""
+    """The learning rate over a run of `steps` updates per epoch."""
     settings = config.optimizer
     shared = {
         "base": scaled_learning_rate(

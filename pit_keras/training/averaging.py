@@ -9,32 +9,22 @@ from keras import ops
 def decay_after(updates, decay):
     """The decay of the next update: `min(decay, (1 + updates) / (10 + updates))`.
 
-    A constant decay of 0.99996 remembers 25,000 steps, so that a run of a few thousand would mostly
-    average the weights it began with. With this warm-up, TensorFlow's `ExponentialMovingAverage`'s,
-    an average looks back over a tenth of the steps done, until `decay` is reached.
-
-    Args:
-        updates: Updates done so far, a number or a scalar tensor.
-        decay: In [0, 1).
+    A constant decay of 0.99996 remembers 25,000 steps, so a run of a few thousand would mostly
+    average its initial weights. With this warm-up (as in TensorFlow's `ExponentialMovingAverage`)
+    the average covers a tenth of the steps done, until `decay` is reached.
     """
     updates = ops.cast(updates, "float32")
     return ops.minimum(decay, (1.0 + updates) / (10.0 + updates))
 
 
 class WeightAverage:
-    """The moving average of all weights of a model, the statistics of BatchNormalization included.
+    """The moving average of all weights of a model, BatchNormalization's statistics included.
 
-    Keras' own (`use_ema` of an optimizer) averages the trainable weights only, so a convolutional
-    network would be evaluated with averaged kernels and statistics that belong to others.
-
-    Make it under the strategy of the model.
-
-    Args:
-        model: A built model; it is not changed but by `in_place`.
-        decay: In [0, 1).
+    Keras' own (`use_ema` of an optimizer) averages the trainable weights only, which would combine
+    averaged kernels with statistics of other kernels. Create it under the model's strategy.
 
     Attributes:
-        variables: The averages, in the order of `model.weights`; they begin as the weights.
+        variables: The averages, in the order of `model.weights`; they start as the weights.
     """
 
     def __init__(self, model, decay):
@@ -46,13 +36,9 @@ class WeightAverage:
         ]
 
     def update(self, updates, strategy):
-        """Moves the averages towards the weights as they are now.
+        """Moves the averages towards the weights, after an update that follows `updates` others.
 
-        Call it after the optimizer's update, outside `strategy.run`: replicas share one average.
-
-        Args:
-            updates: How many updates were done before, see `decay_after`.
-            strategy: The `tf.distribute.Strategy` of the model.
+        Call it outside `strategy.run`: replicas share one average.
         """
         share = 1.0 - decay_after(updates, self._decay)
 
@@ -65,7 +51,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def in_place(self):
-        """Within it the model has the averages as its weights."""
+        """A context in which the model's weights are the averages."""
         kept = [ops.convert_to_numpy(weight) for weight in self._weights]
         _assign(self._weights, self.variables)
         try:

@@ -1,4 +1,4 @@
-"""What is particular to training a classifier, see `pit_keras.training.tasks`."""
+"""The task of a classifier, see `pit_keras.training.tasks`."""
 
 import contextlib
 
@@ -16,12 +16,7 @@ from pit_keras.training.teacher import load_teacher
 
 
 class ClassificationTask:
-    """Classification of images, each of one class or, while training, of a mixture.
-
-    Args:
-        config: A `Config` of a classifier.
-        source: What `pit_keras.data.labelled_images.open_source` returns.
-    """
+    """Classification of images; while training, images may be mixtures of several classes."""
 
     figures = CLASSIFICATION
     category_ids = None
@@ -30,34 +25,27 @@ class ClassificationTask:
         self._config, self._source = config, source
 
     def model(self, weights=None):
-        """See `model_of`."""
         return model_of(self._config, self._source, weights)
 
     def freeze(self, model):
-        """Makes untrainable what the configuration keeps as it is."""
         freeze(model, self._config.model.frozen_stages)
 
     def learning_rate_scales(self, model):
-        """Pairs (variable, factor): the learning rates that differ from the optimizer's."""
         layer_decay = self._config.optimizer.layer_decay
         return learning_rate_scales(model, layer_decay) if layer_decay < 1 else []
 
     def graph_options(self):
-        """TensorFlow's own: within it functions are traced as they always are."""
         return contextlib.nullcontext()
 
     def uses_xla(self, model):
-        """Whether XLA compiles the step."""
         return uses_xla(self._config.training.jit, self._config.training.precision, model)
 
     def loss(self, model):
-        """The `ClassificationLoss` of the run. Call it under the model's strategy."""
         distils = self._config.distillation.kind != "none"
         teacher = load_teacher(self._config, self._source) if distils else None
         return ClassificationLoss(self._config, model, teacher)
 
     def check_train_batches(self, batch_size, replicas):
-        """See `pit_keras.data.pipeline`; so for the next two."""
         check_train_batches(self._source, self._config.data, batch_size, replicas)
 
     def train_batches(self, **options):
@@ -67,33 +55,25 @@ class ClassificationTask:
         return evaluation_batches(self._source, "val", self._config.data, **options)
 
     def evaluator(self, model, workers):
-        """A function of evaluation batches and `after_batch` that gives the figures."""
         return Evaluator(model, workers.strategy)
 
     def rank(self, figures):
-        """The better of two evaluations has the higher top-1, or the lower loss at the same one."""
         return figures["top1"], -figures["loss"]
 
     def settings(self):
-        """What `results.json` says of how its figures were measured."""
         return {"eval_crop": self._config.data.eval_crop}
 
 
 class ClassificationLoss:
-    """Cross-entropy, with a teacher DeiT's objective: the class head learns from the mixed,
-    smoothed labels, the distillation head from the teacher, and `alpha` is the teacher's share.
+    """Cross-entropy; with a teacher DeiT's objective, where `alpha` is the teacher's share.
 
-    Its scalars are `loss`; `top1`, the share of images whose largest logit is the class with the
-    largest share of the label; and with a teacher `class_loss` and `distillation_loss`, the parts
-    that `loss` weighs.
+    With a teacher, the class head learns from the mixed, smoothed labels and the distillation head
+    from the teacher. Metrics: `loss`; `top1`, the share of images whose largest logit is the class
+    with the largest share of the label; with a teacher also `class_loss` and `distillation_loss`.
 
     Args:
-        config: A `Config`.
-        model: The model, with a teacher one with two heads.
+        model: With a teacher, a model with two heads.
         teacher: What `load_teacher` returns; None for no distillation.
-
-    Raises:
-        ValueError: If there is a teacher and the model has not two heads.
     """
 
     def __init__(self, config, model, teacher=None):
@@ -103,21 +83,19 @@ class ClassificationLoss:
         self._model = model if teacher is None else two_headed(model)
 
     def totals(self, batch):
-        """Nothing: the images of an update are a constant."""
         return {}
 
     def given(self, batch):
         """The teacher's logits.
 
-        Not compiled by XLA, whose convolutions are slower than TensorFlow's on a processor; and a
-        SavedModel may hold what XLA cannot compile.
+        XLA does not compile the teacher: its convolutions are slower than TensorFlow's on a CPU,
+        and a SavedModel may hold operations that it cannot compile.
         """
         if self._teacher is None:
             return {}
         return {"teacher_logits": tf.stop_gradient(self._teacher(batch["image"]))}
 
     def __call__(self, batch, given, totals):
-        """Scalars of a batch of `image` and mixed one-hot `label`: its sums, over the update."""
         labels, outputs = batch["label"], self._model(batch["image"], training=True)
         if self._teacher is None:
             logits = outputs

@@ -12,21 +12,16 @@ from pit_keras.training.matching import check_shapes
 
 
 def box_total(labels):
-    """The number of boxes among the labels (B, M) of a batch, -1 being none; a float32 scalar."""
+    """The number of boxes among labels (B, M), where -1 is none; a float32 scalar."""
     return ops.sum(ops.cast(labels >= 0, "float32"))
 
 
 def class_weight_total(labels, queries, no_object_weight):
-    """The sum of the weights of a batch's queries in the cross-entropy of one decoder layer.
+    """The sum of the queries' weights in the cross-entropy of one decoder layer.
 
     Args:
-        labels: Integer `(B, M)`, -1 where there is no box. Of an image's boxes at most `queries`
-            count, since no more are matched.
-        queries: The number of the model's queries.
-        no_object_weight: As for `detection_losses`.
-
-    Returns:
-        A float32 scalar.
+        labels: Integer (B, M), -1 where there is no box. At most `queries` boxes of an image count,
+            since no more are matched.
     """
     boxes = ops.sum(ops.cast(labels >= 0, "float32"), axis=-1)  # (B, M) -> (B,)
     matched = ops.minimum(boxes, queries)
@@ -46,36 +41,29 @@ def detection_losses(
 ):
     """A batch's share of the loss of DETR (Carion et al., ECCV 2020, section 3.1).
 
-    The totals come from outside and are those of the whole update: the sums of the functions
-    `box_total` and `class_weight_total` of this module over all replicas and all parts of an
-    accumulated batch. So the shares add up to the loss of the global batch, whatever it is split
-    into. Published DETR takes the boxes of all replicas too, but divides the class loss by each
-    replica's own weights and averages; its loss depends on how images fall to replicas.
+    The shares add up to the loss of the global batch, however it is split over replicas and parts:
+    `box_total` (less than 1 counts as 1) and `class_weight_total` are sums over the whole update.
+    Published DETR divides the class loss by each replica's own weights and averages, so its loss
+    depends on which replica gets which image.
 
     Args:
-        outputs: "logits" `(B, L, Q, classes + 1)`, the last one "no object", and "boxes"
-            `(B, L, Q, 4)`, centre x, centre y, width and height as shares of the image, of each
-            decoder layer; of any float type, computed in float32.
-        targets: "labels", integer `(B, M)`, and "boxes" `(B, M, 4)`.
-        matches: Integer `(B, L, M)`, what `pit_keras.training.matching.match` returns.
-        box_total: Boxes of the update; less than 1 counts as 1.
-        class_weight_total: Weights of the update's queries in one decoder layer.
-        no_object_weight: Weight of queries without a box in the cross-entropy; of others it is 1.
-        l1_weight, giou_weight: Weights of the box losses in `loss`; that of the class loss is 1.
+        outputs: "logits" (B, L, Q, classes + 1), the last one "no object", and "boxes" (B, L, Q, 4)
+            of all decoder layers, see `pit_keras.training.matching.match`.
+        targets: "labels", integer (B, M), and "boxes" (B, M, 4).
+        matches: What `match` returns.
+        no_object_weight: Weight in the cross-entropy of queries without a box; the others' is 1.
 
     Returns:
-        A dict of float32 scalars: `loss`; and of the last decoder layer, without weights,
-        `class_loss`, `l1_loss`, `giou_loss` and `class_error`, the share of the boxes whose
-        query's largest logit is not their class.
-
-    Raises:
-        ValueError: If the shapes are not these.
+        Float32 scalars: `loss`; and of the last decoder layer, unweighted, `class_loss`, `l1_loss`,
+        `giou_loss` and `class_error`, the share of boxes whose query predicts another class.
     """
     check_shapes(outputs["logits"], outputs["boxes"], targets["boxes"], targets["labels"])
     labels, matches = (ops.cast(values, "int32") for values in (targets["labels"], matches))
     box_total = ops.maximum(ops.cast(box_total, "float32"), 1.0)
-    class_losses = _class_sums(outputs["logits"], labels, matches, no_object_weight)
-    class_losses = class_losses / _or_one(ops.cast(class_weight_total, "float32"))
+    weight_total = ops.cast(class_weight_total, "float32")
+    # Without boxes and with a weight of 0 the class losses are 0, and so is their total.
+    weight_total = ops.where(weight_total > 0, weight_total, 1.0)
+    class_losses = _class_sums(outputs["logits"], labels, matches, no_object_weight) / weight_total
     l1_losses, giou_losses = (
         sums / box_total for sums in _box_sums(outputs["boxes"], targets["boxes"], matches)
     )
@@ -127,17 +115,9 @@ def _last_errors(logits, labels, matches):
 
 
 def _of_matched(values, matches):
-    """Of each query's values (B, L, Q, K) those of the matched ones: (B, L, M, K).
-
-    Where there is no match they are those of the first query, which the caller masks.
-    """
+    """(B, L, Q, K) -> (B, L, M, K); the first query's where nothing is matched, to be masked."""
     return ops.take_along_axis(values, ops.maximum(matches, 0)[..., None], axis=2)
 
 
 def _sum_of_layers(values):
     return ops.sum(values, axis=(0, 2))  # (B, L, M or Q) -> (L,)
-
-
-def _or_one(total):
-    """1 in place of 0: without boxes and with a weight of 0 there is nothing to be divided."""
-    return ops.where(total > 0, total, 1.0)

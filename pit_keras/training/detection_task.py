@@ -1,4 +1,4 @@
-"""What is particular to training a detector, see `pit_keras.training.tasks`."""
+"""The task of a detector, see `pit_keras.training.tasks`."""
 
 import contextlib
 import logging
@@ -24,12 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 class DetectionTask:
-    """Finding objects in images, as published DETR does.
-
-    Args:
-        config: A `Config` of a detector.
-        source: What `pit_keras.data.coco.open_detection_source` returns.
-    """
+    """Detection of objects in images, as in published DETR."""
 
     figures = DETECTION
 
@@ -40,21 +35,19 @@ class DetectionTask:
         most = source.most_objects()
         if most is not None and most > queries:
             logger.warning(
-                "There are images with up to %d objects, of which a model with %d queries finds, "
-                "and is trained on, %d at most; --config.model.queries sets their number.",
+                "An image has %d objects, but the model finds at most %d; raise "
+                "--config.model.queries.",
                 most,
-                queries,
                 queries,
             )
 
     def model(self, weights=None):
-        """A detector for images of any size: training sees many."""
         return model_of(self._config, self._source, weights)
 
     def freeze(self, model):
-        """Makes untrainable what the configuration keeps as it is: the first stages of the
-        backbone, and its BatchNormalization, which then has the statistics of pretraining: a
-        batch of a few images, padded ones, has worse.
+        """Freezes the first stages of the backbone, and its BatchNormalization if it is pretrained.
+
+        The statistics of a few padded images are worse than those of pretraining.
         """
         settings, freeze_norms = self._config.model, self._config.detection.freeze_norms
         freeze(model, settings.frozen_stages)
@@ -64,7 +57,6 @@ class DetectionTask:
                     layer.trainable = False
 
     def learning_rate_scales(self, model):
-        """Pairs (variable, factor): the backbone learns more slowly."""
         rate = self._config.detection.backbone_rate
         return [
             (variable, rate)
@@ -74,7 +66,7 @@ class DetectionTask:
 
     @contextlib.contextmanager
     def graph_options(self):
-        """Within it functions are traced so that a step gives the same bits each time.
+        """Makes a step give the same bits each time.
 
         Many gradients meet in what the decoder layers share. TensorFlow's arithmetic optimisation
         joins their sums into one, which adds in whatever order memory becomes free.
@@ -88,15 +80,12 @@ class DetectionTask:
             tf.config.optimizer.set_experimental_options({name: before})
 
     def uses_xla(self, model):
-        """No: objects are matched in the midst of a step, by SciPy."""
-        return False
+        return False  # SciPy matches objects within a step
 
     def loss(self, model):
-        """The `DetectionLoss` of the run. Call it under the model's strategy."""
         return DetectionLoss(self._config, model)
 
     def check_train_batches(self, batch_size, replicas):
-        """See `pit_keras.data.detection_pipeline`; so for the next two."""
         check_detection_train_batches(*self._of_train(), batch_size, replicas)
 
     def train_batches(self, **options):
@@ -109,32 +98,18 @@ class DetectionTask:
         return self._source, self._config.data, self._config.detection
 
     def evaluator(self, model, workers):
-        """A function of evaluation batches and `after_batch` that gives the figures."""
         evaluate = DetectionEvaluator(model, self._source, "val", workers.strategy)
-
-        def figures(batches, after_batch):
-            return evaluate(batches, after_batch)[0]
-
-        return figures
+        return lambda batches, after_batch: evaluate(batches, after_batch)[0]
 
     def rank(self, figures):
-        """The better of two evaluations has the higher AP; none counts as zero."""
         return (figures["AP"] or 0.0,)
 
     def settings(self):
-        """What `results.json` says of how its figures were measured."""
         return {"image_size": list(self._config.data.image_size)}
 
 
 class DetectionLoss:
-    """Cross-entropy, L1 and GIoU of matched boxes after every decoder layer, see `detection_loss`.
-
-    Its scalars are those of `detection_losses`.
-
-    Args:
-        config: A `Config`.
-        model: A detector.
-    """
+    """The losses of `detection_losses` after every decoder layer."""
 
     def __init__(self, config, model):
         self._settings = config.detection
@@ -142,21 +117,17 @@ class DetectionLoss:
         self._queries = model.output["logits"].shape[1]
 
     def totals(self, batch):
-        """What losses are divided by: the boxes, and the weights of all queries' classes."""
-        labels = batch["labels"]
+        """The number of boxes, and the sum of the class weights of all queries."""
+        labels, no_object_weight = batch["labels"], self._settings.no_object_weight
         return {
             "box_total": box_total(labels),
-            "class_weight_total": class_weight_total(
-                labels, self._queries, self._settings.no_object_weight
-            ),
+            "class_weight_total": class_weight_total(labels, self._queries, no_object_weight),
         }
 
     def given(self, batch):
-        """Nothing: what is matched depends on what the model answers."""
         return {}
 
     def __call__(self, batch, given, totals):
-        """Scalars of a batch of `image`, `padding_mask`, `boxes` and `labels`."""
         inputs = {"images": batch["image"], "padding_mask": batch["padding_mask"]}
         outputs = self._model(inputs, training=True)
         targets = {"boxes": batch["boxes"], "labels": batch["labels"]}

@@ -1,4 +1,4 @@
-"""Ctrl-C and a termination request, noted so that training can save first."""
+"""Ctrl-C and SIGTERM, noted so that training can save first."""
 
 import os
 import signal
@@ -7,13 +7,13 @@ import threading
 
 
 class TrainingInterrupted(Exception):
-    """A run was stopped from outside and its state is saved; the message says where it stands."""
+    """A signal stopped the run, and its state is saved."""
 
 
 class Interruption:
-    """Within it, the first SIGINT or SIGTERM is noted; the second ends the process at once.
+    """A context that notes the first SIGINT or SIGTERM; a second one ends the process at once.
 
-    Only the main thread of a process gets signals; in others nothing is noted.
+    Only the main thread of a process gets signals; in other threads nothing is noted.
 
     Attributes:
         signal: Name of the signal that came, or None.
@@ -37,7 +37,7 @@ class Interruption:
     def _note(self, number, _):
         self.signal = signal.Signals(number).name
         # Not `print`, which the signal may have interrupted.
-        line = f"\n{self.signal}: saving after this step; once more to end at once.\n"
-        os.write(sys.stderr.fileno(), line.encode())
+        line = b"\nSaving after this step. Press Ctrl-C again to quit without saving.\n"
+        os.write(sys.stderr.fileno(), line)
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)

@@ -1,30 +1,21 @@
-"""Losses on logits, one value per example."""
+"""Losses on logits (B, classes), one value per example (B,).
+
+They are computed in float32; in float64 for logits in float64.
+"""
 
 import keras
 from keras import ops
 
 
 def soft_cross_entropy(targets, logits, label_smoothing=0.0):
-    """Cross entropy between the targets' distributions and those of the logits.
+    """Cross-entropy of the targets' distributions and the logits'.
 
     Args:
-        targets: `(B, classes)`, distributions over the classes: one-hot, or mixtures of one-hot
-            rows as CutMix and MixUp make them.
-        logits: `(B, classes)`, of any float type; half precision is computed in float32.
-        label_smoothing: the share s, in [0, 1), of every target that is spread evenly over all
+        targets: (B, classes), distributions over the classes: one-hot, or mixed by CutMix or MixUp.
+        label_smoothing: The share s, in [0, 1), of every target that is spread evenly over all
             classes: `(1 - s) * targets + s / classes`.
-
-    Returns:
-        `(B,)`, float32; float64 for logits in float64.
-
-    Raises:
-        ValueError: if the shapes are not these or `label_smoothing` is out of its range.
     """
-    if len(targets.shape) != 2 or len(logits.shape) != 2 or targets.shape[1] != logits.shape[1]:
-        raise ValueError(
-            f"Targets and logits must both be (batch, classes), "
-            f"got {tuple(targets.shape)} and {tuple(logits.shape)}."
-        )
+    _check_same_classes(targets, logits)
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing must be in [0, 1), got {label_smoothing!r}.")
     logits = _in_float32_or_better(logits)
@@ -37,18 +28,9 @@ def soft_cross_entropy(targets, logits, label_smoothing=0.0):
 
 
 def hard_distillation(teacher_logits, logits):
-    """Cross entropy of the class that the teacher gives the largest logit, unsmoothed.
+    """Cross-entropy of the class with the teacher's largest logit, unsmoothed.
 
-    "Hard-label distillation" of DeiT (Touvron et al., arXiv 2012.12877, section 4, equation 3).
-
-    Args:
-        teacher_logits, logits: `(B, classes)`.
-
-    Returns:
-        `(B,)`, as in `soft_cross_entropy`.
-
-    Raises:
-        ValueError: if the shapes are not these.
+    DeiT's "hard-label distillation" (Touvron et al., arXiv 2012.12877, section 4, equation 3).
     """
     _check_same_classes(teacher_logits, logits)
     targets = ops.one_hot(ops.argmax(teacher_logits, axis=-1), logits.shape[-1])
@@ -58,20 +40,13 @@ def hard_distillation(teacher_logits, logits):
 def soft_distillation(teacher_logits, logits, tau):
     """Kullback-Leibler divergence of the softened distributions, student from teacher, x tau^2.
 
-    DeiT's equation 2. It is averaged over examples, as the divergence is defined and as all other
-    losses here are. DeiT's code divides by all elements, examples x classes: its value is this one
-    divided by the number of classes, a thousandth on ImageNet, so that with its alpha the
-    distillation hardly counts. To reproduce that code, give an alpha that makes up for it.
+    DeiT's equation 2, averaged over examples like all losses here. DeiT's code divides by all
+    elements, examples x classes: its value is a thousandth of this one on ImageNet, so with its
+    alpha the distillation hardly counts. To reproduce that code, choose an alpha that makes up for
+    it.
 
     Args:
-        teacher_logits, logits: `(B, classes)`.
-        tau: temperature, positive.
-
-    Returns:
-        `(B,)`, as in `soft_cross_entropy`.
-
-    Raises:
-        ValueError: if the shapes are not these or `tau` is not positive.
+        tau: Temperature, positive.
     """
     _check_same_classes(teacher_logits, logits)
     if not tau > 0:
@@ -88,10 +63,7 @@ def _in_float32_or_better(values):
     return ops.cast(values, keras.backend.result_type(dtype, "float32"))
 
 
-def _check_same_classes(teacher_logits, logits):
-    shapes = tuple(teacher_logits.shape), tuple(logits.shape)
-    if len(shapes[0]) != 2 or len(shapes[1]) != 2 or shapes[0][1] != shapes[1][1]:
-        raise ValueError(
-            "The teacher's logits and the student's must both be (batch, classes), "
-            "got {} and {}.".format(*shapes)
-        )
+def _check_same_classes(targets, logits):
+    shapes = tuple(targets.shape), tuple(logits.shape)
+    if any(len(shape) != 2 for shape in shapes) or shapes[0][1] != shapes[1][1]:
+        raise ValueError("Both must be (batch, classes), got {} and {}.".format(*shapes))

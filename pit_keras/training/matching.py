@@ -2,9 +2,8 @@
 
     matches = match(outputs["logits"], outputs["boxes"], targets["boxes"], targets["labels"])
 
-The costs are those of published DETR, and the total cost of an image's pairs is the least possible.
-SciPy finds it, outside of the compiled graph. The same search in the graph, for all images at once,
-takes 7 times as long with XLA and 51 times without.
+The costs are those of published DETR. SciPy finds the pairs of least total cost, outside the
+compiled graph; a search in the graph takes 7 times as long with XLA and 51 times without.
 """
 
 import numpy as np
@@ -13,62 +12,45 @@ from keras import ops
 from pit_keras.models.boxes import centres_to_corners, pairwise_giou
 
 CLASS_COST, L1_COST, GIOU_COST = 1.0, 5.0, 2.0
-# In place of costs that are not finite, above all that boxes in 0..1 can have (22), so that such a
-# pair is made only if there is no other.
+# Replaces costs that are not finite. Boxes in 0..1 cost at most 22, so such a pair is made only if
+# there is no other.
 _NO_PAIR = 1e6
 
 
 def match(logits, boxes, target_boxes, labels):
-    """The query matched to each target, in each decoder layer for itself.
+    """The query matched to each target, in each decoder layer; no gradient passes.
 
-    Needs TensorFlow. Runs eagerly and inside of a `tf.function`, but not in one that XLA compiles;
-    XLA may compile `matching_costs`, which is most of the time, and `assign` does the rest. No
-    gradient passes. Among equal costs the choice is always the same.
+    Needs TensorFlow, eagerly or in a `tf.function`. XLA can compile `matching_costs`, which takes
+    most of the time, but not `assign`. Equal costs are always resolved in the same way.
 
     Args:
-        logits: `(B, L, Q, classes + 1)` of each decoder layer's queries; values that are not finite
-            are matched like others if need be.
-        boxes: `(B, L, Q, 4)`, centre x, centre y, width and height as shares of the image.
-        target_boxes: `(B, M, 4)`, likewise.
-        labels: Integer `(B, M)`, -1 where there is no target.
+        logits: (B, L, Q, classes + 1) of each decoder layer's queries.
+        boxes, target_boxes: (B, L, Q, 4) and (B, M, 4), centre x, centre y, width and height as
+            shares of the image.
+        labels: Integer (B, M), -1 where there is no target.
 
     Returns:
-        int32 `(B, L, M)`: indices of queries, each at most once in an image and layer; -1 where
-        there is no target, and, if there are more targets than queries, for those left over.
-
-    Raises:
-        ValueError: If the shapes are not these.
+        int32 (B, L, M): queries; -1 where there is no target, or no query is left for it.
     """
     return assign(matching_costs(logits, boxes, target_boxes, labels), labels)
 
 
 def assign(costs, labels):
-    """What `match` returns, from costs that XLA may have computed, with which it cannot do this.
-
-    Args:
-        costs: What `matching_costs` returns.
-        labels: Integer `(B, M)`, -1 where there is no target.
-
-    Returns:
-        int32 `(B, L, M)`, a TensorFlow tensor.
-    """
+    """The second half of `match`, from the costs (B, L, M, Q)."""
     import tensorflow as tf
 
-    # Not stateful: it may run whenever its inputs are there, and not at all if nothing needs it.
+    # Not stateful: TensorFlow may run it whenever its inputs are there, or skip it.
     matches = tf.numpy_function(least_cost, [costs, labels], tf.int32, stateful=False)
     return tf.ensure_shape(matches, costs.shape[:3])
 
 
 def matching_costs(logits, boxes, target_boxes, labels):
-    """What pairing each target with each query would cost, on any backend.
+    """The first half of `match`, on any backend: the cost of each target with each query.
 
-    Less the probability of the target's class, plus 5 times the L1 distance of the boxes, less 2
-    times their GIoU.
-
-    Args and `Raises:` as for `match`. No gradient passes.
+    -1 x the probability of the target's class + 5 x the L1 distance of the boxes - 2 x their GIoU.
 
     Returns:
-        float32 `(B, L, M, Q)`; without meaning where there is no target.
+        float32 (B, L, M, Q); meaningless where there is no target.
     """
     check_shapes(logits, boxes, target_boxes, labels)
     logits, boxes = ops.stop_gradient(logits), ops.stop_gradient(boxes)
@@ -90,15 +72,7 @@ def matching_costs(logits, boxes, target_boxes, labels):
 
 
 def least_cost(costs, labels):
-    """The assignment of the least total cost, for each image and decoder layer.
-
-    Args:
-        costs: NumPy float `(B, L, M, Q)`.
-        labels: NumPy integer `(B, M)`, -1 where there is no target.
-
-    Returns:
-        NumPy int32 `(B, L, M)`, as `match` does.
-    """
+    """`assign` in NumPy."""
     from scipy.optimize import linear_sum_assignment
 
     matches = np.full(costs.shape[:3], -1, "int32")
@@ -112,11 +86,7 @@ def least_cost(costs, labels):
 
 
 def check_shapes(logits, boxes, target_boxes, labels):
-    """Refuses outputs of a detector and targets whose shapes are not those that `match` takes.
-
-    Raises:
-        ValueError: If they are not.
-    """
+    """Raises a ValueError if shapes are not those that `match` takes."""
     known = {"4": 4}  # sizes by their letter
     for name, axes, tensor in (
         ("logits", "B, L, Q, classes + 1", logits),
@@ -129,7 +99,5 @@ def check_shapes(logits, boxes, target_boxes, labels):
             size is not None and size != known.setdefault(letter, size)
             for letter, size in zip(letters, shape, strict=True)
         ):
-            raise ValueError(
-                f"The {name} of a detection loss must be ({axes}), got {shape} where "
-                f"{', '.join(f'{letter} = {size}' for letter, size in known.items())}."
-            )
+            sizes = ", ".join(f"{letter} = {size}" for letter, size in known.items())
+            raise ValueError(f"The {name} must be ({axes}), got {shape} where {sizes}.")

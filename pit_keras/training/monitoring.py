@@ -1,6 +1,6 @@
-"""What one sees of a run while it goes on: a bar or lines, `log.jsonl`, TensorBoard, a profile.
+"""What a run shows while it trains: a bar or lines, `log.jsonl`, TensorBoard, a profile.
 
-`Monitor` is what the trainer talks to; the other classes are its parts.
+The trainer talks to `Monitor`; the other classes are its parts.
 """
 
 import contextlib
@@ -22,34 +22,29 @@ EXAMPLE_IMAGES = 8
 
 
 class Monitor:
-    """Shows, logs and measures a run; only the chief of several workers does.
+    """Shows, logs and measures a run.
 
     Args:
-        config: The run's `Config`.
-        folder: Its `RunFolder`, which exists.
-        figures: The `Figures` of its task.
-        steps: Updates of an epoch.
-        verbose: Whether to print.
+        steps: Updates per epoch.
         is_chief: Whether to write files.
-        profile: See `Profile`.
     """
 
     def __init__(self, config, folder, figures, steps, *, verbose, is_chief, profile=None):
         self._config, self._steps = config, steps
         self._images = config.training.images_of_update
-        self._display = EpochDisplay(config.training.epochs, figures, verbose)
+        self.display = EpochDisplay(config.training.epochs, figures, verbose)
         self._log = RunLog(folder.log, folder.logs) if is_chief else None
-        self._profile = Profile(folder.logs, profile if is_chief else None)
-        self._epoch, self._lately, self._started = None, None, time.perf_counter()
+        self.profile = Profile(folder.logs, profile if is_chief else None)
+        self.epoch, self._lately, self._started = None, None, time.perf_counter()
 
     @contextlib.contextmanager
     def watching(self):
-        """Within it a run is watched; in the end what is open is closed."""
+        """The context of a run; at its end it closes what is open."""
         try:
-            with self._display.shown():
+            with self.display.shown():
                 yield self
         finally:
-            self._profile.stop()
+            self.profile.stop()
             if self._log:
                 self._log.close()
 
@@ -59,32 +54,26 @@ class Monitor:
             self._log.event(kind, **values)
 
     def begin_epoch(self, progress):
-        """An epoch begins, or goes on where `progress` says."""
-        self._epoch = Meter(progress.sums, progress.step)
+        """Begins an epoch, or resumes it where `progress` is."""
+        self.epoch = Meter(progress.sums, progress.step)
         self._lately, self._started = Meter(), time.perf_counter()
         what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
-        self._display.begin(what, self._steps, progress.step)
-
-    def before_step(self, number):
-        """Call it before the run's step of this number, counted from 0."""
-        self._profile.before(number)
+        self.display.begin(what, self._steps, progress.step)
 
     def after_step(self, number, metrics, waited, learning_rate):
-        """Takes a step's metrics, {name: number}, and the seconds it waited for data.
+        """Notes a step's metrics, {name: number}; returns their sums over the epoch.
 
         Args:
-            learning_rate: A function that reads it, which is not asked every time.
-
-        Returns:
-            The epoch's sums of the metrics.
+            waited: Seconds without data.
+            learning_rate: A function, which is called only where the rate is shown.
         """
-        self._profile.after(number)
-        self._epoch.add(metrics, waited)
+        self.profile.after(number)
+        self.epoch.add(metrics, waited)
         self._lately.add(metrics, waited)
-        if self._display.is_drawn:
-            rates = self._epoch.rates(self._images)
-            self._display.step(
-                self._epoch.steps, self._epoch.means(), learning_rate(), rates["images_per_second"]
+        if self.display.is_drawn:
+            rates = self.epoch.rates(self._images)
+            self.display.step(
+                self.epoch.steps, self.epoch.means(), learning_rate(), rates["images_per_second"]
             )
         if self._log and (number + 1) % self._config.training.log_every_steps == 0:
             values = {**self._lately.means(), "learning_rate": learning_rate()}
@@ -92,25 +81,13 @@ class Monitor:
             self._log.event("step", epoch=number // self._steps, step=number + 1, **values)
             self._log.scalars("train", values, number + 1)
             self._lately = Meter()
-        return self._epoch.sums
-
-    def begin_evaluation(self, what, batches):
-        """An evaluation begins, of so many batches."""
-        self._display.begin(what, batches)
-
-    def after_batch(self, done):
-        """So many of its batches are done."""
-        self._display.step(done)
-
-    def epoch_metrics(self):
-        """The means over the epoch's updates."""
-        return self._epoch.means()
+        return self.epoch.sums
 
     def end_epoch(self, row, step):
-        """An epoch is done: `row` is that of the history, `step` the number of updates so far."""
+        """Ends an epoch with its row of the history, after `step` updates of the run."""
         seconds = time.perf_counter() - self._started
-        rates = self._epoch.rates(self._images)
-        self._display.epoch(row, rates, seconds)
+        rates = self.epoch.rates(self._images)
+        self.display.epoch(row, rates, seconds)
         if self._log:
             self._log.event("epoch", step=step, seconds=round(seconds, 3), **row, **rates)
             validation = {k.removeprefix("val_"): v for k, v in row.items() if k[:4] == "val_"}
@@ -123,25 +100,22 @@ class Monitor:
         """Shows normalised training images, (B, H, W, 3), in TensorBoard."""
         if self._log:
             data = self._config.data
-            self._log.images(images, data.mean, data.std, step)
+            pixels = images[:EXAMPLE_IMAGES] * np.float32(data.std) + np.float32(data.mean)
+            self._log.images(np.clip(pixels, 0, 1), step)
 
 
 class RunLog:
-    """Events of a run, as lines of JSON for machines and as points for TensorBoard.
+    """Events of a run: lines of JSON for machines, points for TensorBoard.
 
-    Lines are only ever added: a run that was carried on has the steps that were done again twice.
-
-    Args:
-        path: `log.jsonl`.
-        logs: TensorBoard's folder.
+    Lines are only added, so a resumed run has the repeated steps twice.
     """
 
     def __init__(self, path, logs):
-        self._path, self._logs = path, logs
+        self._path, self._logs = path, logs  # log.jsonl, TensorBoard's folder
         self._writer = tf.summary.create_file_writer(str(logs))
 
     def event(self, kind, **values):
-        """Adds a line: the time, the kind of event, and the values; null for what is not finite."""
+        """Adds a line: the time, the kind of event, and the values; null for a non-finite value."""
         values = {
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
@@ -149,34 +123,25 @@ class RunLog:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         line = json.dumps({"time": now, "event": kind, **values}) + "\n"
         with self._path.open("a+b") as file:
-            if file.tell() and not self._ends_a_line(file):  # a killed process was writing it
-                line = "\n" + line
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":  # a killed process was writing the last line
+                    line = "\n" + line
             file.write(line.encode())
 
-    @staticmethod
-    def _ends_a_line(file):
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"
-
     def scalars(self, prefix, values, step):
-        """Adds points to TensorBoard's curves `prefix/name`; none for what is None."""
+        """Adds points to TensorBoard's curves `prefix/name`; none for None."""
         with self._writer.as_default(step=step):
             for name, value in values.items():
                 if value is not None:
                     tf.summary.scalar(f"{prefix}/{name}", value)
 
-    def images(self, images, mean, std, step):
-        """Shows normalised images, (B, H, W, 3), as the model sees them."""
-        images = np.clip(images[:EXAMPLE_IMAGES] * np.float32(std) + np.float32(mean), 0, 1)
+    def images(self, images, step):
         with self._writer.as_default(step=step):
             tf.summary.image("training images", images, max_outputs=EXAMPLE_IMAGES)
 
     def flush(self):
-        """Brings TensorBoard's points to the disk.
-
-        Raises:
-            OSError: If they cannot be written.
-        """
+        """Writes TensorBoard's points to the disk."""
         try:
             self._writer.flush()
         except tf.errors.OpError as error:
@@ -184,19 +149,12 @@ class RunLog:
             raise OSError(f"{self._logs} cannot be written ({reason}).") from error
 
     def close(self):
-        """Ends the writing."""
-        with contextlib.suppress(tf.errors.OpError):  # `flush` has told of it
+        with contextlib.suppress(tf.errors.OpError):  # `flush` has reported it
             self._writer.close()
 
 
 class Meter:
-    """Sums the metrics of steps, and measures how long they took and how long they waited for data.
-
-    Attributes:
-        sums: {name: sum}.
-        steps: Steps that were summed.
-        waited: Seconds in which steps had no data.
-    """
+    """The sums of some steps' metrics, {name: sum}, their speed, and their wait for data."""
 
     def __init__(self, sums=(), steps=0):
         self.sums, self.steps = dict(sums), steps
@@ -204,7 +162,7 @@ class Meter:
         self._start = self._last = time.perf_counter()
 
     def add(self, metrics, waited):
-        """Adds one step's metrics, {name: number}, and the seconds it waited for its data."""
+        """Adds one step's metrics, {name: number}, and the seconds it waited for data."""
         for name, value in metrics.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
@@ -221,7 +179,7 @@ class Meter:
         return means
 
     def rates(self, images):
-        """Images a second until the last step, of so many images each, and the share of waiting."""
+        """Images per second, at `images` per step, and the share of time without data."""
         seconds = max(self._last - self._start, 1e-9)
         return {
             "images_per_second": round(self._measured * images / seconds, 2),
@@ -230,12 +188,7 @@ class Meter:
 
 
 class EpochDisplay:
-    """A bar where someone watches, a line for each epoch in a log file, or nothing.
-
-    Args:
-        epochs: Length of the run.
-        figures: The `Figures` that are shown.
-        verbose: Whether to show anything.
+    """A bar in a terminal, a line per epoch in a log file, or nothing.
 
     Attributes:
         is_drawn: Whether there is a bar to be moved.
@@ -256,28 +209,26 @@ class EpochDisplay:
         )
         self._task = None
 
-    @contextlib.contextmanager
     def shown(self):
-        """Within it the bar is drawn."""
-        with self._bar:
-            yield self
+        """A context in which the bar is drawn."""
+        return self._bar
 
     def begin(self, what, total, done=0):
-        """Starts the bar anew: an epoch's training, or its evaluation."""
+        """Starts the bar again: an epoch's training, or its evaluation."""
         if self._task is not None:
             self._bar.remove_task(self._task)
         self._task = self._bar.add_task(what, total=total, completed=done, words="")
 
     def step(self, done, means=None, learning_rate=None, images_per_second=None):
-        """Moves the bar; with metrics it shows them."""
-        words = None
+        """Moves the bar; with means it shows them."""
+        fields = {}
         if means is not None:
             shown = in_words(self._figures.training, means, 3, "  ")
-            words = f"{shown}  lr {learning_rate:.1e}  {images_per_second:.0f} images/s"
-        self._bar.update(self._task, completed=done, **({} if words is None else {"words": words}))
+            fields["words"] = f"{shown}  lr {learning_rate:.1e}  {images_per_second:.0f} images/s"
+        self._bar.update(self._task, completed=done, **fields)
 
     def epoch(self, row, rates, seconds):
-        """A line of an epoch that is done."""
+        """Prints the line of a finished epoch."""
         if not self._verbose:
             return
         left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"] - 1)))
@@ -295,32 +246,24 @@ class EpochDisplay:
 
 
 class Profile:
-    """TensorBoard's profiler over a range of a run's steps.
-
-    Args:
-        logs: TensorBoard's folder.
-        steps: (first, end): profiles from the run's step `first`, counted from 0, until before
-            `end`; None for no profile.
-    """
+    """TensorBoard's profiler over the run's steps (first, end), counted from 0, without `end`."""
 
     def __init__(self, logs, steps=None):
         self._logs, self._steps, self._is_on = logs, steps, False
 
     def before(self, step):
-        """Call it before each step."""
         if self._steps and not self._is_on and self._steps[0] <= step < self._steps[1]:
             tf.profiler.experimental.start(str(self._logs))
             self._is_on = True
 
     def after(self, step):
-        """Call it after each step."""
         if self._is_on and step + 1 >= self._steps[1]:
             self.stop()
             self._steps = None
 
     def stop(self):
-        """Ends a profile that is being taken, and writes it."""
+        """Writes a profile that is being taken."""
         if self._is_on:
             tf.profiler.experimental.stop()
             self._is_on = False
-            print(f"The profile is in {self._logs}; TensorBoard shows it under Profile.")
+            print(f"TensorBoard shows the profile in {self._logs} under Profile.")

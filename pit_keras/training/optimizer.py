@@ -1,8 +1,8 @@
-"""AdamP, AdamW, and which variables of a model are spared their weight decay.
+"""AdamP, AdamW, and which variables of a model get no weight decay.
 
 Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights",
-ICLR 2021, arXiv 2006.08217. Every training setting of the PiT paper uses it (its section 4.1) but
-that of the detector (section 4.2), which is AdamW.
+ICLR 2021, arXiv 2006.08217. The PiT paper trains classifiers with AdamP (section 4.1) and the
+detector with AdamW (section 4.2).
 """
 
 import math
@@ -16,37 +16,20 @@ NO_DECAY_NAMES = ("position_embedding", "class_tokens")
 def weight_decay_exclusions(variables):
     """The variables that get no weight decay: vectors, position embeddings and class tokens.
 
-    Vectors are biases and the scales and offsets of normalisation layers. Meant for
-    `optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(variables))`; Keras does
-    not store that choice with an optimizer, so it has to be made again on one that was loaded.
-
-    Args:
-        variables: a model's trainable `keras.Variable`s.
-
-    Returns:
-        The excluded ones, as a list in the order given.
+    Pass them to `optimizer.exclude_from_weight_decay(var_list=...)`, also after loading an
+    optimizer: Keras does not store that choice.
     """
     return [v for v in variables if len(v.shape) <= 1 or v.name in NO_DECAY_NAMES]
 
 
 def output_channel_axes(path, shape):
-    """The axes of a variable that number its output channels, one row of AdamP's channel view each.
+    """The axes of a variable's output channels: each channel is a row of AdamP's channel view.
 
     PyTorch keeps output channels on axis 0. A Keras kernel keeps them on its last axis, and a
-    depth-wise kernel `(height, width, channels, multiplier)` on its last two. Every other variable
-    keeps axis 0, as in PyTorch: a position embedding `(1, height, width, channels)` and class
-    tokens `(1, tokens, channels)` are one single row each.
-
-    A variable is a kernel if its name ends in "kernel", and a depth-wise one if, besides, its name
-    or its layer's name (the component of the path before it) contains "depthwise" or "dwconv" and
-    it has more than two axes.
-
-    Args:
-        path: the variable's path, "block/dense/kernel" say; its last component is the name.
-        shape: the variable's shape.
-
-    Returns:
-        A tuple of axes, non-negative and ascending; empty for a scalar.
+    depth-wise kernel (height, width, channels, multiplier) on its last two: one that has more than
+    two axes and "depthwise" or "dwconv" in the last two parts of its path. Every other variable
+    keeps axis 0, as in PyTorch: a position embedding (1, height, width, channels) and class tokens
+    (1, tokens, channels) are one row each.
     """
     rank = len(shape)
     layer_and_name = path.split("/")[-2:]
@@ -60,33 +43,22 @@ def output_channel_axes(path, shape):
 class AdamP(keras.optimizers.Optimizer):
     """Adam without the part of the step that only lengthens scale-invariant weights.
 
-    Where a gradient is nearly orthogonal to its weight, the weight is taken to be scale-invariant:
-    the radial component of Adam's step is removed, and the weight decay, which is decoupled as in
-    AdamW, is multiplied by `wd_ratio`. The decision is taken for a tensor as a whole: the largest
-    |cosine(gradient, weight)| over its rows has to be below `delta / sqrt(row length)`. It is tried
-    with one row per output channel first (see `output_channel_axes`), then with the whole tensor as
-    one row. Tensors of fewer than two dimensions are never projected.
+    A weight counts as scale-invariant if its gradient is nearly orthogonal to it. Then the radial
+    component of Adam's step is removed, and the weight decay, which is decoupled as in AdamW, is
+    multiplied by `wd_ratio`. The decision is taken per tensor: the largest |cosine(gradient,
+    weight)| over its rows must be below `delta / sqrt(row length)`, first with one row per output
+    channel (see `output_channel_axes`), then with the whole tensor as one row. Tensors of fewer
+    than two dimensions are never projected.
 
-    Follows algorithm 1 of the paper and the authors' PyTorch optimizer; there, too, the gradient
-    and not the momentum decides. Bias corrections are computed in a form that keeps float32's
-    precision in the first steps, where `1 - beta_2 ** step` loses three digits.
+    Follows algorithm 1 of the paper and the authors' PyTorch optimizer: the gradient decides, not
+    the momentum. Bias corrections keep float32's precision in the first steps, where
+    `1 - beta_2 ** step` loses three digits.
 
     Args:
-        learning_rate: a float, a `LearningRateSchedule` or a callable without arguments.
-        beta_1: decay of the first moment, in [0, 1).
-        beta_2: decay of the second moment, in [0, 1).
-        epsilon: added to the root of the second moment and to the norms that are divided by.
-        weight_decay: decoupled decay per step, as a multiple of the learning rate.
-            `exclude_from_weight_decay` spares single variables.
-        delta: threshold of the projection; 0 never projects.
-        wd_ratio: factor on the weight decay of a tensor that was projected.
-        nesterov: whether to look ahead as Nesterov's momentum does.
-        **kwargs: `keras.optimizers.Optimizer`'s own: `clipnorm`, `clipvalue`, `global_clipnorm`,
-            `use_ema`, `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
-            `gradient_accumulation_steps`, `name`.
-
-    Raises:
-        ValueError: for a value out of its range.
+        epsilon: Added to the root of the second moment, and to norms before a division.
+        weight_decay: Decoupled decay per step, as a multiple of the learning rate.
+        delta: Threshold of the projection; 0 never projects.
+        wd_ratio: Factor on the weight decay of a projected tensor.
     """
 
     def __init__(
@@ -101,17 +73,16 @@ class AdamP(keras.optimizers.Optimizer):
         nesterov=False,
         **kwargs,
     ):
-        kind = type(self).__name__
-        for name, value in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0 <= value < 1:
-                raise ValueError(f"{kind}: {name} must be in [0, 1), got {value!r}.")
-        if not epsilon > 0:
-            raise ValueError(f"{kind}: epsilon must be positive, got {epsilon!r}.")
-        for name, value in (("weight_decay", weight_decay), ("delta", delta)):
-            if value is None or not value >= 0:
-                raise ValueError(f"{kind}: {name} must be zero or more, got {value!r}.")
-        if not 0 <= wd_ratio <= 1:
-            raise ValueError(f"{kind}: wd_ratio must be in [0, 1], got {wd_ratio!r}.")
+        for name, value, is_valid, wanted in (
+            ("beta_1", beta_1, 0 <= beta_1 < 1, "in [0, 1)"),
+            ("beta_2", beta_2, 0 <= beta_2 < 1, "in [0, 1)"),
+            ("epsilon", epsilon, epsilon > 0, "positive"),
+            ("weight_decay", weight_decay, weight_decay is not None and weight_decay >= 0, ">= 0"),
+            ("delta", delta, delta >= 0, ">= 0"),
+            ("wd_ratio", wd_ratio, 0 <= wd_ratio <= 1, "in [0, 1]"),
+        ):
+            if not is_valid:
+                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value!r}.")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -122,27 +93,19 @@ class AdamP(keras.optimizers.Optimizer):
         self._scale_of = {}
 
     def scale_learning_rates(self, scales):
-        """Gives variables learning rates of their own, as multiples of the optimizer's.
+        """Gives variables learning rates of their own: pairs (variable, factor).
 
-        A factor acts as the rate of a parameter group does in PyTorch: on the step and on the
-        weight decay. Like the variables excluded from weight decay it is not stored with the
-        optimizer.
-
-        Args:
-            scales: pairs (variable, factor), factors not negative; all others keep 1.
-
-        Raises:
-            ValueError: the optimizer is built already, or a factor is negative.
+        A factor acts on the step and on the weight decay, like the rate of a parameter group in
+        PyTorch. It is not stored with the optimizer.
         """
         if self.built:
-            raise ValueError("Learning rates can only be scaled before the optimizer is built.")
+            raise ValueError("Scale learning rates before the optimizer is built.")
         scales = {self._var_key(variable): float(factor) for variable, factor in scales}
         if not all(factor >= 0 for factor in scales.values()):
             raise ValueError("Factors of the learning rate must not be negative.")
         self._scale_of = scales
 
     def build(self, variables):
-        """Creates the two moments of every variable; looks up its channel axes and its factor."""
         if self.built:
             return
         super().build(variables)
@@ -154,7 +117,6 @@ class AdamP(keras.optimizers.Optimizer):
         self._scales = [self._scale_of.get(self._var_key(v), 1.0) for v in variables]
 
     def update_step(self, gradient, variable, learning_rate):
-        """Moves one variable (any shape) by its gradient (the same shape)."""
         dtype = keras.backend.result_type(variable.dtype, "float32")
         gradient = ops.cast(gradient, dtype)
         weight = ops.cast(variable, dtype)
@@ -210,35 +172,15 @@ class AdamP(keras.optimizers.Optimizer):
 class AdamW(AdamP):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101).
 
-    It is AdamP that never projects, and not `keras.optimizers.AdamW`, which has one learning rate:
-    here `scale_learning_rates` gives single variables their own, for step and decay both.
-
-    Args:
-        learning_rate, beta_1, beta_2, epsilon, weight_decay, **kwargs: As for `AdamP`. `epsilon` is
-            added after the bias correction, as in PyTorch.
-
-    Raises:
-        ValueError: for a value out of its range.
+    Unlike `keras.optimizers.AdamW` it has `scale_learning_rates`. `epsilon` is added after the bias
+    correction, as in PyTorch.
     """
 
     def __init__(
-        self,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.0,
-        **kwargs,
+        self, learning_rate=1e-3, beta_1=0.9, beta_2=0.999, epsilon=1e-8, weight_decay=0.0, **kwargs
     ):
-        super().__init__(
-            learning_rate=learning_rate,
-            beta_1=beta_1,
-            beta_2=beta_2,
-            epsilon=epsilon,
-            weight_decay=weight_decay,
-            delta=0.0,
-            **kwargs,
-        )
+        # AdamP that never projects.
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, weight_decay, delta=0.0, **kwargs)
 
     def get_config(self):
         projection = ("delta", "wd_ratio", "nesterov")
@@ -246,12 +188,11 @@ class AdamW(AdamP):
 
 
 def project(gradient, weight, direction, channel_axes, delta, epsilon):
-    """Finds the radial part of a step, to be removed if the weight looks scale-invariant.
+    """Whether a weight looks scale-invariant, and the radial part of its step.
 
     Args:
-        gradient, weight, direction: tensors of one shape, of two or more dimensions.
-        channel_axes: the axes that number the rows of the channel view; the rest is flattened.
-        delta, epsilon: as in `AdamP`.
+        gradient, weight, direction: Tensors of one shape, of two or more dimensions.
+        channel_axes: The axes of the rows of the channel view; the rest is flattened.
 
     Returns:
         `projected`, a boolean scalar, and `radial`, which broadcasts against `weight`: the step

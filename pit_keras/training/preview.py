@@ -1,55 +1,44 @@
-"""What a run would train on, drawn before it begins."""
+"""A preview of a run's first training batches."""
+
+import numpy as np
+from keras import ops
 
 from pit_keras.data.unreadable import UnreadableImages
-from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches, draw_object_batches
+from pit_keras.models.boxes import centres_to_corners
+from pit_keras.plots.pictures import MOST_BATCH_IMAGES, draw_batches
 from pit_keras.runs.found_objects import FoundObject
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.tasks import task_of
 
 
 def draw_preview(config, source, count, output_dir, replicas=1):
-    """Draws a run's first batches as the model will see them, with labels or boxes.
+    """Draws the first `count` batches of a run, as one replica's model sees them.
 
-    No run is begun: nothing but `preview.png` is written, and a run may follow in the same folder.
-
-    Args:
-        config: A valid `Config`.
-        source: What `pit_keras.training.tasks.open_source_of` returns.
-        count: How many batches.
-        output_dir: The run folder; made if need be.
-        replicas: On how many the model is trained; a batch that is drawn is that of one of them.
-
-    Returns:
-        The path of the picture.
-
-    Raises:
-        ValueError: If a run of this configuration may not use the folder, or its batches cannot be
-            made.
-        OSError: If the folder cannot be written to.
+    Writes nothing but `preview.png`, whose path it returns; a run may follow in the same folder.
     """
     folder = RunFolder(output_dir)
     folder.check(config)
     batches = first_batches(config, source, count, replicas)
     folder.make()
-    settings = {
-        "batch_size": config.training.images_of_update // replicas,
-        "mean": config.data.mean,
-        "std": config.data.std,
-    }
     if config.model.is_detector:
         batches = [_with_objects(batch, source.class_names) for batch in batches]
-        draw_object_batches(batches, folder.preview, **settings)
-    else:
-        draw_batches(batches, source.class_names, folder.preview, **settings)
+    draw_batches(
+        batches,
+        source.class_names,
+        folder.preview,
+        batch_size=config.training.images_of_update // replicas,
+        mean=config.data.mean,
+        std=config.data.std,
+    )
     return folder.preview
 
 
 def first_batches(config, source, count, replicas=1):
-    """The first batches of a run, of each the images that are drawn and what is known of them.
+    """The images of a run's first batches that are drawn, and their labels or boxes.
 
     Returns:
-        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); of a
-        detector instead of the labels `padding_mask`, `boxes` and `labels`, see
+        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); for
+        a detector instead of the labels `padding_mask`, `boxes` and `labels`, see
         `detection_train_batches`.
     """
     unreadable = UnreadableImages()
@@ -61,7 +50,7 @@ def first_batches(config, source, count, replicas=1):
     )
     known = ("padding_mask", "boxes", "labels") if config.model.is_detector else ("label",)
     with unreadable.plain_errors():
-        # Slices are taken in TensorFlow, so that whole batches are not kept.
+        # TensorFlow takes the slices, so that whole batches are not kept.
         return [
             tuple(batch[name][:MOST_BATCH_IMAGES].numpy() for name in ("image", *known))
             for batch in batches.take(count)
@@ -69,25 +58,16 @@ def first_batches(config, source, count, replicas=1):
 
 
 def _with_objects(batch, class_names):
-    """Images, and of each of them its objects with boxes in its pixels."""
-    images, masks, *targets = batch
-    contents = [((~mask).any(axis=1).sum(), (~mask).any(axis=0).sum()) for mask in masks]
+    """Images, and for each a list of its objects with boxes in its pixels."""
+    images, masks, boxes, labels = batch
+    heights, widths = ((~masks).any(axis=axis).sum(axis=1) for axis in (2, 1))  # without padding
+    sides = np.stack([widths, heights, widths, heights], axis=1)[:, None]  # (n, 1, 4)
+    corners = ops.convert_to_numpy(centres_to_corners(boxes)) * sides  # (n, M, 4)
     return images, [
         [
-            FoundObject(class_names[label], None, _corners(box, *content), int(label))
-            for box, label in zip(boxes, labels, strict=True)
+            FoundObject(class_names[label], None, tuple(box.tolist()), int(label))
+            for box, label in zip(*of_image, strict=True)
             if label >= 0
         ]
-        for content, boxes, labels in zip(contents, *targets, strict=True)
+        for of_image in zip(corners, labels, strict=True)
     ]
-
-
-def _corners(box, height, width):
-    """Left, top, right and bottom in pixels of a box given by centre and size as shares."""
-    x, y, box_width, box_height = box.tolist()
-    return (
-        (x - box_width / 2) * width,
-        (y - box_height / 2) * height,
-        (x + box_width / 2) * width,
-        (y + box_height / 2) * height,
-    )

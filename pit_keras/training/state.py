@@ -1,4 +1,4 @@
-"""What a run must remember to go on as if it had never stopped."""
+"""What a run must remember to resume as if it had never stopped."""
 
 import dataclasses
 import json
@@ -11,49 +11,36 @@ from pit_keras.config.fields import Config, conflicts
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come: what its checkpoints hold beside the arrays. All is plain JSON.
+    """How far a run has come: the part of its checkpoints that is plain JSON."""
 
-    Attributes:
-        epoch: Epochs done, evaluation included.
-        step: Updates done of the next epoch.
-        positions: For each worker, where its training data carries on in the data's stream.
-        epoch_positions: The same at the beginning of the epoch.
-        sums: The metrics of the epoch so far, summed over its updates, {name: sum}.
-        unreadable: Images that were skipped, {name: position in the stream}.
-        best: Best top-1, or AP, on the validation split so far, -1 before the first evaluation.
-        best_epoch: The epoch that reached it, counted from 0 as in `history.csv`.
-        best_is_averaged: Whether its averaged weights reached it, not the weights themselves.
-        history: The rows of `history.csv`.
-        replicas: On how many the run was last trained; None before it was.
-        train_images: How many images the training split has.
-    """
-
-    epoch: int = 0
-    step: int = 0
+    epoch: int = 0  # done, evaluation included
+    step: int = 0  # updates done of the next epoch
+    # For each worker, where its training data continues in the data's stream, and where the epoch
+    # began.
     positions: list[int] = dataclasses.field(default_factory=lambda: [0])
     epoch_positions: list[int] = dataclasses.field(default_factory=lambda: [0])
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)
-    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)
-    best: float = -1.0
-    best_epoch: int = 0
-    best_is_averaged: bool = False
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # the epoch's metrics
+    unreadable: dict[str, int] = dataclasses.field(default_factory=dict)  # {image: position}
+    best: float = -1.0  # validation top-1 or AP so far
+    best_epoch: int = 0  # counted from 0 as in `history.csv`
+    best_is_averaged: bool = False  # whether the averaged weights reached it
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    replicas: int | None = None
-    train_images: int | None = None
+    replicas: int | None = None  # of the last training; None before
+    train_images: int | None = None  # in the training split
 
     def for_workers(self, workers):
-        """The same for the `Workers` there are now, of which there may be more or fewer.
+        """The same progress for the current `Workers`, whose number may have changed.
 
-        Where their number has changed, all go on where the farthest was: no example is met twice,
-        and those between, of which there are only any where images were unreadable, not at all.
+        Then all continue where the farthest was: no example is met twice. Some are left out only
+        where images were unreadable.
         """
         positions, begun, count = self.positions, self.epoch_positions, workers.count
         if len(positions) != count:
             positions, begun = count * [max(positions)], count * [max(begun)]
         if workers.is_chief and self.replicas not in (None, workers.replicas):
             print(
-                f"The run was on {self.replicas} replicas and goes on with {workers.replicas}: "
-                "mixing and dropout are others than if it had stayed there."
+                f"Resuming on {workers.replicas} replicas instead of {self.replicas}: mixing and "
+                "dropout will differ."
             )
         return dataclasses.replace(
             self, positions=positions, epoch_positions=begun, replicas=workers.replicas
@@ -61,19 +48,9 @@ class Progress:
 
 
 class TrainingState:
-    """The variables of a run and its progress, as arrays.
+    """The variables of a run and its `progress`, as arrays.
 
-    The model's random generators are not among them: each step seeds them anew, from its number.
-
-    Args:
-        config: The run's `Config`; a checkpoint says which run it is of.
-        model: The model, built.
-        optimizer: Its optimizer, built.
-        average: The `WeightAverage` of the model; None if there is none.
-        train_images: How many images the training split has.
-
-    Attributes:
-        progress: A `Progress`.
+    The model's random generators are not part of it: each step seeds them from its number.
     """
 
     def __init__(self, config, model, optimizer, average=None, train_images=None):
@@ -86,7 +63,7 @@ class TrainingState:
         }
 
     def arrays(self, parts=("model", "optimizer", "average")):
-        """Everything that `restore` takes, {name: array}; or some of the parts."""
+        """What `restore` takes, {name: array}; or some of the parts."""
         return {
             "progress": np.array(json.dumps(dataclasses.asdict(self.progress))),
             "config": np.array(self._config),
@@ -98,10 +75,10 @@ class TrainingState:
         }
 
     def restore(self, arrays):
-        """Takes variables and progress from what `arrays` gave.
+        """Takes variables and progress from `arrays()`.
 
         Raises:
-            ValueError: If the arrays are not of this run.
+            ValueError: If the arrays belong to another run; nothing is changed then.
         """
         if "config" not in arrays or str(arrays["config"]) != self._config:
             self._check_config(arrays)
@@ -111,19 +88,12 @@ class TrainingState:
             raise ValueError(f"the progress cannot be read ({error}).") from error
         images = self.progress.train_images
         if progress.train_images not in (None, images):
-            raise ValueError(
-                f"it was begun on {progress.train_images} training images, and the data has "
-                f"{images} now; choose another --output_dir."
-            )
+            raise ValueError(f"it has {progress.train_images} training images, the data {images}.")
         self.assign(arrays)
         self.progress = dataclasses.replace(progress, train_images=images)
 
     def assign(self, arrays):
-        """Takes variables from what `arrays` gave; parts that are missing stay as they are.
-
-        Raises:
-            ValueError: If the arrays are not of this run; nothing is changed then.
-        """
+        """Takes variables from `arrays()`; missing parts stay as they are."""
         values = []
         for part, variables in self._variables.items():
             names = [_name(part, number) for number in range(len(variables))]
@@ -137,7 +107,7 @@ class TrainingState:
             variable.assign(value)
 
     def _check_config(self, arrays):
-        """The config may differ in what decides nothing, and in nothing else."""
+        """Fields that do not affect the result may differ."""
         try:
             stored = Config.from_json(str(arrays["config"]))
         except (KeyError, ValueError) as error:

@@ -10,28 +10,22 @@ _MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredSt
 
 
 def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None):
-    """The training step: one update from the global batch, which `accumulate` batches make up.
+    """The training step: one update from the global batch, made of `accumulate` batches.
 
-    The random decisions in the model (dropout, drop path) are functions of the run's seed, the
-    step, the replica and the batch; the states of Keras' generators are not used. Each replica's
-    BatchNormalization normalises by its own share of a batch; the moving statistics are the means
-    over the replicas.
+    Dropout and drop path are functions of the run's seed, the step, the replica and the batch; the
+    states of Keras' generators are not used. Each replica's BatchNormalization normalises by its
+    own share of a batch; the moving statistics are the means over the replicas.
 
     Args:
-        config: A `Config`.
-        model: The model, on all replicas.
-        loss: What it learns from, the loss of a task (see `pit_keras.training.tasks`).
-        optimizer: Built for its trainable variables.
-        strategy: The model's `tf.distribute.Strategy`.
+        loss: The loss of a task, see `pit_keras.training.tasks`.
         jit: Whether XLA compiles it.
-        average: A `WeightAverage` to be moved after each update; None for none.
+        average: A `WeightAverage` to be moved after each update, or None.
 
     Returns:
         A function of a batch on the replicas, {name: (B, ...)}, the step's number (an int64 tensor)
-        and this worker's requests, a float32 tensor of any length. It returns a dict of scalars:
-        the loss' own, `loss` among them; `gradient_norm`, of all gradients together before
-        clipping; with float16 `loss_scale` and `skipped_updates`, 1 where gradients overflowed,
-        else 0; and `requests`, summed over the replicas of all workers.
+        and this worker's requests, a float32 tensor. It returns scalars: the loss' own;
+        `gradient_norm`, before clipping; with float16 `loss_scale` and `skipped_updates`, 1 where
+        gradients overflowed; and `requests`, summed over the replicas of all workers.
     """
     variables, accumulate = model.trainable_variables, config.training.accumulate
     is_mirrored = isinstance(strategy, _MIRRORED)
@@ -43,10 +37,12 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
         optimizer.apply(values, variables)
 
     if is_mirrored:
-        # They are summed here, since their norm is that of the sum, and not to be summed again.
-        _inner(optimizer)._all_reduce_sum_gradients = lambda pairs: pairs
+        # The step sums the gradients, since their norm is that of the sum; the optimizer must not.
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        inner._all_reduce_sum_gradients = lambda pairs: pairs
     else:
-        # With others, replicas talk in the update, and a function of its own may not do that.
+        # With a mirrored strategy, replicas communicate in the update, which a function within
+        # `strategy.run` may not do.
         update = tf.function(update, jit_compile=jit, autograph=False)
 
     def replica_step(batch, number, requests):
@@ -62,7 +58,7 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
                 variable.assign(value)
         values, norm = _clipped(values, config.optimizer.clip_norm, optimizer)
         update(values)
-        # Not the tensor itself, which would not count as one for each replica.
+        # A copy: the tensor itself would not count once for each replica.
         return metrics, norm, tf.identity(requests)
 
     # Where sizes of images differ, the second one is traced as any size.
@@ -81,15 +77,11 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
 def _reduced(replica, gradients, statistics):
     """The sums of the gradients and the means of the statistics over the replicas.
 
-    In one go: two that do not depend on each other could begin in another order on each replica.
+    In one reduction: replicas could begin two independent ones in different orders.
     """
     shares = [variable / replica.num_replicas_in_sync for variable in statistics]
     sums = replica.all_reduce(_SUM, [*gradients, *shares])
     return sums[: len(gradients)], sums[len(gradients) :]
-
-
-def _inner(optimizer):
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def _results(strategy, metrics, norm, requests, loss_scale):
@@ -109,17 +101,17 @@ def _results(strategy, metrics, norm, requests, loss_scale):
 
 
 def _moving_statistics(model):
-    """The variables that training moves although they have no gradient."""
-    norms = (
-        layer
+    """The variables that training moves without a gradient."""
+    return [
+        statistic
         for layer in model.layers
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
-    )
-    return [statistic for norm in norms for statistic in (norm.moving_mean, norm.moving_variance)]
+        for statistic in (layer.moving_mean, layer.moving_variance)
+    ]
 
 
 def _replica_seed(seed, number, replica):
-    """The seed, int64 (2,), of all that one replica draws in one step."""
+    """The seed, int64 (2,), of all random numbers of one replica in one step."""
     run = tf.stack([tf.constant(seed, tf.int64), number])
     return tf.random.experimental.stateless_fold_in(run, tf.cast(replica, tf.int64))
 
@@ -173,15 +165,16 @@ def _accumulated(gradients, batch, totals, seed, parts):
 
 
 def _divided(values, parts):
-    """(B, ...) -> (parts, B / parts, ...), of which all but B may be open."""
+    """(B, ...) -> (parts, B / parts, ...); all sizes but B may be unknown."""
     size = values.shape[0] // parts
     shape = tf.concat([[parts, size], tf.shape(values)[1:]], axis=0)
     return tf.ensure_shape(tf.reshape(values, shape), (parts, size, *values.shape[1:]))
 
 
 def _clipped(gradients, clip_norm, optimizer):
-    """Gradients scaled so that the norm of all of them together, without the loss scaling of
-    float16, is at most `clip_norm`, or as they are for None; and that norm as it was.
+    """Gradients scaled to a global norm of at most `clip_norm` (None: unscaled), and their norm.
+
+    Both norms are without the loss scaling of float16; the returned one is before clipping.
     """
     norm = tf.linalg.global_norm(gradients)
     norm /= tf.cast(optimizer.scale_loss(tf.constant(1.0)), norm.dtype)

@@ -1,4 +1,4 @@
-"""The teacher of distillation: any model that has the data's classes, frozen, in inference mode.
+"""The teacher of distillation: any model with the data's classes, frozen, in inference mode.
 
 A teacher is a plain function, so nothing tracks its weights: they are neither trained, nor saved
 with the student, nor part of a checkpoint.
@@ -26,28 +26,15 @@ def load_teacher(config, source):
     """Loads the teacher that a configuration names.
 
     Call it under the student's strategy and dtype policy, which the teacher shares (a SavedModel
-    keeps the precision that it was exported with).
-
-    Args:
-        config: A `Config` with `distillation.teacher`.
-        source: The data; it has the classes that the teacher must have.
+    keeps the precision of its export).
 
     Returns:
-        A function from normalised images (B, H, W, 3) to logits (B, classes), float32. Where the
-        teacher takes another size than the student, it resizes the images, and says so now.
-
-    Raises:
-        ValueError: If there is no such teacher, its classes are not the data's, or its images are
-            normalised otherwise.
-        OSError: If its weights are missing.
+        A function from the student's images (B, H, W, 3) to logits (B, classes), float32.
     """
     teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
     path = pathlib.Path(teacher)
     if teacher not in list_models() and weights != "imagenet":
-        raise ValueError(
-            f"distillation.teacher_weights is {weights!r}, which is for a teacher by name; "
-            f"{teacher} has its own."
-        )
+        raise ValueError(f"distillation.teacher_weights={weights}: {teacher} has its own weights.")
     saved_model = find_saved_model(path)
     if saved_model is not None:
         size, logits = _saved_model(saved_model, len(source.class_names))
@@ -60,7 +47,7 @@ def load_teacher(config, source):
             f"The teacher {teacher!r} is neither a model's name (see `pit-keras models`) nor a "
             "run folder, a .keras file or a SavedModel folder."
         )
-    return _resizing(logits, size, config.data.image_size, teacher)
+    return _resizing(logits, size, config.data.image_size)
 
 
 def _in_inference(model):
@@ -80,38 +67,28 @@ def _named(config, source):
                 input_shape=(*config.data.image_size, 3),
                 weights=weights,
             )
-        except NewHeadsWarning as error:
+        except NewHeadsWarning:
             raise ValueError(
-                f"The teacher {name} with the weights {weights} does not know the "
-                f"{len(source.class_names)} classes of {source.name}; train one on this data and "
-                f"give its run folder, --teacher=PATH. ({error})"
+                f"The teacher {name} lacks weights for the {len(source.class_names)} classes of "
+                f"{source.name}; train one on this data and give its run folder, --teacher=PATH."
             ) from None
 
 
 def _trained_model(path, config, source):
-    trained = load_trained_model(path, class_names=_names_beside(path, source))
+    # A .keras file on its own has no class names: only their number can be compared.
+    is_alone = path.suffix == ".keras" and not RunFolder(path.parent).config.exists()
+    trained = load_trained_model(path, class_names=source.class_names if is_alone else None)
     try:
         check_classes(trained.class_names, source)
     except ValueError as error:
         difference = str(error).partition("; give its names")[0].rstrip(".")
-        raise ValueError(
-            f"The teacher {path} was trained on other classes: {difference}; train one on these."
-        ) from None
+        raise ValueError(f"The teacher {path} has other classes: {difference}.") from None
     for field in ("mean", "std"):
         theirs, ours = getattr(trained.data, field), getattr(config.data, field)
         if theirs != ours:
-            raise ValueError(
-                f"The teacher {path} takes images normalised with {field} {theirs}; the student's "
-                f"have data.{field} {ours}, and both see the same images."
-            )
+            raise ValueError(f"The teacher {path} has data.{field}={theirs}, the student {ours}.")
     model = with_dtype_policy(trained.model, keras.config.dtype_policy().name)
     return trained.data.image_size, _in_inference(model)
-
-
-def _names_beside(path, source):
-    """The data's class names for a lone file, which tells no others; None for a run folder's."""
-    lone = path.suffix == ".keras" and not RunFolder(path.parent).config.exists()
-    return source.class_names if lone else None
 
 
 def _saved_model(path, classes):
@@ -125,15 +102,12 @@ def _saved_model(path, classes):
     image = next(iter(inputs.values()))
     if len(inputs) != 1 or not image.dtype.is_floating or image.shape.rank != 4:
         raise ValueError(
-            f"The SavedModel {path} takes {_specs(inputs)}, not normalised images, float (B, H, W, "
-            "3); one that `pit-keras export` wrote has its own preprocessing: give its run folder."
+            f"{path} takes {_specs(inputs)}, not normalised images, float (B, H, W, 3). If "
+            "`pit-keras export` wrote it, give its run folder instead."
         )
     logits = next(iter(outputs.values()))
     if len(outputs) != 1 or logits.shape.rank != 2 or logits.shape[-1] != classes:
-        raise ValueError(
-            f"The SavedModel {path} gives {_specs(outputs)}, not the logits of the data's "
-            f"{classes} classes."
-        )
+        raise ValueError(f"{path} returns {_specs(outputs)}, not logits of {classes} classes.")
     size = tuple(image.shape[1:3])
     (argument,), (result,) = inputs, outputs
 
@@ -148,16 +122,14 @@ def _specs(specs):
     return ", ".join(f"{name} {spec.dtype.name} {spec.shape}" for name, spec in specs.items())
 
 
-def _resizing(logits, size, image_size, teacher):
-    """A teacher that sees the student's images at its own size; bicubic, with antialiasing."""
+def _resizing(logits, size, image_size):
+    """Resizes the student's images to the teacher's size; bicubic, with antialiasing."""
     if size is None or tuple(size) == tuple(image_size):
         return logits
-    (height, width), (new_height, new_width) = image_size, size
-    print(
-        f"The teacher {teacher} takes images of {new_height} x {new_width} pixels; the student's "
-        f"{height} x {width} are resized for it."
+    print("The teacher's images are resized from {} x {} to {} x {}.".format(*image_size, *size))
+    rows, columns = (
+        ops.convert_to_numpy(interpolation_matrix(old, new))
+        for old, new in zip(image_size, size, strict=True)
     )
-    rows = ops.convert_to_numpy(interpolation_matrix(height, new_height))
-    columns = ops.convert_to_numpy(interpolation_matrix(width, new_width))
     # (B, h, w, 3) -> (B, H, W, 3)
     return lambda images: logits(ops.einsum("yh,bhwc,xw->byxc", rows, images, columns))

@@ -1,8 +1,8 @@
 """The training loop. It is not `Model.fit`, which under `MirroredStrategy` fails with compiled
 steps and gives all replicas the same dropout.
 
-Everything that a worker does together with the others (steps, evaluations, `Workers`' methods) is
-done by all of them, in the same order; only the chief reads and writes the run folder.
+All workers take part in what they do together (steps, evaluations, the methods of `Workers`), in
+the same order; only the chief reads and writes the run folder.
 """
 
 import contextlib
@@ -43,23 +43,13 @@ _LEAST_LOSS_SCALE = 2.0**-14
 class Trainer:
     """One run, from its configuration to `results.json`.
 
-    What can be wrong with the input is found while the object is made, before the run folder is.
+    The constructor checks all input, before the run folder is made. If the folder holds the same
+    run unfinished, that is resumed.
 
     Args:
-        config: A `Config`.
         source: What `pit_keras.training.tasks.open_source_of` returns.
-        output_dir: The run folder; made if need be, carried on if it holds the same run unfinished.
-            Of several workers only the chief has to see it.
-        verbose: Whether to show a progress bar, or a line for each epoch.
-        workers: What `join_workers` returns; by default this process alone joins.
+        workers: What `join_workers` returns; by default this process alone.
         profile: (first, end) steps of the run to profile for TensorBoard; None for none.
-
-    Raises:
-        ValueError: For values that do not fit each other or the data, a folder of another run, or a
-            validation image that cannot be read.
-        OSError: If weights to start from are missing.
-        ImportError: If a detector is to be evaluated and pycocotools is not installed.
-        WorkerLostError: If another worker has ended.
     """
 
     def __init__(self, config, source, output_dir, verbose=True, workers=None, profile=None):
@@ -69,15 +59,18 @@ class Trainer:
         self.workers = workers or join_workers(config.training.distribute)
         self.verbose = verbose and self.workers.is_chief
         self.folder = RunFolder(output_dir)
+        self._eval_batch_size = config.training.eval_batch_size or config.training.batch_size
         self._check_batches()
         self.steps = steps_per_epoch(source, config.training.images_of_update)
-        self._check_profile()
+        last = config.training.epochs * self.steps - 1
+        if profile and profile[0] > last:
+            raise ValueError(f"--profile must begin before step {last + 1}, got {profile[0]}.")
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
             if self.workers.is_chief:
                 self._check_folder()
             self._is_finished = self.workers.agree(self.folder.finished)
-            # A run that is carried on has its weights in a checkpoint.
+            # A run that is resumed has its weights in a checkpoint.
             self._is_new = self.workers.agree(not (self.folder.begun or self.folder.finished))
             self._build()
             if self._is_new and self.workers.is_chief:
@@ -87,33 +80,22 @@ class Trainer:
         self.folder.check(self.config, self.source.class_names, self.task.category_ids)
 
     def _check_batches(self):
-        training, replicas = self.config.training, self.workers.replicas
-        size = self.source.sizes["train"]
+        training, size = self.config.training, self.source.sizes["train"]
         if training.accumulate > 1 and training.images_of_update > size:
             raise ValueError(
-                f"--accumulate={training.accumulate} batches of {training.batch_size} are "
-                f"{training.images_of_update} images, more than the {size} training images of "
-                f"{self.source.name}."
+                f"--accumulate={training.accumulate} x --batch_size={training.batch_size} is more "
+                f"than the {size} training images of {self.source.name}."
             )
         for batch_size in (training.batch_size, self._eval_batch_size):
             self.workers.check_batch(batch_size)
-        self.task.check_train_batches(training.images_of_update, replicas)
-
-    def _check_profile(self):
-        steps = self.config.training.epochs * self.steps
-        if self._profile and self._profile[0] >= steps:
-            raise ValueError(
-                f"--profile={self._profile[0]}:{self._profile[1]} is never reached: the run has "
-                f"{steps} steps, counted from 0."
-            )
+        self.task.check_train_batches(training.images_of_update, self.workers.replicas)
 
     def _build(self):
         config, strategy = self.config, self.workers.strategy
         keras.utils.set_random_seed(config.training.seed)
         keras.config.set_dtype_policy(config.training.precision)
         with strategy.scope():
-            weights = config.model.weights if self._is_new else None
-            self.model = self.task.model(weights)
+            self.model = self.task.model(config.model.weights if self._is_new else None)
             if config.training.recompute_blocks:
                 check_can_recompute(self.model)
             self.task.freeze(self.model)
@@ -126,13 +108,7 @@ class Trainer:
         images = self.source.sizes["train"]
         self.state = TrainingState(config, self.model, self.optimizer, self.average, images)
         self._step = compiled_step(
-            config,
-            self.model,
-            loss,
-            self.optimizer,
-            strategy,
-            jit=self.jit,
-            average=self.average,
+            config, self.model, loss, self.optimizer, strategy, jit=self.jit, average=self.average
         )
         self._evaluator = self.task.evaluator(self.model, self.workers)
         if self.workers.is_chief:
@@ -140,39 +116,33 @@ class Trainer:
             self._keeper = RunKeeper(self.folder, config.training.keep_checkpoints, saved)
 
     def run(self):
-        """Trains to the end, from where the folder's run stands, and returns the results.
+        """Trains to the end, from where the folder's run is, and returns the results.
 
-        Of a finished run the results are returned; nothing is changed, unless `model.keras` is lost
-        or damaged: it is then written anew.
+        A finished run is left as it is, but for a lost or damaged `model.keras`.
 
         Raises:
-            TrainingInterrupted: On SIGINT or SIGTERM, when the state is saved.
-            OSError: If another process trains in the folder, it cannot be written to, or what a run
-                is carried on from is lost or damaged.
-            UnreadableImageError: If too many images cannot be read.
+            TrainingInterrupted: After SIGINT or SIGTERM, when the state is saved.
+            OSError: If the folder is in use or cannot be written to, or its files are damaged.
+            UnreadableImageError: If a validation image or too many training images are unreadable.
             FloatingPointError: If the loss is not finite.
             WorkerLostError: If another worker has ended.
         """
         with self.workers.must_live(), self.task.graph_options():
             if self._is_finished:
-                return self.workers.agree(self._finished_results())
-            with self._locked():
+                results = self._finished_results() if self.workers.is_chief else None
+                return self.workers.agree(results)
+            with self.folder.locked() if self.workers.is_chief else contextlib.nullcontext():
                 if self.workers.is_chief:
                     self._check_folder()
                     self.folder.create(self.config, self.source.class_names, self.task.category_ids)
-                self._carry_on()
+                self._resume()
                 self._train()
                 results = self._results()
                 if self.workers.is_chief:
                     write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
                 return results
 
-    def _locked(self):
-        return self.folder.locked() if self.workers.is_chief else contextlib.nullcontext()
-
     def _finished_results(self):
-        if not self.workers.is_chief:
-            return None
         if self._keeper.model_weights() is None:
             with self.folder.locked():
                 self._keeper.mend_model()
@@ -180,33 +150,29 @@ class Trainer:
             print(f"The run in {self.folder.path} is finished; nothing is changed.")
         return json.loads(self.folder.results.read_text())
 
-    def _carry_on(self):
+    def _resume(self):
         """Restores the newest state, if there is one, and whatever else of the run was lost."""
         arrays = self._keeper.newest() if self.workers.is_chief else None
-        if not self.workers.agree(arrays is not None):
-            self.state.progress = self.state.progress.for_workers(self.workers)
+        is_resumed = self.workers.agree(arrays is not None)
+        if is_resumed:
+            try:
+                self.state.restore(self._shared(arrays))
+            except ValueError as error:
+                raise DamagedCheckpointError(
+                    f"{self.folder.checkpoints} is not of this run: {error} Choose another "
+                    "--output_dir."
+                ) from error
+        progress = self.state.progress = self.state.progress.for_workers(self.workers)
+        if not is_resumed:
             return
-        self._restore(arrays)
-        progress, epochs = self.state.progress, self.config.training.epochs
         self.unreadable.positions |= progress.unreadable
         if not self.workers.is_chief:
             return
-        middle = f" and {progress.step} of {self.steps} steps" if progress.step else ""
-        print(f"Carrying on after epoch {progress.epoch} of {epochs}{middle}.")
+        print(f"Resuming {self._place()}.")
         # Where no epoch has been the best yet there is no model either.
         if progress.best >= 0 and self._keeper.model_weights() is None:
             self._keeper.mend_model()
         write_history(self.folder.history, progress.history)
-
-    def _restore(self, arrays):
-        """Takes the chief's arrays on every worker."""
-        try:
-            self.state.restore(self._shared(arrays))
-        except ValueError as error:
-            raise DamagedCheckpointError(
-                f"The checkpoints in {self.folder.checkpoints} are not of this run: {error}"
-            ) from error
-        self.state.progress = self.state.progress.for_workers(self.workers)
 
     def _shared(self, arrays):
         """The chief's {name: array} on every worker."""
@@ -215,7 +181,6 @@ class Trainer:
         return unpacked(self.workers.broadcast(packed(arrays) if self.workers.is_chief else b""))
 
     def _train(self):
-        progress, epochs = self.state.progress, self.config.training.epochs
         self._monitor = Monitor(
             self.config,
             self.folder,
@@ -231,24 +196,23 @@ class Trainer:
             self._monitor.event("start", **self._description())
             batches = iter(self.workers.batches(self._train_batches))
             self._evaluation_batches = self.workers.batches(self._validation_batches)
-            while progress.epoch < epochs:
+            while self.state.progress.epoch < self.config.training.epochs:
                 self._train_epoch(batches)
                 self._end_epoch()
 
     def _description(self):
-        """What a log should say of the circumstances of a run."""
-        progress, training = self.state.progress, self.config.training
+        """The circumstances of a run, for its log."""
         return {
-            "epoch": progress.epoch,
-            "step": progress.epoch * self.steps + progress.step,
+            "epoch": self.state.progress.epoch,
+            "step": self._number,
             "model": self.config.model.name,
             "parameters": self.model.count_params(),
             "devices": [d.name for d in tf.config.list_logical_devices() if "XLA" not in d.name],
             "workers": self.workers.count,
             "replicas": self.workers.replicas,
-            "precision": training.precision,
+            "precision": self.config.training.precision,
             "jit": self.jit,
-            "images_of_update": training.images_of_update,
+            "images_of_update": self.config.training.images_of_update,
             "pit_keras": pit_keras.__version__,
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
@@ -259,58 +223,55 @@ class Trainer:
         self._monitor.begin_epoch(progress)
         for step in range(progress.step, self.steps):
             number = progress.epoch * self.steps + step
-            self._monitor.before_step(number)
+            self._monitor.profile.before(number)
             start = time.perf_counter()
             with self.unreadable.plain_errors():
                 self._batch = next(batches)
             waited = time.perf_counter() - start
-            metrics = self._do_step(number)
-            requests = metrics.pop("requests")
-            if not math.isfinite(metrics["loss"]) or not _is_scalable(metrics):
-                raise self._not_finite(step, metrics)
-            if step == 0 and progress.epoch == 0:
+            metrics, (stops, saves) = self._do_step(number)
+            is_scalable = metrics.get("loss_scale", 1.0) >= _LEAST_LOSS_SCALE
+            if not is_scalable or not math.isfinite(metrics["loss"]):
+                raise self._not_finite(step, is_scalable)
+            if number == 0:
                 self._monitor.show_images(self._local(self._batch["image"])[0], number)
             progress.sums = self._monitor.after_step(number, metrics, waited, self._learning_rate)
             progress.step = step + 1
-            self._save_if_asked(number + 1, *requests)
+            every = self.config.training.checkpoint_every_steps
+            if stops:
+                self._interrupt()
+            elif saves or (every and (number + 1) % every == 0):
+                self._save()
 
     def _do_step(self, number):
-        """One update; the metrics as numbers, and what any of the workers asks for."""
-        requests = [bool(self._interruption.signal), self._is_time_to_save()]
+        """One update: its metrics as numbers, and whether any worker wants to stop and to save."""
+        minutes = self.config.training.checkpoint_every_minutes
+        is_late = minutes is not None and time.monotonic() - self._last_save >= 60 * minutes
+        requests = [bool(self._interruption.signal), is_late and self.workers.is_chief]
         metrics = self._step(
             self._batch,
-            # Of a Python number TensorFlow would keep a copy for ever, one for each step.
+            # TensorFlow would keep a copy of every Python number.
             tf.constant(np.array(number, np.int64)),
             tf.constant(requests, tf.float32),
         )
-        asked = [bool(value > 0) for value in metrics.pop("requests").numpy()]
-        if self.workers.count == 1:  # what came while the step was done is heard at once
-            asked[0] = bool(self._interruption.signal)
-        return {**{name: float(value) for name, value in metrics.items()}, "requests": asked}
-
-    def _is_time_to_save(self):
-        minutes = self.config.training.checkpoint_every_minutes
-        if minutes is None or not self.workers.is_chief:
-            return False
-        return time.monotonic() - self._last_save >= 60 * minutes
-
-    def _save_if_asked(self, number, stops, saves):
-        every = self.config.training.checkpoint_every_steps
-        if stops:
-            self._interrupt()
-        elif saves or (every and number % every == 0):
-            self._save()
+        stops, saves = (bool(value > 0) for value in metrics.pop("requests").numpy())
+        if self.workers.count == 1:  # a signal during the step counts at once
+            stops = bool(self._interruption.signal)
+        return {name: float(value) for name, value in metrics.items()}, (stops, saves)
 
     def _interrupt(self):
-        """Saves and ends the run, to be carried on."""
+        """Saves and ends the run, to be resumed."""
         self._save()
-        progress = self.state.progress
         reason = self._interruption.signal or "a signal to another worker"
         self._monitor.event("interrupted", step=self._number, signal=reason)
-        raise TrainingInterrupted(
-            f"{reason}: the run is saved after {progress.step} of {self.steps} steps of epoch "
-            f"{progress.epoch + 1} of {self.config.training.epochs}."
-        )
+        raise TrainingInterrupted(f"{reason}: saved {self._place()}.")
+
+    def _place(self):
+        """Where the run is, in words."""
+        progress, epochs = self.state.progress, self.config.training.epochs
+        if not progress.step:
+            return f"after epoch {progress.epoch} of {epochs}"
+        step = f"step {progress.step} of {self.steps}"
+        return f"in epoch {progress.epoch + 1} of {epochs}, after {step}"
 
     @property
     def _number(self):
@@ -322,7 +283,7 @@ class Trainer:
 
     def _end_epoch(self):
         """Evaluates, notes the epoch, and saves it where that is due."""
-        progress, epochs = self.state.progress, self.config.training.epochs
+        progress = self.state.progress
         evaluations = self._evaluate_or_save()
         row = self._row(evaluations)
         progress.history.append(row)
@@ -342,7 +303,7 @@ class Trainer:
                 self._keeper.note_best(self.state.arrays(parts=("model", "average")))
         passed = time.monotonic() - self._last_save
         is_cheap = passed * _MOST_TIME_FOR_SAVING >= self._seconds_of_save
-        if self.workers.agree(is_cheap or progress.epoch == epochs):
+        if self.workers.agree(is_cheap or progress.epoch == self.config.training.epochs):
             self._save()
 
     def _evaluate_or_save(self):
@@ -357,35 +318,36 @@ class Trainer:
                 raise
             self._save()
             raise UnreadableImageError(
-                f"{error} It is a validation image, and the epoch before is saved: mend the file, "
-                "and the same command goes on with the evaluation."
+                f"{error} The trained epoch is saved; repair the image and repeat the command."
             ) from error
 
     def _row(self, evaluations):
         """The row of the history of the epoch that was just trained."""
-        progress = self.state.progress
-        used = self.steps * self.config.training.images_of_update // self.workers.count
+        progress, count = self.state.progress, self.workers.count
+        used = self.config.training.images_of_update // count
+        shards = [Shard(index, count, used) for index in range(count)]
         skipped = [
-            shard.examples_before(end) - shard.examples_before(start) - used
+            shard.examples_before(end) - shard.examples_before(start) - self.steps * used
             for shard, start, end in zip(
-                self._shards(), progress.epoch_positions, progress.positions, strict=True
+                shards, progress.epoch_positions, progress.positions, strict=True
             )
         ]
+        prefixes = {"raw": "val_", "averaged": "val_averaged_"}
+        validation = {
+            prefixes[kind] + name: evaluation[name]
+            for kind, evaluation in evaluations.items()
+            for name in self.task.figures.columns
+        }
         return {
             "epoch": progress.epoch,
-            **self._monitor.epoch_metrics(),
+            **self._monitor.epoch.means(),
             "learning_rate": self._learning_rate(),
             "unreadable_images": sum(skipped),
-            **_columns(evaluations, self.task.figures.columns),
+            **validation,
         }
 
-    def _shards(self):
-        count = self.workers.count
-        block = self.config.training.images_of_update // count
-        return [Shard(index, count, block) for index in range(count)]
-
     def _note_progress(self):
-        """Brings what only the workers know into the progress."""
+        """Collects in the progress what only the workers know."""
         progress = self.state.progress
         position = progress.positions[self.workers.index]
         if self._batch is not None:
@@ -408,30 +370,25 @@ class Trainer:
         self._last_save = time.monotonic()
         self._seconds_of_save = self._last_save - start
 
-    def _not_finite(self, step, metrics):
+    def _not_finite(self, step, is_scalable):
         """The error for a loss that is not finite; the batch's examples are listed in a file."""
         ids = [int(example) for part in self._local(self._batch["id"]) for example in part]
         mine = {example: self.source.describe("train", example) for example in ids}
         names = {k: v for found in self.workers.gather(mine) for k, v in found.items()}
+        kept = "nothing was saved"
         if self.workers.is_chief:
             self.folder.write_not_finite(names)
-        paths = self._keeper.checkpoints.paths if self.workers.is_chief else []
-        kept = (
-            f"The last good checkpoint is {paths[-1]}; the same command carries on from it"
-            if paths
-            else "Nothing was saved before; the same command begins anew"
-        )
-        what = "The loss is not finite"
-        if _is_scalable(metrics):
-            advice = "a lower --config.optimizer.learning_rate"
+            if self._keeper.checkpoints.paths:
+                kept = f"the last checkpoint is {self._keeper.checkpoints.paths[-1]}"
+        if is_scalable:
+            problem, remedy = "The loss is not finite", "a lower --config.optimizer.learning_rate"
         else:
-            what = f"The gradients overflow float16 even with the loss scale {_LEAST_LOSS_SCALE:g}"
-            advice = "--precision=mixed_bfloat16"
+            problem = f"Gradients overflow float16 even with the loss scale {_LEAST_LOSS_SCALE:g}"
+            remedy = "--precision=mixed_bfloat16"
         return FloatingPointError(
-            f"{what} at step {step + 1} of {self.steps} in epoch {self.state.progress.epoch + 1}. "
-            f"{kept}, to the same end unless a value changes: {advice} in another --output_dir may "
-            f"help. The batch's {len(names)} examples are listed in {self.folder.not_finite}; the "
-            f"first is {next(iter(names.values()))}."
+            f"{problem} at step {step + 1} of {self.steps} in epoch "
+            f"{self.state.progress.epoch + 1}. Try {remedy} in another --output_dir. The batch's "
+            f"{len(names)} examples are listed in {self.folder.not_finite}; {kept}."
         )
 
     def _local(self, values):
@@ -447,39 +404,32 @@ class Trainer:
             **share,
         )
 
-    @property
-    def _eval_batch_size(self):
-        return self.config.training.eval_batch_size or self.config.training.batch_size
-
-    def _evaluate_both(self, can_stop=False):
-        """Evaluates the weights and, where there is one, their average: {"raw", "averaged"}."""
-        kinds = ("raw", "averaged") if self.average else ("raw",)
-        evaluations = {}
-        for kind in kinds:
-            weights = self.average.in_place() if kind == "averaged" else contextlib.nullcontext()
-            with weights:
-                evaluations[kind] = self._evaluate(can_stop)
-        return evaluations
-
-    def _evaluate(self, can_stop=False):
-        self._monitor.begin_evaluation(
-            "Evaluating", -(-self.source.sizes["val"] // self._eval_batch_size)
-        )
-
-        def after_batch(done):
-            self._monitor.after_batch(done)
-            if can_stop and self._interruption.signal:
-                raise _Stopped
-
-        with self._unreadable_in_evaluation.plain_errors():
-            return self._evaluator(self._evaluation_batches, after_batch)
-
     def _validation_batches(self, **share):
         return self.task.evaluation_batches(
             batch_size=self._eval_batch_size,
             unreadable=self._unreadable_in_evaluation,
             **share,
         )
+
+    def _evaluate_both(self, can_stop=False):
+        """Evaluates the weights and, where there is one, their average: {"raw", "averaged"}."""
+        evaluations = {"raw": self._evaluate(can_stop)}
+        if self.average:
+            with self.average.in_place():
+                evaluations["averaged"] = self._evaluate(can_stop)
+        return evaluations
+
+    def _evaluate(self, can_stop=False):
+        batches = -(-self.source.sizes["val"] // self._eval_batch_size)
+        self._monitor.display.begin("Evaluating", batches)
+
+        def after_batch(done):
+            self._monitor.display.step(done)
+            if can_stop and self._interruption.signal:
+                raise _Stopped
+
+        with self._unreadable_in_evaluation.plain_errors():
+            return self._evaluator(self._evaluation_batches, after_batch)
 
     def _results(self):
         """Exact results of `model.keras` as it was written, read back from its file."""
@@ -497,7 +447,7 @@ class Trainer:
                 self.state.assign(self._shared(best))
                 both |= self._evaluate_both()
             elif self.workers.is_chief:
-                print("The best epoch's checkpoint is lost; results.json holds one of two results.")
+                print("best.npz is lost, so results.json lacks raw and averaged results.")
         weights = self._shared({f"{n:04d}": value for n, value in enumerate(weights or [])})
         self.model.set_weights([weights[name] for name in sorted(weights)])
         results = {
@@ -517,33 +467,11 @@ class Trainer:
 
 
 class _Stopped(Exception):
-    """An evaluation was left since the process is to end."""
+    """A signal stopped an evaluation."""
 
 
-def _is_scalable(metrics):
-    """Whether float16's loss scale, which has no lower bound of its own, is not all used up."""
-    return metrics.get("loss_scale", 1.0) >= _LEAST_LOSS_SCALE
-
-
-def _columns(evaluations, names):
-    """Evaluations as columns of the history: `val_top1`, ..., `val_averaged_top1`, ..."""
-    prefixes = {"raw": "val_", "averaged": "val_averaged_"}
-    return {
-        prefixes[kind] + name: evaluation[name]
-        for kind, evaluation in evaluations.items()
-        for name in names
-    }
-
-
-def check_validation_images(source, verbose, seconds=_SECONDS_FOR_VALIDATION_IMAGES):
-    """Reads the validation images once: one that cannot be read would end the first epoch.
-
-    It stops after so many seconds; the evaluation after an epoch, which is saved before, reads the
-    rest.
-
-    Raises:
-        UnreadableImageError: For the first that cannot be read.
-    """
+def check_validation_images(source, verbose):
+    """Reads the validation images for some seconds: an unreadable one would end the first epoch."""
     if not source.is_encoded:
         return
     unreadable, start = UnreadableImages(), time.monotonic()
@@ -552,5 +480,5 @@ def check_validation_images(source, verbose, seconds=_SECONDS_FOR_VALIDATION_IMA
     with unreadable.plain_errors():
         for number, _ in enumerate(images, 1):
             bar.update(number)
-            if time.monotonic() - start > seconds:
+            if time.monotonic() - start > _SECONDS_FOR_VALIDATION_IMAGES:
                 return

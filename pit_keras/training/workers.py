@@ -1,4 +1,4 @@
-"""Who trains together: one device, all devices of a machine, or the devices of several machines."""
+"""Which devices train together: one, all of a machine, or those of several machines."""
 
 import contextlib
 import json
@@ -23,18 +23,10 @@ class WorkerLostError(RuntimeError):
 
 
 class Workers:
-    """The processes of a training and what they say to each other. One process is one worker.
+    """The processes of a training and how they communicate. One process is one worker.
 
-    Every method that has to do with other workers must be called by all of them, in the same order.
-
-    Args:
-        strategy: A `tf.distribute.Strategy`.
-
-    Attributes:
-        strategy: As given.
-        index: This worker's number; the first, 0, is the chief, the only one that writes files.
-        count: Number of workers.
-        replicas: Number of devices that the model is trained on, over all workers.
+    All workers must call the methods that concern the others, in the same order. `index` is this
+    worker's number among `count`; `replicas` is the number of devices of all workers.
     """
 
     def __init__(self, strategy):
@@ -51,27 +43,23 @@ class Workers:
 
     @property
     def is_chief(self):
-        """Whether this worker writes the run folder."""
+        """Whether this worker is the one that writes files."""
         return self.index == 0
 
     def check_batch(self, batch_size):
-        """Checks that the replicas divide a batch.
-
-        Raises:
-            ValueError: If not; it names the nearest that they divide.
-        """
-        if batch_size % self.replicas:
-            nearest = max(1, round(batch_size / self.replicas)) * self.replicas
+        """Raises a ValueError if the replicas do not divide a batch."""
+        replicas = self.replicas
+        if batch_size % replicas:
+            near = max(1, round(batch_size / replicas)) * replicas
             raise ValueError(
-                f"A batch of {batch_size} does not divide among {self.replicas} replicas; the "
-                f"nearest that does is {nearest}."
+                f"{replicas} replicas do not divide a batch of {batch_size}; use {near}."
             )
 
     def batches(self, make_batches):
         """This worker's part of the batches, on its devices.
 
         Args:
-            make_batches: A function of the keywords `replicas`, `worker` and `workers` that gives
+            make_batches: A function of the keywords `replicas`, `worker` and `workers` that returns
                 a `tf.data.Dataset` of one replica's batches, see `pit_keras.data.pipeline`.
         """
 
@@ -81,7 +69,7 @@ class Workers:
         return self.strategy.distribute_datasets_from_function(of_worker)
 
     def broadcast(self, payload, sender=0):
-        """The sender's bytes, on every worker; what the others give is ignored."""
+        """The sender's bytes, on every worker; the others' payload is ignored."""
         if self.count == 1:
             return payload
         is_mine = self.index == sender
@@ -105,16 +93,15 @@ class Workers:
 
     @contextlib.contextmanager
     def must_live(self):
-        """Within it, TensorFlow's error for a worker that is gone becomes a `WorkerLostError`."""
+        """A context in which TensorFlow's error for a lost worker becomes a `WorkerLostError`."""
         try:
             yield
         except _ERRORS_OF_THE_LOST as error:
             if self.count == 1:
                 raise
             raise WorkerLostError(
-                "Another worker has ended or cannot be reached, so this one ends too. If it told "
-                "of an error, mend that first. Start all of them again to carry the run on. "
-                f"({_reason(error)})"
+                "Another worker has ended or cannot be reached. Fix its error, if it reported one, "
+                f"and start all workers again to resume ({_reason(error)})."
             ) from error
 
     def _summed(self, values):
@@ -130,20 +117,16 @@ class Workers:
 
 
 def join_workers(distribute="none", addresses=None, index=None):
-    """Makes the strategy of a training; with others it waits for them.
+    """Makes the `Workers` of a training, and waits for the others.
 
-    Workers must be joined before TensorFlow computes anything else.
+    Call it before TensorFlow computes anything.
 
     Args:
         distribute: "none" for one device, "mirrored" for all devices of this machine,
             "multi_worker" for those of several processes.
-        addresses: For "multi_worker": `host:port` of every worker, the same list on each. None:
-            the environment variable TF_CONFIG tells, as TensorFlow's documentation has it.
+        addresses: For "multi_worker": `host:port` of every worker, the same list on each; None for
+            those of the environment variable TF_CONFIG.
         index: This worker's number in that list.
-
-    Raises:
-        ValueError: If the addresses are missing, given twice or not of this form.
-        OSError: If this worker's own address cannot be used.
     """
     if distribute != "multi_worker":
         if addresses is not None or index is not None:
@@ -152,47 +135,39 @@ def join_workers(distribute="none", addresses=None, index=None):
             return Workers(tf.distribute.MirroredStrategy())
         kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
         return Workers(tf.distribute.OneDeviceStrategy(f"{kind}:0"))
-    cluster = _cluster(addresses, index)
-    with _waiting_for(cluster):
+    jobs, kind, index = _cluster(addresses, index)
+    with _waiting_for(jobs, kind, index):
         resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
-            tf.train.ClusterSpec(cluster["cluster"]),
-            task_type=cluster["task"]["type"],
-            task_id=cluster["task"]["index"],
-            rpc_layer="grpc",
+            tf.train.ClusterSpec(jobs), task_type=kind, task_id=index, rpc_layer="grpc"
         )
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
         except tf.errors.OpError as error:
-            own = cluster["cluster"][cluster["task"]["type"]][cluster["task"]["index"]]
             raise OSError(
-                f"This worker cannot be reached at {own}: the port may be in use, or the address "
-                f"not this machine's ({_reason(error)})."
+                f"This worker cannot listen at {jobs[kind][index]}: the port is in use, or the "
+                f"address is another machine's ({_reason(error)})."
             ) from error
     return Workers(strategy)
 
 
 def _cluster(addresses, index):
-    """What TF_CONFIG says or would say: {"cluster": {"worker": [...]}, "task": {...}}."""
+    """The addresses by job, {"worker": [...]}, and this worker's job and number in it."""
     stored = os.environ.get("TF_CONFIG")
     if addresses is None and index is None:
         if not stored:
             raise ValueError(
-                "--distribute=multi_worker needs the workers' addresses: "
-                "--workers=HOST:PORT,HOST:PORT and this one's number in the list, --worker=0, or "
-                "the environment variable TF_CONFIG."
+                "--distribute=multi_worker needs --workers=HOST:PORT,HOST:PORT and --worker=NUMBER "
+                "or the environment variable TF_CONFIG."
             )
-        return _checked_tf_config(stored)
+        return _read_tf_config(stored)
     if stored:
-        raise ValueError("The workers are given twice, by --workers and by TF_CONFIG; unset one.")
+        raise ValueError("--workers and TF_CONFIG are both given; unset one.")
     if not addresses or index is None:
         raise ValueError("--workers=HOST:PORT,HOST:PORT and --worker=NUMBER must both be given.")
     _check_addresses(addresses)
     if not 0 <= index < len(addresses):
-        raise ValueError(
-            f"--worker must be a number from 0 to {len(addresses) - 1}, for the {len(addresses)} "
-            f"of --workers; got {index}."
-        )
-    return {"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}}
+        raise ValueError(f"--worker must be 0 to {len(addresses) - 1}, got {index}.")
+    return {"worker": list(addresses)}, "worker", index
 
 
 def _check_addresses(addresses):
@@ -204,7 +179,7 @@ def _check_addresses(addresses):
         raise ValueError(f"The workers must have different addresses; got {', '.join(addresses)}.")
 
 
-def _checked_tf_config(text):
+def _read_tf_config(text):
     form = '{"cluster": {"worker": ["HOST:PORT", ...]}, "task": {"type": "worker", "index": 0}}'
     try:
         config = json.loads(text)
@@ -216,27 +191,23 @@ def _checked_tf_config(text):
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         reason = f" ({error})" if isinstance(error, ValueError) else ""
         raise ValueError(f"TF_CONFIG must be JSON of the form {form}; got {text}{reason}") from None
-    return {"cluster": jobs, "task": {"type": kind, "index": index}}
+    return jobs, kind, index
 
 
 @contextlib.contextmanager
-def _waiting_for(cluster):
-    """Says for whom it waits, and ends the process if they do not come: TensorFlow never would."""
-    task = cluster["task"]
-    others = [
+def _waiting_for(jobs, kind, index):
+    """Ends the process if the other workers do not come: TensorFlow would wait for ever."""
+    others = ", ".join(
         address
-        for job, addresses in cluster["cluster"].items()
+        for job, addresses in jobs.items()
         for number, address in enumerate(addresses)
-        if (job, number) != (task["type"], task["index"])
-    ]
-    told = ", ".join(others)
-    print(f"Waiting for the workers at {told}." if others else "The only worker.", flush=True)
+        if (job, number) != (kind, index)
+    )
+    print(f"Waiting for the workers at {others}." if others else "The only worker.", flush=True)
 
     def give_up():
         print(
-            f"error: The workers at {told} did not all come within {_WAIT_MINUTES:.0f} minutes; "
-            "check the addresses, and start all workers.",
-            flush=True,
+            f"error: {others} did not come in {_WAIT_MINUTES:.0f} minutes; start all.", flush=True
         )
         os._exit(1)  # TensorFlow waits in its own code, where no exception reaches it
 
@@ -251,5 +222,5 @@ def _waiting_for(cluster):
 
 def _reason(error):
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("Collective ops is aborted by")]
-    return (told or lines or ["no reason given"])[0]
+    causes = [line for line in lines if line.startswith("Collective ops is aborted by")]
+    return (causes or lines or ["no reason given"])[0]

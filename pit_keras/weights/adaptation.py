@@ -1,14 +1,17 @@
 """A checkpoint of one size, number of classes or channels, made to fit a model of another.
 
-Pure functions on arrays. The conventions are timm's (`resample_abs_pos_embed`, `adapt_input_conv`).
+The conventions are timm's (`resample_abs_pos_embed`, `adapt_input_conv`).
 """
 
+import collections
 import dataclasses
 import math
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.resampling import resampled
 from pit_keras.weights.recognition import Misfit
 
@@ -19,58 +22,37 @@ POSITIONS = "position_embedding/position_embedding"  # PiT's (1, h, w, C), ViT's
 RGB = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What a model expects.
-
-    Attributes:
-        name: The model's name.
-        shapes: Variable paths to shapes.
-        grid: Height and width of the grid of patches; None if the model has none.
-        input_kernel: Path of the kernel that looks at the images, (h, w, channels, C).
-    """
+class Target(NamedTuple):
+    """The shapes that a model needs; see `target_of`."""
 
     name: str
-    shapes: dict[str, tuple[int, ...]]
-    grid: tuple[int, int] | None
-    input_kernel: str
+    shapes: dict[str, tuple[int, ...]]  # by variable path
+    grid: tuple[int, int] | None  # height and width in patches; None if the model has none
+    input_kernel: str  # path of the kernel that looks at the images, (h, w, channels, C)
+    settings: dict  # see `settings_of`
 
-    @classmethod
-    def of(cls, model):
-        """The description of a model of `create_model`."""
-        return cls(
-            name=model.name,
-            shapes={variable.path: tuple(variable.shape) for variable in model.weights},
-            grid=patch_grid_of(model),
-            input_kernel=model.weights[0].path,
-        )
+
+def target_of(model):
+    """The `Target` of a model of `create_model`."""
+    shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
+    kernel = model.weights[0].path
+    return Target(model.name, shapes, patch_grid_of(model), kernel, settings_of(model))
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What happened to a checkpoint on its way into a model. Its `str` says it in one sentence.
-
-    Attributes:
-        source: The checkpoint.
-        model: The model's name.
-        tensors: Number of the model's variables that got their value from the checkpoint.
-        variables: Number of variables that the model has.
-        new_heads: Whether the model's heads stay as they were initialised.
-        heads: Why the checkpoint's heads were left out; None if they were not.
-        grids: The position embedding's grid before and after resampling; None if it was kept.
-        channels: Input channels before and after; None if they were kept.
-        distillation: What was done about a distillation token; None if nothing.
-    """
+    """How a checkpoint was carried over into a model. Its `str` says it in one sentence."""
 
     source: str
     model: str
-    tensors: int
-    variables: int
-    new_heads: bool = False
-    heads: str | None = None
+    tensors: int  # the model's variables that got their value from the checkpoint
+    variables: int  # that the model has
+    new_heads: bool = False  # whether the model's heads stay as they were initialised
+    heads: str | None = None  # why the checkpoint's heads were left out; None if they were not
+    # Before and after resampling or adaptation; None if nothing changed.
     grids: tuple[tuple[int, int], tuple[int, int]] | None = None
     channels: tuple[int, int] | None = None
-    distillation: str | None = None
+    distillation: str | None = None  # what was done about a distillation token
 
     def __str__(self):
         parts = [
@@ -96,24 +78,30 @@ def patch_grid_of(model):
     return own or tuple(layers["patch_embedding"].output.shape[1:3])
 
 
-def adapted(checkpoint, target, across_distillation=False):
-    """The values that a model needs, from a checkpoint that differs from it in permitted ways.
+def settings_of(model):
+    """Sizes of a PiT or ViT, by the names of the fields of its row; empty for other models."""
+    blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
+    if not blocks:
+        return {}
+    stages = [block.name.partition("_")[0] for block in blocks]
+    depths = tuple(collections.Counter(stages).values())
+    heads = tuple(dict(zip(stages, (block.num_heads for block in blocks), strict=True)).values())
+    patches = model.get_layer("patch_embedding")
+    sizes = {"patch_size": patches.kernel_size[0], "stride": patches.strides[0]}
+    sizes["head_dim"] = patches.filters // heads[0]
+    if len(depths) == 1:
+        return sizes | {"depth": depths[0], "heads": heads[0]}
+    return sizes | {"depths": depths, "heads": heads}
 
-    Args:
-        checkpoint: A `Checkpoint`.
-        target: A `Target`.
-        across_distillation: Whether a distilled checkpoint may go into a plain model, which drops
-            the distillation token and its head, and a plain one into a distilled model, which
-            copies the class token and its head.
+
+def adapted(checkpoint, target, across_distillation=False):
+    """The values that a model needs, from a checkpoint of other classes, size, channels or kind.
+
+    With `across_distillation` a distilled checkpoint may go into a plain model, and the reverse.
 
     Returns:
-        The values by variable path, and a dictionary of the `Report`'s fields that differ from
-        None. Heads of another number of classes are left out; all else may still not fit.
-
-    Raises:
-        Misfit: If the checkpoint lacks heads that the model has, or is distilled and the model is
-            not, or the reverse, and this was not chosen; if its positions are no square grid, or
-            its channels cannot be adapted.
+        The values by variable path, and the fields of the `Report` that changed. Heads of another
+        number of classes are left out; all else may still not fit.
     """
     _check_heads(checkpoint)
     values = dict(checkpoint.values)
@@ -132,15 +120,12 @@ def _check_heads(checkpoint):
         needed = head == "head_dist" and distilled and "head/kernel" in values
         if kernel is None and bias is None and not needed:
             continue
-        for part, value in (("kernel", kernel), ("bias", bias)):
-            if value is None:
-                name = checkpoint.name(f"{head}/{part}")
-                raise Misfit(f"{checkpoint.source} lacks a part of its classifier: {name}.")
-        if kernel.ndim != 2 or bias.shape != kernel.shape[1:]:
+        is_whole = kernel is not None and bias is not None
+        if not is_whole or kernel.ndim != 2 or bias.shape != kernel.shape[1:]:
             names = [checkpoint.name(f"{head}/{part}") for part in ("kernel", "bias")]
             raise Misfit(
-                f"{checkpoint.source}: {' and '.join(names)} do not go together; in Keras' layout "
-                f"their shapes are {kernel.shape} and {bias.shape}."
+                f"{checkpoint.source} has an incomplete classifier: {' and '.join(names)} must be "
+                "there and have matching shapes."
             )
 
 
@@ -149,62 +134,50 @@ def _adapt_tokens(values, checkpoint, target, across_distillation):
         return {}
     shape, wanted = values[TOKENS].shape, target.shapes[TOKENS]
     if len(shape) != 3 or shape[1] not in (1, 2) or (shape[0], shape[2]) != (1, wanted[2]):
-        return {}  # no question of distillation: the shape is told as it is
+        return {}  # no question of distillation: the shape itself is refused later
     have, want = shape[1], wanted[1]
     if have == want:
         return {}
     if not across_distillation:
-        raise Misfit(_distillation_message(checkpoint, target, distilled=have > want))
-    return _drop_distillation(values) if have > want else _copy_distillation(values)
-
-
-def _distillation_message(checkpoint, target, distilled):
-    if distilled:
-        return (
-            f"{checkpoint.source} is distilled and {target.name} is not: create the distilled "
-            "model, or choose weights_across_distillation=True, which keeps the class token and "
-            "its head and drops those of distillation."
+        kinds = ("is distilled and", "is not") if have > want else ("is not distilled and", "is")
+        remedy = "drops" if have > want else "copies the class token for"
+        raise Misfit(
+            f"{checkpoint.source} {kinds[0]} {target.name} {kinds[1]}: create its other form, or "
+            f"choose weights_across_distillation=True, which {remedy} the distillation token and "
+            "its head."
         )
-    return (
-        f"{checkpoint.source} is not distilled and {target.name} is: create the plain model, or "
-        "choose weights_across_distillation=True, which starts the distillation token and its head "
-        "as copies of the class token and its head."
-    )
+    return {"distillation": _exchange_distillation(values, have, want)}
 
 
-def _drop_distillation(values):
-    values[TOKENS] = values[TOKENS][:, :1]
-    if POSITIONS in values and values[POSITIONS].ndim == 3:
-        values[POSITIONS] = np.delete(values[POSITIONS], 1, axis=1)
-    for path in [path for path in values if path.startswith("head_dist/")]:
-        del values[path]
-    return {"distillation": "distillation token and its head dropped"}
-
-
-def _copy_distillation(values):
-    values[TOKENS] = np.repeat(values[TOKENS], 2, axis=1)
+def _exchange_distillation(values, have, want):
+    """The class token, its position and its head alone, or once more for distillation."""
+    tokens = [0] * want
+    values[TOKENS] = values[TOKENS][:, tokens]
     if POSITIONS in values and values[POSITIONS].ndim == 3:
         positions = values[POSITIONS]
-        values[POSITIONS] = np.concatenate([positions[:, :1], positions], axis=1)
-    for path in [path for path in values if path.startswith("head/")]:
-        values[path.replace("head/", "head_dist/")] = values[path]
-    return {"distillation": "distillation token and its head copied from the class token's"}
+        values[POSITIONS] = np.concatenate([positions[:, tokens], positions[:, have:]], axis=1)
+    for part in ("kernel", "bias"):
+        values.pop(f"head_dist/{part}", None)
+        if want == 2 and f"head/{part}" in values:
+            values[f"head_dist/{part}"] = values[f"head/{part}"]
+    done = "dropped" if have > want else "copied from the class token's"
+    return f"distillation token and its head {done}"
 
 
 def _adapt_heads(values, checkpoint, target):
     bias = main_head(target.shapes) or main_head(values)
     have, want = values.get(bias), target.shapes.get(bias)
     if want is not None and have is None:
-        rest = {path for path in target.shapes if path.split("/")[0] not in HEADS}
+        rest = {path for path in target.shapes if not is_head(path)}
         if not rest <= set(values):
-            return {}  # it is of another model: what is missing is told in full
+            return {}  # it is of another model: all that is missing is named later
         raise Misfit(
             f"{checkpoint.source} has no classifier (no tensor {checkpoint.name(bias)}), "
-            f"and {target.name} has one: it fits a model with include_top=False."
+            f"and {target.name} has one: create it with include_top=False."
         )
     if have is None or (want is not None and have.shape == want):
         return {}
-    for path in [path for path in values if path.split("/")[0] in HEADS]:
+    for path in filter(is_head, list(values)):
         del values[path]
     if want is None:
         return {"heads": "heads left out, since the model has none"}
@@ -215,8 +188,13 @@ def _adapt_heads(values, checkpoint, target):
     }
 
 
+def is_head(path):
+    """Whether a variable belongs to a classifier's heads or a detector's."""
+    return path.split("/")[0] in HEADS
+
+
 def main_head(paths):
-    """The path of the bias that tells the number of classes, or None.
+    """The path of the bias that shows the number of classes, or None.
 
     A detector's has a class more, which stands for no object.
     """
@@ -254,7 +232,7 @@ def _adapt_positions(values, checkpoint, target):
     if positions is None or want is None or positions.ndim != len(want):
         return {}
     if positions.shape[0] != 1 or 0 in positions.shape:
-        return {}  # no embedding: the shape is told as it is
+        return {}  # no embedding: the shape itself is refused later
     if positions.ndim == 4:
         have_grid, want_grid = positions.shape[1:3], want[1:3]
     else:
@@ -276,7 +254,7 @@ def _sequence_grid(length, checkpoint, target):
     """The grid that a sequence of positions was: the checkpoint's own, or a square, as in timm."""
     if checkpoint.grid:
         return checkpoint.grid
-    side = math.isqrt(max(length, 0))
+    side = math.isqrt(length)
     if side * side == length:
         return side, side
     if length == math.prod(target.grid):

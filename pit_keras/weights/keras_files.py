@@ -4,32 +4,19 @@ import json
 import zipfile
 
 import h5py
-import keras
 
-import pit_keras.models  # noqa: F401  registers the layers that a saved model is made of
-from pit_keras.weights.adaptation import patch_grid_of
+from pit_keras.models.model_file import read_model
+from pit_keras.weights.adaptation import patch_grid_of, settings_of
 from pit_keras.weights.recognition import Checkpoint, Misfit
-
-# Keras has no error of its own for a damaged file: what it ran into comes through.
-_DAMAGED = (ValueError, OSError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile)
 
 
 def read_keras(path):
-    """The checkpoint that a `.keras` file holds.
-
-    Raises:
-        ValueError: If the file is damaged, or holds values that are not finite.
-    """
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is damaged, or no Keras model at all.")
-    try:
-        model = keras.models.load_model(path, compile=False)
-        grid = patch_grid_of(model)
-    except _DAMAGED as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path} cannot be loaded as a Keras model: {reason}") from error
+    """The `Checkpoint` in a `.keras` file."""
+    model = read_model(path)
     values = {v.path: v.numpy() for v in model.weights}
-    checkpoint = Checkpoint(str(path), values, grid=grid)
+    checkpoint = Checkpoint(
+        str(path), values, grid=patch_grid_of(model), settings=settings_of(model)
+    )
     checkpoint.check_finite()
     return checkpoint
 
@@ -47,11 +34,7 @@ def layer_names(path):
 
 
 def load_h5(model, path):
-    """Loads a `.weights.h5` file into a model of exactly its shape.
-
-    Raises:
-        Misfit: If it does not fit, has more in it, or is damaged. The model is then unchanged.
-    """
+    """Loads a `.weights.h5` file into a model of exactly its shape, all or nothing."""
     if not h5py.is_hdf5(path):
         raise Misfit(f"{path} is damaged, or no HDF5 file at all.")
     before = model.get_weights()
@@ -60,9 +43,9 @@ def load_h5(model, path):
         _check_h5_left_over(model, path)
         values = {v.path: v.numpy() for v in model.weights}
         Checkpoint(str(path), values).check_finite()
-    except _DAMAGED as error:
+    except Exception as error:  # Keras has no error of its own for a damaged file
         model.set_weights(before)  # Keras stops halfway
-        reason = str(error).strip().split("\n")[0]  # Keras' own text has a paragraph for each layer
+        reason = str(error).strip().split("\n")[0]  # Keras' text has a paragraph for each layer
         raise Misfit(f"The weights in {path} do not fit {model.name}: {reason}") from error
 
 

@@ -1,22 +1,28 @@
-"""One door for weights of every format, size and origin: into a model, or into a `.keras` file."""
+"""Weights of every format, size and origin: into a model, or into a `.keras` file."""
 
 import dataclasses
 import os
 import pathlib
+import shlex
 import tempfile
 import warnings
 
 from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
-from pit_keras.weights.adaptation import HEADS, Report, Target, adapted, main_head
+from pit_keras.weights.adaptation import Report, adapted, is_head, main_head, target_of
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
-from pit_keras.weights.recognition import Description, Misfit, describe, hint, listed
+from pit_keras.weights.recognition import (
+    Description,
+    Misfit,
+    check_names,
+    describe,
+    hint,
+    hinting,
+)
 
-KERAS_SUFFIXES = (".keras", ".h5")
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-IMAGENET_SIZE = (224, 224)
 
 
 class NewHeadsWarning(UserWarning):
@@ -24,29 +30,24 @@ class NewHeadsWarning(UserWarning):
 
 
 def load_weights(model, weights, *, across_distillation=False):
-    """Loads weights into a model of `create_model`, all or nothing.
+    """Loads weights into a model of `create_model`, all or nothing; returns a `Report`.
 
     A checkpoint of another image size, patch stride, number of classes or of channels is adapted:
     its position embedding is resampled, its heads are left out with a warning, its RGB kernel is
     summed or repeated. A `.weights.h5` file tells too little for that and must fit as it is.
 
     Args:
-        model: A model of `create_model`.
         weights: "imagenet" for the released weights of the model of this name, or the path of a
             `.keras`, `.weights.h5`, `.safetensors` or `.pth` file.
         across_distillation: Whether a distilled checkpoint may go into a plain model, which drops
             the distillation token and its head, and a plain one into a distilled model, which
             copies them from the class token's.
 
-    Returns:
-        A `Report` of what was carried over.
-
     Raises:
         FileNotFoundError: If the file is not there, or released weights are neither on this machine
             nor within reach.
         ValueError: If the format is unknown, the file damaged or altered, or the weights do not fit
             the model. The model is then unchanged.
-        OSError: If there is no room for released weights.
     """
     report = _load(model, weights, across_distillation)
     if report.new_heads:
@@ -57,14 +58,7 @@ def load_weights(model, weights, *, across_distillation=False):
 def _load(model, weights, across_distillation):
     if str(weights) == released.IMAGENET:
         return _load_released(model, across_distillation)
-    path = pathlib.Path(weights)
-    if path.suffix not in KERAS_SUFFIXES + PYTORCH_SUFFIXES:
-        raise ValueError(
-            f"Unknown weights {str(weights)!r}; give None, 'imagenet', or the path of a file that "
-            "ends in .keras, .weights.h5, .safetensors or .pth."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no weights file {path}.")
+    path = _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
     if path.suffix == ".h5":
         load_h5(model, path)
         return Report(str(path), model.name, len(model.weights), len(model.weights))
@@ -72,41 +66,45 @@ def _load(model, weights, across_distillation):
     return carry_over(checkpoint, model, across_distillation)
 
 
+def _existing(weights, suffixes):
+    path = pathlib.Path(weights)
+    if path.suffix not in suffixes:
+        raise ValueError(
+            f"Unknown weights {str(path)!r}; give 'imagenet', or the path of a file that ends in "
+            f"{', '.join(suffixes)}."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file {path}.")
+    return path
+
+
 def _load_released(model, across_distillation):
     name = model.name
-    converted = released.converted_file(name)
     checkpoint = released.from_cache(name)
     if checkpoint is not None:
         return carry_over(checkpoint, model, across_distillation)
     file, provenance = released.fetch(name)
     checkpoint = read_checkpoint(model, file)
     checkpoint = dataclasses.replace(checkpoint, source=provenance["source"])
-    _check_release(name, file, checkpoint)
-    report = carry_over(checkpoint, model, across_distillation)  # what does not fit is not kept
-    released.write_converted(converted, checkpoint, provenance)
-    return report
-
-
-def _check_release(name, file, checkpoint):
-    """Only a whole checkpoint of the model itself is kept under its name."""
+    # Only a whole checkpoint of the model itself is kept under its name.
     if "head/bias" not in checkpoint.values:
         raise Misfit(f"{file} is not the release of {name}: it has no classifier.")
-    looks_like = describe(checkpoint.shapes).name
-    if looks_like not in (None, name):
-        raise Misfit(
-            f"{file} is not the release of {name}: it looks like a checkpoint of {looks_like}."
-        )
+    if looks_like := hint(checkpoint.shapes, name):
+        raise Misfit(f"{file} is not the release of {name}.{looks_like}")
+    report = carry_over(checkpoint, model, across_distillation)  # what does not fit is not kept
+    released.write_converted(released.converted_file(name), checkpoint, provenance)
+    return report
 
 
 def carry_over(checkpoint, model, across_distillation=False):
     """Adapts a checkpoint to a model and assigns it, all or nothing; see `load_weights`."""
-    target = Target.of(model)
-    try:
+    target = target_of(model)
+    with hinting(checkpoint.shapes, model.name):
         values, changes = adapted(checkpoint, target, across_distillation)
-        new = _new_heads(checkpoint, values, target)
+        # Heads stay as they were initialised where the checkpoint's were left out.
+        lacking = {path for path in target.shapes if is_head(path) and path not in values}
+        new = lacking if main_head(checkpoint.values) else set()
         _check_fit(checkpoint, values, target, new)
-    except Misfit as error:
-        raise Misfit(f"{error}{hint(checkpoint.shapes, model.name)}") from error
     for variable in model.weights:
         if variable.path in values:
             variable.assign(values[variable.path])
@@ -120,35 +118,40 @@ def carry_over(checkpoint, model, across_distillation=False):
     )
 
 
-def _new_heads(checkpoint, values, target):
-    """Paths of heads that stay as they were initialised, since the checkpoint's were left out."""
-    return {
-        path
-        for path in target.shapes
-        if path.split("/")[0] in HEADS and path not in values and main_head(checkpoint.values)
-    }
-
-
 def _check_fit(checkpoint, values, target, new):
-    missing = [checkpoint.name(path) for path in set(target.shapes) - set(values) - new]
-    if missing:
-        raise Misfit(
-            f"{checkpoint.source} does not fit {target.name}: it lacks {len(missing)} of the "
-            f"model's {len(target.shapes)} tensors: {listed(missing)}."
-        )
-    left_over = [checkpoint.name(path) for path in set(values) - set(target.shapes)]
-    if left_over:
-        raise Misfit(
-            f"{checkpoint.source} does not fit {target.name}: {len(left_over)} of its tensors "
-            f"would be left over: {listed(left_over)}."
-        )
-    for path, shape in target.shapes.items():
-        if path in values and values[path].shape != shape:
+    shapes = {path: shape for path, shape in target.shapes.items() if path not in new}
+    if set(values) == set(shapes) and all(values[path].shape == shapes[path] for path in shapes):
+        return
+    if not hint(checkpoint.shapes, target.name):
+        _check_settings(checkpoint, target)
+    wanted, found = ({checkpoint.name(path) for path in paths} for paths in (shapes, values))
+    check_names(checkpoint.source, target.name, wanted, found)
+    for path, shape in shapes.items():
+        if values[path].shape != shape:
             raise Misfit(
-                f"{checkpoint.source}: tensor {checkpoint.name(path)}, of shape "
-                f"{checkpoint.values[path].shape} in Keras' layout, does not fit {path} of shape "
+                f"{checkpoint.source}: tensor {checkpoint.name(path)} of shape "
+                f"{values[path].shape} (in Keras' layout) does not fit {target.name}, which needs "
                 f"{shape}."
             )
+
+
+def _check_settings(checkpoint, target):
+    """Raises Misfit, with the remedy, if the checkpoint's model has other sizes."""
+    theirs = {
+        name: value
+        for name, value in checkpoint.settings.items()
+        if target.settings.get(name, value) != value
+    }
+    if set(theirs) <= {"stride"}:  # which positions are resampled for
+        return
+    described = ", ".join(f"{name}={value}" for name, value in theirs.items())
+    flags = " ".join(
+        f"--config.model.{name}={shlex.quote(str(value))}" for name, value in theirs.items()
+    )
+    raise Misfit(
+        f"{checkpoint.source} has {described}, unlike this {target.name}; create the model with "
+        f"them (train.py: {flags})."
+    )
 
 
 def convert(
@@ -160,7 +163,7 @@ def convert(
     across_distillation=False,
     overwrite=False,
 ):
-    """Writes a checkpoint as a `.keras` file.
+    """Writes a checkpoint as a `.keras` file; returns its path and a `Report`.
 
     Args:
         checkpoint: A `.safetensors`, `.pth` or `.keras` file, or "imagenet" for released weights.
@@ -168,15 +171,6 @@ def convert(
         name: A model of `create_model`; by default what the checkpoint looks like.
         image_size: Height and width of the images; by default those that the checkpoint is for.
         across_distillation: As for `load_weights`.
-        overwrite: Whether a file that is there may be replaced.
-
-    Returns:
-        The path written, and the `Report` of what was carried over.
-
-    Raises:
-        ValueError: If the model cannot be told, is a detector, or the checkpoint does not fit it.
-        FileNotFoundError: If the checkpoint is not there.
-        FileExistsError: If the output is there.
     """
     description = _described(checkpoint, name)
     name = name or description.name
@@ -207,24 +201,16 @@ def _described(checkpoint, name):
             raise ValueError("imagenet stands for the released weights of a model: add --model.")
         released.release_of(name)
         return Description(name, classes=1000, channels=3, grid=None)
-    path = pathlib.Path(checkpoint)
-    if path.suffix not in (".keras", *PYTORCH_SUFFIXES):
-        raise ValueError(
-            f"Unknown checkpoint {str(checkpoint)!r}; give 'imagenet', or a file that ends in "
-            ".safetensors, .pth or .keras."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
-    if path.suffix == ".keras":
-        return describe(read_keras(path).shapes)
-    return describe(shapes_of(read_state_dict(path)))
+    path = _existing(checkpoint, (".keras", *PYTORCH_SUFFIXES))
+    is_keras = path.suffix == ".keras"
+    return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)))
 
 
 def _image_size(name, grid):
     """The smallest image that gives the grid, which is the usual one: 224, 384."""
     row = variant_of(name)
     if grid is None or not hasattr(row, "patch_size"):
-        return IMAGENET_SIZE
+        return 224, 224
     return tuple((side - 1) * row.stride + row.patch_size for side in grid)
 
 

@@ -1,6 +1,6 @@
 """PyTorch checkpoints into Keras models: the files, the keys and the shapes are checked here.
 
-What the tensors are called, and how they are laid out, is in `pytorch_layouts.py`.
+The names of the tensors and their layouts are in `pytorch_layouts.py`.
 """
 
 import collections.abc
@@ -16,24 +16,23 @@ from pit_keras.weights.pytorch_layouts import (
     is_transformer,
     origins,
 )
-from pit_keras.weights.recognition import Checkpoint, Misfit, hint, listed
+from pit_keras.weights.recognition import Checkpoint, Misfit, check_names, hinting
 
 _WRAPPERS = ("model", "state_dict")  # keys under which training scripts put the state dict
-_COUNTER = "num_batches_tracked"  # a BatchNorm's; nothing is computed from it
+_COUNTER = ".num_batches_tracked"  # a BatchNorm's; nothing is computed from it
 _HEADS = {key: key for key in TRANSFORMER_HEADS} | dict.fromkeys(CONVOLUTIONAL_HEADS, "head")
 
 
 def load_pytorch_weights(model, path_or_state_dict):
     """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
-    Every tensor has to find its place and every place its tensor, BatchNorm's statistics included.
+    Every tensor has to find its place and every place its tensor, BatchNorm's statistics included;
+    a model without its top ignores the checkpoint's heads.
 
     Args:
-        model: A model of `create_model`. One built with `include_top=False` ignores the
-            checkpoint's heads; nothing else may be left over.
         path_or_state_dict: A `.safetensors` or `.pth` file, or a mapping from names to tensors or
-            arrays, in the authors', timm's or (ResNet-50) torchvision's key layout. A detector's is
-            that of DETR's authors, with `backbone.0.body.` before its backbone's names.
+            arrays, in the authors', timm's or (ResNet-50) torchvision's names. A detector's are
+            those of DETR's authors, with `backbone.0.body.` before its backbone's names.
 
     Returns:
         The number of tensors carried over.
@@ -47,49 +46,42 @@ def load_pytorch_weights(model, path_or_state_dict):
         name, state_dict = "the state dict", _unwrapped(path_or_state_dict)
     else:
         name, state_dict = str(path_or_state_dict), read_state_dict(path_or_state_dict)
-    try:
+    headless = not any(layer.name in TRANSFORMER_HEADS for layer in model.layers)
+    with hinting(shapes_of(state_dict), model.name):
         found = origins(model, state_dict)
-        _check_keys(model, name, found, state_dict)
-        values = {origin.variable.path: _converted(origin, state_dict, name) for origin in found}
-        for origin in found:
-            if values[origin.variable.path].shape != tuple(origin.variable.shape):
-                raise Misfit(_shape_message(origin, state_dict, name))
-    except Misfit as error:
-        raise ValueError(f"{error}{hint(shapes_of(state_dict), model.name)}") from error
+        keys = _keys(found)
+        check_names(name, model.name, keys, _tensors(model, state_dict, headless))
+        values = {
+            origin.variable.path: _converted(origin, state_dict, name, origin.variable.shape)
+            for origin in found
+        }
     Checkpoint(name, values, _names(found)).check_finite()
     for origin in found:
         origin.variable.assign(values[origin.variable.path])
-    return len(_keys(found))
+    return len(keys)
 
 
 def read_checkpoint(model, path):
-    """The values of a PyTorch checkpoint by the paths of a model's variables, of whatever shapes.
+    """The `Checkpoint` in a PyTorch file, by the paths of a model's variables, of any shapes.
 
-    Args:
-        model: A model of the checkpoint's variant. Its size, its classes, and whether it has heads
-            and a distillation token need not be the checkpoint's.
-        path: A `.safetensors` or `.pth` file.
-
-    Returns:
-        A `Checkpoint`, of which no tensor is left over. Values that the model needs may be missing.
-
-    Raises:
-        Misfit: If a tensor is left over, or cannot be put into Keras' layout.
-        ValueError: If the file is not a state dict, or holds values that are not finite.
-        FileNotFoundError: If the file is not there.
+    The model is of the checkpoint's variant; its size, its classes, and whether it has heads and a
+    distillation token may differ. No tensor is left over, but some that the model needs may lack.
     """
     name, state_dict = str(path), read_state_dict(path)
-    try:
+    with hinting(shapes_of(state_dict), model.name):
         found = [_present_tokens(origin, state_dict) for origin in origins(model, state_dict)]
-        _check_left_over(model, name, _keys(found), state_dict, ignore_heads=True)
+        tensors = _tensors(model, state_dict, without_heads=True)
+        check_names(name, model.name, _keys(found) & tensors, tensors)
         values = {
             origin.variable.path: _converted(origin, state_dict, name)
             for origin in found
             if all(key in state_dict for key in origin.keys)
         }
-    except Misfit as error:
-        raise Misfit(f"{error}{hint(shapes_of(state_dict), model.name)}") from error
-    checkpoint = Checkpoint(name, _with_all_heads(values, state_dict), _names(found))
+    for key, layer in _HEADS.items():  # those that the model lacks too
+        if f"{key}.weight" in state_dict and f"{key}.bias" in state_dict:
+            values.setdefault(f"{layer}/kernel", np.transpose(_array(state_dict[f"{key}.weight"])))
+            values.setdefault(f"{layer}/bias", _array(state_dict[f"{key}.bias"]))
+    checkpoint = Checkpoint(name, values, _names(found))
     checkpoint.check_finite()
     return checkpoint
 
@@ -115,13 +107,13 @@ def _present_tokens(origin, state_dict):
     return dataclasses.replace(origin, keys=present or ("cls_token",))
 
 
-def _with_all_heads(values, state_dict):
-    """Adds the heads that the checkpoint has and the model has not."""
-    for key, layer in _HEADS.items():
-        if f"{key}.weight" in state_dict and f"{key}.bias" in state_dict:
-            values.setdefault(f"{layer}/kernel", np.transpose(_array(state_dict[f"{key}.weight"])))
-            values.setdefault(f"{layer}/bias", _array(state_dict[f"{key}.bias"]))
-    return values
+def _tensors(model, state_dict, without_heads):
+    """Names of the tensors that need a place in the model."""
+    names = {name for name in state_dict if not name.endswith(_COUNTER)}
+    if not without_heads:
+        return names
+    heads = TRANSFORMER_HEADS if is_transformer(model.layers) else CONVOLUTIONAL_HEADS
+    return {name for name in names if name.rpartition(".")[0] not in heads}
 
 
 def read_state_dict(path):
@@ -155,10 +147,10 @@ def _read_pickle(path):
         raise ImportError(
             f"Reading {path} needs PyTorch: pip install torch, or give a .safetensors file."
         ) from error
-    _check_archive(path)
     try:
+        damaged = _damaged_member(path)
         # weights_only: tensors and plain containers are read, any other pickled object is refused.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
@@ -166,21 +158,17 @@ def _read_pickle(path):
             f"{path} cannot be read safely as a PyTorch state dict: it is damaged, or holds more "
             "than tensors; torch.save(model.state_dict(), path) writes one."
         ) from error
-
-
-def _check_archive(path):
-    """PyTorch does not look at the checksums that its archives carry."""
-    damaged = None
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-    except OSError:
-        raise
-    except Exception as error:  # a damaged archive too can raise nearly anything
-        raise ValueError(f"{path} is damaged: what is in it cannot be read.") from error
     if damaged:
         raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not match.")
+    return content
+
+
+def _damaged_member(path):
+    """The first file in an archive whose checksum, which PyTorch ignores, does not match."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip()
 
 
 def _unwrapped(content, name="the checkpoint"):
@@ -196,30 +184,6 @@ def _unwrapped(content, name="the checkpoint"):
     raise ValueError(f"{name} is not a state dict, a mapping from names to tensors.")
 
 
-def _check_keys(model, name, found, state_dict):
-    expected = _keys(found)
-    missing = expected - set(state_dict)
-    if missing:
-        raise Misfit(
-            f"{name} does not fit {model.name}: it lacks {len(missing)} of the model's "
-            f"{len(expected)} tensors: {listed(missing)}."
-        )
-    headless = not any(layer.name in TRANSFORMER_HEADS for layer in model.layers)
-    _check_left_over(model, name, expected, state_dict, ignore_heads=headless)
-
-
-def _check_left_over(model, name, expected, state_dict, ignore_heads):
-    left_over = {key for key in state_dict if not key.endswith(f".{_COUNTER}")} - expected
-    if ignore_heads:
-        own = TRANSFORMER_HEADS if is_transformer(model.layers) else CONVOLUTIONAL_HEADS
-        left_over = {key for key in left_over if key.rpartition(".")[0] not in own}
-    if left_over:
-        raise Misfit(
-            f"{name} does not fit {model.name}: {len(left_over)} of its tensors would be left "
-            f"over: {listed(left_over)}."
-        )
-
-
 def _array(tensor):
     if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16 unlike NumPy
         tensor = tensor.detach().cpu()
@@ -231,16 +195,16 @@ def _array(tensor):
         return tensor.astype(np.float32, copy=False)
 
 
-def _converted(origin, state_dict, name):
+def _converted(origin, state_dict, name, shape=None):
+    """A variable's value, of the shape that it must have, if any."""
     try:
-        return origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+        value = origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+        if shape is None or value.shape == tuple(shape):
+            return value
     except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor
-        raise Misfit(_shape_message(origin, state_dict, name)) from None
-
-
-def _shape_message(origin, state_dict, name):
-    return (
-        f"{name}: tensor {' + '.join(origin.keys)} of shape "
-        f"{', '.join(str(tuple(state_dict[key].shape)) for key in origin.keys)} does not fit "
+        pass
+    shapes = ", ".join(str(tuple(state_dict[key].shape)) for key in origin.keys)
+    raise Misfit(
+        f"{name}: tensor {' + '.join(origin.keys)} of shape {shapes} does not fit "
         f"{origin.variable.path} of shape {tuple(origin.variable.shape)}."
     )

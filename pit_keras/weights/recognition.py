@@ -1,11 +1,10 @@
-"""A checkpoint in Keras' layout, wherever it came from, and which model it was made for.
+"""A checkpoint in Keras' layout, wherever it came from, and which model it was made for."""
 
-The model is told from the shapes of the tensors alone.
-"""
-
+import contextlib
 import dataclasses
 import math
 import re
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,24 +38,16 @@ class Misfit(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """The values of a checkpoint by the paths of Keras' variables.
+    """The values of a checkpoint in Keras' layout, by the paths of variables."""
 
-    Attributes:
-        source: What messages call it, such as its file.
-        values: Variable paths to arrays in Keras' layout. Heads are there even if the model that it
-            is meant for has none.
-        names: Variable paths to what the tensors are called in the file.
-        grid: Height and width that its positions were embedded for, or None where the file does not
-            tell.
-    """
-
-    source: str
-    values: dict[str, np.ndarray]
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
-    grid: tuple[int, int] | None = None
+    source: str  # its name in messages, such as its file
+    values: dict[str, np.ndarray]  # with heads, even if the model that it is meant for has none
+    names: dict[str, str] = dataclasses.field(default_factory=dict)  # the file's, by path
+    grid: tuple[int, int] | None = None  # of its positions; None where the file does not tell
+    settings: dict = dataclasses.field(default_factory=dict)  # see `adaptation.settings_of`
 
     def name(self, path):
-        """What the file calls the tensor of a variable."""
+        """The file's name of the tensor of a variable."""
         return self.names.get(path, path)
 
     @property
@@ -74,61 +65,62 @@ class Checkpoint:
                 )
 
 
-def listed(names):
-    """The first few of many names, for a message."""
+def check_names(source, model_name, wanted, found):
+    """Raises Misfit, naming the first few, for tensors that are missing or left over."""
+    if missing := wanted - found:
+        raise Misfit(
+            f"{source} does not fit {model_name}: it lacks {len(missing)} of the model's "
+            f"{len(wanted)} tensors: {_listed(missing)}."
+        )
+    if left_over := found - wanted:
+        raise Misfit(
+            f"{source} does not fit {model_name}: {len(left_over)} of its tensors would be left "
+            f"over: {_listed(left_over)}."
+        )
+
+
+def _listed(names):
     return ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
 
 
-@dataclasses.dataclass(frozen=True)
-class Description:
-    """What the shapes of a checkpoint tell; None where they do not.
+class Description(NamedTuple):
+    """A checkpoint as its shapes show it; None where they do not."""
 
-    Attributes:
-        name: The model of `create_model` that it fits in all but size, classes and channels.
-        classes: Number of classes of its head.
-        channels: Channels of the images that it was made for.
-        grid: Height and width in patches of these images; a ViT's is taken to be square.
-    """
-
-    name: str | None
+    name: str | None  # the model that it fits in all but size, classes and channels
     classes: int | None
-    channels: int | None
-    grid: tuple[int, int] | None
+    channels: int | None  # of the images
+    grid: tuple[int, int] | None  # height and width in patches; a ViT's is taken to be square
 
 
 def describe(shapes):
-    """Describes a checkpoint.
-
-    Args:
-        shapes: Names of tensors to shapes, named by PyTorch or as paths of Keras' variables.
-    """
+    """Describes a checkpoint by the shapes of its tensors, in PyTorch's names or Keras' paths."""
     classes = next((shapes[name][0] for name in _HEADS if shapes.get(name)), None)
-    name = next(
-        (
-            name
-            for name, (key, width) in _CONVOLUTIONAL.items()
-            if shapes.get(key, ())[:1] == (width,)
-        ),
-        None,
-    )
-    if name:
-        return Description(name, classes, channels=None, grid=None)
-    tokens = _tokens(shapes)
-    name = _transformer(shapes)
+    for name, (key, width) in _CONVOLUTIONAL.items():
+        if shapes.get(key, ())[:1] == (width,):
+            return Description(name, classes, channels=None, grid=None)
+    tokens, name = _tokens(shapes), _transformer(shapes)
     if name and tokens == 2:
         name += "_distilled"
-    channels = next(
-        (shapes[name][axis] for name, axis in _PATCHES if len(shapes.get(name, ())) == 4), None
-    )
+    kernels = ((shapes.get(name, ()), axis) for name, axis in _PATCHES)
+    channels = next((shape[axis] for shape, axis in kernels if len(shape) == 4), None)
     return Description(name, classes, channels, _grid(shapes, tokens))
 
 
 def hint(shapes, name):
-    """A sentence to end a message with: what a checkpoint looks like, if not like `name`."""
+    """A sentence to end a message with: the model of a checkpoint, if it is not `name`."""
     if name not in DETECTORS and any(head in shapes for head in _DETECTOR_HEADS):
         return " It is a detector's checkpoint."
     looks_like = describe(shapes).name
     return f" It looks like a checkpoint of {looks_like}." if looks_like not in (None, name) else ""
+
+
+@contextlib.contextmanager
+def hinting(shapes, name):
+    """Adds the `hint` to a Misfit raised within it."""
+    try:
+        yield
+    except Misfit as error:
+        raise Misfit(f"{error}{hint(shapes, name)}") from error
 
 
 def _transformer(shapes):
@@ -139,12 +131,10 @@ def _transformer(shapes):
         if match and len(shape) == 1:
             widths.setdefault(int(match["stage"] or 0), []).append(shape[0])
     stages = [widths[stage] for stage in sorted(widths)]
-    for table in (PITS, VITS):
-        for name, row in table.items():
-            depths = row.depths if table is PITS else (row.depth,)
-            pairs = zip(row.widths(), depths, strict=True)
-            if stages == [[width] * depth for width, depth in pairs]:
-                return name
+    for name, row in {**PITS, **VITS}.items():
+        depths = row.depths if name in PITS else (row.depth,)
+        if stages == [[w] * depth for w, depth in zip(row.widths(), depths, strict=True)]:
+            return name
     return None
 
 

@@ -137,7 +137,7 @@ def test_a_model_of_imagenets_classes_stands_beside_the_paper(models, tmp_path, 
         ),
         (
             ["--suite=standard", "--csv={models}/cut.csv"],
-            "cut.csv is no row of robustness results: its model is empty; mend",
+            "cut.csv: its model is empty; correct it",
         ),
         (["--suite=standard", "--dataset=digits", "--crop=2"], "crop's share must lie in (0, 1]"),
     ],

@@ -68,15 +68,13 @@ def test_flags_of_scale():
 
 @pytest.mark.parametrize("text", ["10", "10:", ":5", "5:5", "7:5", "a:b", "-1:5", "1:2:3", ""])
 def test_steps_to_profile_are_two_numbers(text):
-    with pytest.raises(flags.Error, match=r"must be START:STOP, two step numbers .*; got"):
-        config_of(f"--profile={text}")
+    with pytest.raises(ValueError, match=r"must be START:STOP, .*; got"):
+        profiled_steps(text)
 
 
 def test_steps_to_profile():
-    values = flags.FlagValues()
-    argv = ["train.py", "--dataset=digits", "--output_dir=run", "--profile=3:12"]
-    parse_training_flags(argv, values)
-    assert profiled_steps(values) == (3, 12)
+    assert profiled_steps("3:12") == (3, 12)
+    assert profiled_steps(None) is None
 
 
 def test_one_side_is_a_square():
@@ -86,22 +84,16 @@ def test_one_side_is_a_square():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.optimizer.learning_rat=1"], "did you mean optimizer.learning_rate"),
-        (["--noconfig.data.flop"], "did you mean data.flip"),
-        (["--config.zzz=1"], "no configuration field 'zzz'; fields are recipe, model.name"),
-        (["--config.model=3"], "'model'; its fields are model.name, model.weights"),
-        (["--worker=first"], r"--worker must be this worker's number in --workers.*got 'first'"),
-        (["--accumulate=x"], "--accumulate must be int; got 'x'"),
-        (["--config=3"], "--config takes one field at a time: --config.training.epochs=10"),
-        (["--config.training.epochs=many"], "--config.training.epochs must be int; got 'many'"),
-        (["--epochs=many"], "--epochs must be int; got 'many'"),
-        (
-            ["--config.model.depths=1,2,3x"],
-            r"--config.model.depths must be \(int, ...\) or None; got '1,2,3x'",
-        ),
+        (["--config.optimizer.learning_rat=1"], r"Did you mean: config\.optimizer\.learning_rate"),
+        (["--noconfig.data.flop"], r"Did you mean: config\.data\.flip"),
+        (["--config.zzz=1"], r"'config\.zzz'"),
+        (["--config.model=3"], r"'config\.model'. Did you mean: .*config\.model\.name"),
+        (["--config=3"], "Unknown command line flag 'config'"),
+        (["--worker=first"], "^--worker must be a whole number; got 'first'"),
+        (["--config.data.flip=maybe"], "^--config.data.flip must be true or false; got 'maybe'"),
         (
             ["--config.data.crop_scale=(0.5,1)", "--config.data.crop_scale=(0.6,1)"],
-            "--config.data.crop_scale is given twice",
+            r"^--config\.data\.crop_scale=.*already defined as \(0\.5,1\)",
         ),
         (["--dataset="], "--dataset must be given; --help lists all flags"),
         (["--dataset=", "--output_dir="], "--dataset and --output_dir must be given"),
@@ -109,12 +101,11 @@ def test_one_side_is_a_square():
             ["--recipe=deit3"],
             "value should be one of <vanilla\\|cutmix\\|deit\\|distill\\|finetune>",
         ),
-        (["--distribute=tpu"], "value should be one of"),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
-        (["--preview=0"], r"^--preview must be a number of batches from 1 to 20; got 0\.$"),
-        (["--preview=-2"], "^--preview must be .* got -2"),
-        (["--preview=21"], "^--preview must be .* got 21"),
-        (["--preview=all"], "^--preview must be a number of batches from 1 to 20; got 'all'"),
+        (["--preview=0"], r"^--preview=0: .* range \[1, 20\]"),
+        (["--preview=-2"], r"^--preview=-2: .* range \[1, 20\]"),
+        (["--preview=21"], r"^--preview=21: .* range \[1, 20\]"),
+        (["--preview=all"], "^--preview must be a whole number; got 'all'"),
     ],
 )
 def test_wrong_flags_are_one_sentence(arguments, message):
@@ -132,47 +123,46 @@ def test_wrong_flags_are_one_sentence(arguments, message):
             "training.epochs is set twice, to 6 and to 7",
         ),
         (["--config.model.name=pit_b"], "model.name is set twice"),
-        (
-            ["--config.data.crop_scale=0.5"],
-            r"^--config.data.crop_scale must be \(float, float\); got 0.5\.$",
-        ),
-        (["--config.data.crop_scale=(0.5, 'x')"], r"\(float, float\); got \(0.5, 'x'\)\.$"),
-        (
-            ["--config.data.image_size=(8, 8.5)"],
-            r"^--image_size must be \(int, int\); got \(8, 8.5",
-        ),
-        (["--epochs=0"], "^--epochs must be positive; got 0"),
-        (["--batch_size=0"], "^--batch_size must be positive; got 0"),
-        (["--seed=-1"], r"^--seed must be at least 0 and less than 2\*\*32; got -1"),
-        (["--seed=4294967296"], "^--seed must be at least 0"),
+        (["--accumulate=x"], "^--accumulate must be .* integer; got 'x'"),
+        (["--config.training.epochs=many"], "^--epochs must be .* integer; got 'many'"),
+        (["--epochs=many"], "^--epochs must be .* integer; got 'many'"),
+        (["--config.model.depths=1,2,3x"], "^--config.model.depths must be .*; got '1,2,3x'"),
+        (["--distribute=tpu"], "^--distribute must be 'none', 'mirrored' or 'multi_worker'; got"),
+        (["--config.data.crop_scale=0.5"], r"^--config.data.crop_scale must be .* tuple; got 0.5"),
+        (["--config.data.crop_scale=(0.5, 'x')"], r"crop_scale must be .* number; got 'x'\.$"),
+        (["--config.data.image_size=(8, 8.5)"], r"^--image_size must be .* integer; got 8\.5"),
+        (["--epochs=0"], "^--epochs must be greater than 0; got 0"),
+        (["--batch_size=0"], "^--batch_size must be greater than 0; got 0"),
+        (["--seed=-1"], "^--seed must be .* 0; got -1"),
+        (["--seed=4294967296"], "^--seed must be less than 4294967296"),
         (
             ["--dataset=folder:"],
             "^--dataset must be digits, folder:PATH, for a",
         ),
         (
             ["--config.data.mixup_alpha=-0.1"],
-            r"^--config.data.mixup_alpha must be not negative \(0 for no MixUp\); got -0.1\.$",
+            r"^--config.data.mixup_alpha must be .* 0; got -0.1\.$",
         ),
-        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got nan"),
-        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got inf"),
+        (["--config.data.cutmix_alpha=nan"], "^--config.data.cutmix_alpha must be .*; got 'nan'"),
+        (["--config.data.cutmix_alpha=inf"], "^--config.data.cutmix_alpha must be .*; got 'inf'"),
         (
             ["--config.data.erasing=1.5"],
-            r"^--config.data.erasing must be a probability in \[0, 1\]; got 1.5",
+            "^--config.data.erasing must be .* 1; got 1.5",
         ),
-        (["--accumulate=0"], "^--accumulate must be positive; got 0"),
-        (["--checkpoint_every_minutes=0"], "^--checkpoint_every_minutes must be positive, or N"),
-        (["--config.data.color_jitter=1.5"], "^--config.data.color_jitter must be a share"),
+        (["--accumulate=0"], "^--accumulate must be greater than 0; got 0"),
+        (["--checkpoint_every_minutes=0"], "^--checkpoint_every_minutes must be greater than 0"),
+        (["--config.data.color_jitter=1.5"], "^--config.data.color_jitter must be .* 1; got 1.5"),
         (
             ["--config.data.color_jitter=0.3", "--config.data.rand_augment"],
             "^--config.data.color_jitter must be 0 with data.rand_augment",
         ),
-        (["--config.data.views=0"], "^--config.data.views must be positive; got 0"),
-        (["--config.data.mix_mode=elem"], "^--config.data.mix_mode must be one of batch, element"),
-        (["--config.training.label_smoothing=1"], r"^--config.training.label_smoothing must be in"),
+        (["--config.data.views=0"], "^--config.data.views must be greater than 0"),
+        (["--config.data.mix_mode=elem"], "^--config.data.mix_mode must be 'batch' or"),
+        (["--config.training.label_smoothing=1"], "^--config.training.label_smoothing must be"),
         (["--weights="], "^--weights must be imagenet or the path of a weights file; got ''"),
         (
             ["--epochs=3"],
-            "^--config.optimizer.warmup_epochs must be not negative and less than the 3 epochs",
+            "^--config.optimizer.warmup_epochs must be less than the 3 epochs",
         ),
     ],
 )
@@ -197,7 +187,7 @@ def test_detection_has_its_own_recipe_and_model():
     assert "--teacher" not in help_text("", script=DETECT)
     with pytest.raises(flags.Error, match="value should be one of <detr>"):
         detect_config_of("--recipe=cutmix")
-    with pytest.raises(flags.Error, match=r"^--teacher is a flag of train/train\.py; a detector"):
+    with pytest.raises(ValueError, match=r"^--teacher must be None for a detector"):
         detect_config_of("--teacher=regnety_160")
     with pytest.raises(ValueError, match=r"^--dataset must be digits, .*for a detector coco:PATH"):
         detect_config_of("--dataset=coco:")
@@ -242,7 +232,7 @@ def test_a_preview_is_drawn_and_a_run_may_follow(tmp_path):
     process = run_train(*flags, "--preview=2", f"--output_dir={folder}")
     assert process.returncode == 0
     assert process.stdout == (
-        f"The first training batches are drawn in {folder}/preview.png; no run was begun.\n"
+        f"The first training batches are in {folder}/preview.png; nothing was trained.\n"
     )
     assert [file.name for file in folder.iterdir()] == ["preview.png"]
     RunFolder(folder).check(config_of(*flags))
@@ -262,7 +252,7 @@ def test_what_cannot_be_mixed_is_one_sentence_and_begins_no_run(tmp_path):
         "--recipe=cutmix", "--dataset=digits", "--batch_size=1", f"--output_dir={folder}"
     )
     assert process.returncode == 1
-    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix mix the images")
+    assert process.stderr.splitlines()[-1].startswith("error: MixUp and CutMix need --batch_size=2")
     assert "Traceback" not in process.stderr
     assert not folder.exists()
 

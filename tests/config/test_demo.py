@@ -3,7 +3,6 @@
 import pit_keras
 from pit_keras.config.demo import digits_config, scenes_config
 from pit_keras.config.fields import validate
-from pit_keras.training.assembly import VARIANT_FIELDS
 
 
 def test_it_is_a_valid_configuration_of_the_size_it_says():
@@ -14,10 +13,7 @@ def test_it_is_a_valid_configuration_of_the_size_it_says():
         config.model.name,
         classes=10,
         input_shape=(*config.data.image_size, 3),
-        patch_size=config.model.patch_size,
-        stride=config.model.stride,
-        head_dim=config.model.head_dim,
-        depths=config.model.depths,
+        **config.model.overrides,
     )
     assert f"{model.count_params():,}" in digits_config.__doc__
 
@@ -26,11 +22,10 @@ def test_so_is_the_detectors():
     config = scenes_config("coco:PATH", epochs=3)
     validate(config)
     assert (config.training.epochs, config.data.dataset) == (3, "coco:PATH")
-    fields = {name: getattr(config.model, name) for name in VARIANT_FIELDS}
     model = pit_keras.create_model(
         config.model.name,
         classes=10,
         input_shape=(*config.data.image_size, 3),
-        **{name: value for name, value in fields.items() if value is not None},
+        **config.model.overrides,
     )
     assert f"{round(model.count_params(), -4):,}" in scenes_config.__doc__

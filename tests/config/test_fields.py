@@ -14,6 +14,16 @@ def test_json_round_trip_is_exact():
     assert isinstance(again.data.image_size, tuple)
 
 
+def test_a_whole_number_becomes_a_float_where_floats_are_kept():
+    config = Config()
+    config.optimizer.learning_rate, config.data.crop_scale = 1, (0.5, 1)
+    checked = validate(config)
+    assert checked == config
+    assert '"learning_rate": 1.0' in checked.to_json()
+    assert repr(checked.data.crop_scale) == "(0.5, 1.0)"
+    assert Config.from_json(config.to_json()).to_json() == checked.to_json()
+
+
 def test_unknown_fields_are_named_with_the_nearest():
     config = Config()
     with pytest.raises(
@@ -41,7 +51,7 @@ def test_a_missing_section_is_named():
 
 def test_an_ill_typed_field_is_named():
     text = Config().to_json().replace('"seed": 0', '"seed": "zero"')
-    with pytest.raises(ValueError, match=r"training\.seed must be int; got 'zero'"):
+    with pytest.raises(ValueError, match=r"training\.seed must be .* integer; got 'zero'"):
         Config.from_json(text)
 
 
@@ -56,69 +66,72 @@ def test_differences():
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("data.crop_scale", (0.5, 0.1), "0 < low <= high <= 1"),
-        ("data.crop_scale", (0.0, 1.0), "0 < low <= high <= 1"),
-        ("data.crop_aspect", (2.0, 1.0), "0 < low <= high"),
-        ("data.eval_crop", 1.5, "a share between 0 and 1"),
-        ("data.holdout", 0.0, "a share between 0 and 1"),
-        ("data.image_size", (224, 0), "two positive integers"),
-        ("data.std", (1.0, 0.0, 1.0), "three positive numbers"),
-        ("data.cutmix_alpha", -1.0, "not negative"),
-        ("data.mixup_alpha", -1.0, "not negative"),
-        ("data.mix_mode", "pixel", "one of batch, element"),
-        ("data.erasing", 1.5, r"a probability in \[0, 1\]"),
-        ("data.rand_augment_magnitude", 11.0, "from 0 to 10"),
-        ("data.rand_augment_std", -1.0, "not negative"),
-        ("data.views", 0, "positive"),
-        ("data.color_jitter", 1.5, "a share between 0 and 1"),
-        ("training.ema_decay", 1.0, r"in \[0, 1\)"),
-        ("training.ema_decay", -0.1, r"in \[0, 1\)"),
-        ("optimizer.clip_norm", 0.0, "positive, or None"),
-        ("distillation.kind", "medium", "one of none, hard, soft"),
-        ("distillation.teacher", "pit_s", "a model's name or path with distillation.kind hard"),
-        ("distillation.alpha", 1.5, "a share between 0 and 1"),
-        ("distillation.alpha", 0.3, "0.5 where there is no teacher"),
-        ("distillation.teacher_weights", "a.keras", "imagenet where there is no teacher"),
-        ("distillation.tau", 0.0, "positive"),
-        ("distillation.tau", 2.0, "1 unless distillation.kind is soft"),
-        ("optimizer.learning_rate", 0.0, "positive"),
-        ("optimizer.learning_rate", float("inf"), "positive"),
+        ("data.crop_scale", (0.5, 0.1), "the lowest value and then"),
+        ("data.crop_scale", (0.0, 1.0), "greater than 0"),
+        ("data.crop_scale", (0.5, 1.1), "less than or equal to 1"),
+        ("data.crop_aspect", (2.0, 1.0), "the lowest value and then"),
+        ("data.eval_crop", 1.5, "equal to 1"),
+        ("data.holdout", 0.0, "greater than 0"),
+        ("data.holdout", 1.0, "less than 1"),
+        ("data.image_size", (224, 0), "greater than 0"),
+        ("data.std", (1.0, 0.0, 1.0), "greater than 0"),
+        ("data.cutmix_alpha", -1.0, "or equal to 0"),
+        ("data.mixup_alpha", -1.0, "or equal to 0"),
+        ("data.mix_mode", "pixel", "'batch' or 'element'"),
+        ("data.erasing", 1.5, "equal to 1"),
+        ("data.rand_augment_magnitude", 11.0, "equal to 10"),
+        ("data.rand_augment_std", -1.0, "or equal to 0"),
+        ("data.views", 0, "greater than 0"),
+        ("data.color_jitter", 1.5, "equal to 1"),
+        ("training.ema_decay", 1.0, "less than 1"),
+        ("training.ema_decay", -0.1, "or equal to 0"),
+        ("optimizer.clip_norm", 0.0, "greater than 0"),
+        ("distillation.kind", "medium", "'none', 'hard' or 'soft'"),
+        ("distillation.teacher", "pit_s", "None with distillation.kind none"),
+        ("distillation.alpha", 1.5, "equal to 1"),
+        ("distillation.alpha", 0.3, "0.5 with distillation.kind none"),
+        ("distillation.teacher_weights", "a.keras", "'imagenet' with distillation.kind none"),
+        ("distillation.tau", 0.0, "greater than 0"),
+        ("distillation.tau", 2.0, "1.0 unless distillation.kind is soft"),
+        ("optimizer.learning_rate", 0.0, "greater than 0"),
+        ("optimizer.learning_rate", float("inf"), "finite"),
         ("optimizer.warmup_epochs", 100.0, "less than the 100 epochs"),
-        ("optimizer.weight_decay", -0.1, "not negative"),
-        ("training.epochs", 0, "positive"),
-        ("training.batch_size", -1, "positive"),
-        ("training.eval_batch_size", -1, "positive"),
-        ("training.eval_batch_size", 0, "positive"),
-        ("training.label_smoothing", 1.0, r"in \[0, 1\)"),
-        ("training.keep_checkpoints", 1, "2 or more, so that one is whole"),
-        ("training.checkpoint_every_steps", 0, "positive, or None"),
-        ("training.checkpoint_every_minutes", -1.0, "positive, or None"),
-        ("training.checkpoint_every_minutes", float("nan"), "positive, or None"),
-        ("training.log_every_steps", 0, "positive"),
-        ("training.accumulate", 0, "positive"),
-        ("training.jit", "yes", "one of auto, on, off"),
-        ("training.seed", -1, "at least 0"),
-        ("training.seed", 2**32, "less than 2"),
+        ("optimizer.weight_decay", -0.1, "or equal to 0"),
+        ("training.epochs", 0, "greater than 0"),
+        ("training.batch_size", -1, "greater than 0"),
+        ("training.eval_batch_size", -1, "greater than 0"),
+        ("training.eval_batch_size", 0, "greater than 0"),
+        ("training.label_smoothing", 1.0, "less than 1"),
+        ("training.keep_checkpoints", 1, "equal to 2"),
+        ("training.checkpoint_every_steps", 0, "greater than 0"),
+        ("training.checkpoint_every_minutes", -1.0, "greater than 0"),
+        ("training.checkpoint_every_minutes", float("nan"), "finite"),
+        ("training.log_every_steps", 0, "greater than 0"),
+        ("training.accumulate", 0, "greater than 0"),
+        ("training.jit", "yes", "'auto', 'on' or 'off'"),
+        ("training.seed", -1, "or equal to 0"),
+        ("training.seed", 2**32, "less than 4294967296"),
         ("data.dataset", "", "digits, folder:PATH"),
         ("data.dataset", "folder:", "digits, folder:PATH"),
         ("model.weights", "", "imagenet or the path"),
-        ("model.frozen_stages", -1, "not negative"),
+        ("model.frozen_stages", -1, "or equal to 0"),
         ("model.frozen_stages", 1, "0 without model.weights"),
-        ("optimizer.layer_decay", 0.0, r"in \(0, 1\]"),
-        ("optimizer.layer_decay", 1.1, r"in \(0, 1\]"),
-        ("training.epochs", 2.5, "int; got 2.5"),
-        ("training.epochs", True, "int; got True"),
-        ("data.flip", 1, "bool; got 1"),
-        ("model.depths", (1, "2"), r"\(int, ...\) or None; got \(1, '2'\)"),
-        ("data.std", (1.0, 1.0), r"\(float, float, float\)"),
-        ("optimizer.name", "adam", "one of adamp, adamw"),
-        ("optimizer.schedule", "step", "one of cosine, drop"),
+        ("optimizer.layer_decay", 0.0, "greater than 0"),
+        ("optimizer.layer_decay", 1.1, "equal to 1"),
+        ("training.epochs", 2.5, "integer; got 2.5"),
+        ("training.epochs", True, "integer; got True"),
+        ("data.flip", 1, "boolean; got 1"),
+        ("model.depths", (1, "2"), "integer; got '2'"),
+        ("data.std", (1.0, 1.0), "more values"),
+        ("data.std", (1.0, 1.0, 1.0, 1.0), "fewer values"),
+        ("optimizer.name", "adam", "'adamp' or 'adamw'"),
+        ("optimizer.schedule", "step", "'cosine' or 'drop'"),
         ("optimizer.schedule", "drop", "'cosine' for a classifier, pit_s"),
-        ("optimizer.scaled_from", 0, "a positive number of images, or None"),
+        ("optimizer.scaled_from", 0, "greater than 0"),
         ("detection.l1_weight", 1.0, "5.0 for a classifier, pit_s"),
         ("detection.freeze_norms", False, "None for a classifier"),
-        ("training.distribute", "tpu", "one of none, mirrored"),
-        ("training.precision", "float64", "one of float32, mixed_bfloat16, mixed_float16"),
+        ("training.distribute", "tpu", "'none', 'mirrored' or 'multi_worker'"),
+        ("training.precision", "float64", "'float32', 'mixed_bfloat16' or 'mixed_float16'"),
     ],
 )
 def test_values_out_of_range_are_named(path, value, message):
@@ -126,7 +139,7 @@ def test_values_out_of_range_are_named(path, value, message):
     validate(config)
     assert path in field_paths(config)
     set_field(config, path, value)
-    with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
+    with pytest.raises(ValueError, match=f"{path} must .*{message}"):
         validate(config)
 
 
@@ -153,18 +166,18 @@ def test_values_out_of_range_are_named(path, value, message):
         ("optimizer.wd_ratio", 0.2, "0.1 with adamw"),
         ("optimizer.min_learning_rate", 1e-6, "1e-05 with the schedule drop"),
         ("distillation.alpha", 0.3, "0.5 "),
-        ("detection.drop_at", 0.0, r"in \(0, 1\]"),
-        ("detection.backbone_rate", -0.1, "not negative"),
-        ("detection.no_object_weight", 0.0, "positive"),
-        ("detection.l1_weight", -1.0, "not negative"),
-        ("detection.giou_weight", float("inf"), "not negative"),
+        ("detection.drop_at", 0.0, "greater than 0"),
+        ("detection.backbone_rate", -0.1, "or equal to 0"),
+        ("detection.no_object_weight", 0.0, "greater than 0"),
+        ("detection.l1_weight", -1.0, "or equal to 0"),
+        ("detection.giou_weight", float("inf"), "finite"),
     ],
 )
 def test_values_without_a_meaning_for_a_detector_are_named(path, value, message):
     config = recipe("detr", "detr_pit_s")
     validate(config)
     set_field(config, path, value)
-    with pytest.raises(ValueError, match=f"{path} must be.*{message}"):
+    with pytest.raises(ValueError, match=f"{path} must .*{message}"):
         validate(config)
 
 
@@ -178,7 +191,7 @@ def test_a_detector_has_no_teacher():
 def test_what_a_cosine_and_random_weights_exclude():
     config = recipe("detr", "detr_pit_s")
     config.optimizer.schedule, config.detection.drop_at = "cosine", 0.5
-    with pytest.raises(ValueError, match=r"drop_at must be 2/3 with the schedule cosine"):
+    with pytest.raises(ValueError, match=r"drop_at must be 0\.66.* with the schedule cosine"):
         validate(config)
     config.detection.drop_at, config.detection.freeze_norms = 2 / 3, True
     validate(config)

@@ -140,9 +140,8 @@ def test_boxes_are_clipped_and_what_is_left_out_is_counted_once(root, caplog):
     np.testing.assert_array_equal(found, [[0, 40, 15, 48], [60, 10, 64, 15]])
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"Of the 5 boxes in {root}/train.json 1 reach more than 1 pixel beyond their image and are "
-        "clipped, 2 lie outside of their image and are not trained on, 1 have no area and are not "
-        "trained on."
+        f"{root}/train.json has 5 boxes: 1 clipped to their image, 2 outside of it (left out), "
+        "1 without area (left out)."
     )
 
 
@@ -160,7 +159,7 @@ def test_of_more_than_a_hundred_objects_the_largest_are_trained_on(root, caplog)
         found, _ = one_image(root, small)
     # In their order; the right edge is a sum.
     assert_close(found[:, 2] - 1, sides[sides > 2], roundings=2, scale=13)
-    assert "in 1 images with more than 100 objects only the 100 largest" in caplog.text
+    assert "1 images of which only the 100 largest are kept" in caplog.text
     truth = open_detection_source(f"coco:{root}").ground_truth("train")
     assert len(truth["annotations"]) == 120
 
@@ -205,8 +204,8 @@ def test_png_images_and_folders_within_the_folder_are_read(tmp_path):
 
 
 def test_no_file_is_asked_for_by_itself(root, monkeypatch):
-    listed, asked, scandir, stat = [], [], os.scandir, os.stat
-    monkeypatch.setattr(os, "scandir", lambda path: listed.append(path) or scandir(path))
+    listed, asked, listdir, stat = [], [], os.listdir, os.stat
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or listdir(path))
     monkeypatch.setattr(os, "stat", lambda path, **o: asked.append(str(path)) or stat(path, **o))
     open_detection_source(f"coco:{root}")
     assert [os.path.basename(os.path.normpath(path)) for path in listed] == ["train", "val"]
@@ -225,7 +224,7 @@ def remove(*names):
     return lambda root: [(root / name).unlink() for name in names]
 
 
-BOX = r'must have "bbox", four finite numbers: left, top, width and height, the last two not nega'
+BOX = r'needs "bbox", left, top, width and height'
 TRAIN = r"scenes/train\.json"
 BAD = {
     "no JSON": (whole_file("{"), f"{TRAIN} is not a JSON file: Expecting"),
@@ -233,26 +232,26 @@ BAD = {
         lambda root: (root / "train.json").write_bytes(b"\xff\xfe\x00"),
         f"{TRAIN} is not a JSON file",
     ),
-    "a list": (
-        whole_file("[]"),
-        f"{TRAIN} must be a JSON object with images, annotations, categories",
-    ),
+    "a list": (whole_file("[]"), f'{TRAIN} needs a list of "images"'),
     "no categories": (
         json_change(lambda c: c.pop("categories")),
-        f"{TRAIN} must be .*; categories is missing",
+        f'{TRAIN} needs a list of "categories"',
     ),
     "images no list": (
         json_change(lambda c: c.update(images={})),
-        f"{TRAIN} must be .*; images is not a list",
+        f'{TRAIN} needs a list of "images"',
     ),
     "no annotations": (
         json_change(lambda c: c.update(annotations=[])),
-        f"{TRAIN} has no annotations",
+        f'{TRAIN} needs a list of "annotations" that is not empty',
     ),
-    "no images": (json_change(lambda c: c.update(images=[])), f"{TRAIN} has no images"),
+    "no images": (
+        json_change(lambda c: c.update(images=[])),
+        f'{TRAIN} needs a list of "images" that is not empty',
+    ),
     "no validation images": (
         json_change(lambda c: c.update(images=[]), "val"),
-        r"scenes/val\.json has no images",
+        r'scenes/val\.json needs a list of "images"',
     ),
     "an entry that is no object": (
         json_change(lambda c: c["annotations"].insert(2, 7)),
@@ -260,23 +259,23 @@ BAD = {
     ),
     "an unknown image": (
         json_change(change_annotation(3, image_id=5, id=77)),
-        rf'{TRAIN}: annotations\[3\] \(id 77\) has the "image_id" 5, which none of the images has',
+        rf'{TRAIN}: annotations\[3\] \(id 77\) needs "image_id", .* images; it has 5',
     ),
     "an unknown category": (
         json_change(change_annotation(3, category_id=1)),
-        rf'{TRAIN}: annotations\[3\] has the "category_id" 1, which none of the categories has',
+        rf'{TRAIN}: annotations\[3\] needs "category_id", .* categories; it has 1',
     ),
     "an image id that is a string": (
         json_change(change_annotation(0, image_id="1000")),
-        rf'{TRAIN}: annotations\[0\] must have "image_id", a whole number; it has \'1000\'',
+        rf'{TRAIN}: annotations\[0\] needs "image_id", .*; it has \'1000\'',
     ),
     "no category id": (
         json_change(lambda c: c["annotations"][4].pop("category_id")),
-        rf'{TRAIN}: annotations\[4\] must have "category_id", a whole number; it has none',
+        rf'{TRAIN}: annotations\[4\] needs "category_id", .*; it has none',
     ),
     "no box": (
         json_change(lambda c: c["annotations"][1].pop("bbox")),
-        rf"{TRAIN}: annotations\[1\] {BOX}tive; it has none",
+        rf"{TRAIN}: annotations\[1\] {BOX}, .*; it has none",
     ),
     "three numbers": (
         json_change(change_annotation(1, bbox=[1, 2, 3])),
@@ -292,7 +291,7 @@ BAD = {
     ),
     "NaN": (
         json_change(change_annotation(2, id=9, bbox=[1, float("nan"), 3, 4])),
-        rf"{TRAIN}: annotations\[2\] \(id 9\) {BOX}tive; it has \[1, nan, 3, 4\]",
+        rf"{TRAIN}: annotations\[2\] \(id 9\) {BOX}, .*; it has \[1, nan, 3, 4\]",
     ),
     "infinite": (
         json_change(change_annotation(2, bbox=[1, 2, float("inf"), 4])),
@@ -312,50 +311,50 @@ BAD = {
     ),
     "an area that is none": (
         json_change(change_annotation(2, area=-1)),
-        rf'{TRAIN}: annotations\[2\] must have "area" of 0 or more; it has -1',
+        rf'{TRAIN}: annotations\[2\] needs "area", .* 0 or more; it has -1',
     ),
     "iscrowd of two": (
         json_change(change_annotation(2, iscrowd=2)),
-        rf'{TRAIN}: annotations\[2\] must have "iscrowd", 0 or 1; it has 2',
+        rf'{TRAIN}: annotations\[2\] needs "iscrowd", 0 or 1; it has 2',
     ),
     "equal image ids": (
         json_change(change_image(1, id=1000)),
-        rf'{TRAIN}: several images have the "id" 1000',
+        rf'{TRAIN}: 2 images have the "id" 1000',
     ),
     "equal category ids": (
         json_change(lambda c: c["categories"][1].update(id=2)),
-        rf'{TRAIN}: several categories have the "id" 2',
+        rf'{TRAIN}: 2 categories have the "id" 2',
     ),
     "equal category names": (
         json_change(lambda c: c["categories"][1].update(name="red")),
-        rf"{TRAIN}: several categories have the \"name\" 'red'",
+        rf"{TRAIN}: 2 categories have the \"name\" 'red'",
     ),
     **{
         f"the name {name!r}": (
             json_change(lambda c, name=name: c["categories"][1].update(name=name)),
-            rf"{TRAIN} has a category of the name .*; a name must be one line of text",
+            rf'{TRAIN}: categories\[1\] .*needs "name", one line of text; it has',
         )
         for name in ("", "  ", "a\nb", "a\r", "a\ud800")
     },
     "no width": (
         json_change(lambda c: c["images"][2].pop("width")),
-        rf'{TRAIN}: images\[2\] \(id 986\) must have "width", a whole number; it has none',
+        rf'{TRAIN}: images\[2\] \(id 986\) needs "width", .*; it has none',
     ),
     "no height to speak of": (
         json_change(change_image(2, height=0)),
-        rf'{TRAIN}: images\[2\] must have "height" of 1 or more; it has 0',
+        rf'{TRAIN}: images\[2\] .*needs "height", .* 1 or more; it has 0',
     ),
     "no file name": (
         json_change(change_image(2, file_name=None)),
-        rf'{TRAIN}: images\[2\] \(id 986\) must have "file_name", a string; it has None',
+        rf'{TRAIN}: images\[2\] \(id 986\) needs "file_name", a string; it has None',
     ),
     "files missing": (
         remove("train/004.jpg", "train/002.jpg"),
-        rf"Of the 8 images of .*{TRAIN} 2 are not in .*scenes/train, the first is 002\.jpg",
+        rf"scenes/train lacks 2 of the 8 images in .*{TRAIN}, first 002\.jpg",
     ),
     "a folder of files missing": (
         json_change(change_image(5, file_name="other/005.jpg"), "train"),
-        r"1 are not in .*scenes/train, the first is other/005\.jpg",
+        r"scenes/train lacks 1 of .*, first other/005\.jpg",
     ),
     "nothing to train on": (
         json_change(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]),
@@ -363,24 +362,24 @@ BAD = {
     ),
     "other categories in val": (
         json_change(lambda c: c["categories"].append({"id": 20, "name": "grey"}), "val"),
-        r"train\.json and .*val\.json differ: 'grey' with the id 20 is only in .*val\.json",
+        r"train\.json and .*val\.json must have the same .* one of them has 'grey' with the id 20",
     ),
     "another name in train": (
         json_change(lambda c: c["categories"][2].update(name="navy")),
-        r"differ: 'blue' with the id 11 is only in .*val\.json",
+        r"must have the same categories; .* 'blue' with the id 11",
     ),
     "no val.json": (
         remove("val.json"),
-        r"no .*scenes/val\.json; a detector needs the annotations of training and validation",
+        r"no .*scenes/val\.json; a detector needs annotations .* for training and validation",
     ),
     "no train.json": (remove("train.json"), r"no .*scenes/train\.json; a detector needs"),
     "neither": (
         remove("train.json", "val.json"),
-        r"scenes is not in COCO form: there is no .*train\.json or .*instances_train2017\.json",
+        r"scenes is not in COCO form: it has no train\.json or .*instances_train2017\.json",
     ),
     "no folder of images": (
         lambda root: (root / "val").rename(root / "other"),
-        r"no folder .*scenes/val, the images of .*scenes/val\.json",
+        r"no .*scenes/val; a detector needs .* images",
     ),
 }
 
@@ -399,7 +398,7 @@ def test_names_that_are_no_detection_data_are_errors(root, tmp_path):
         with pytest.raises(ValueError, match="names nothing; give coco:PATH or a TFDS name"):
             open_detection_source(name)
     for name in ("digits", f"folder:{root}"):
-        with pytest.raises(ValueError, match=f"{name} has no boxes"):
+        with pytest.raises(ValueError, match=f"{name}' has no boxes"):
             open_detection_source(name)
     with pytest.raises(FileNotFoundError, match=r"There is no folder .*nowhere"):
         open_detection_source(f"coco:{tmp_path / 'nowhere'}")
@@ -407,7 +406,7 @@ def test_names_that_are_no_detection_data_are_errors(root, tmp_path):
         open_detection_source(f"coco:{root / 'train.json'}")
     with pytest.raises(ValueError, match=f"write coco:{root}"):
         open_detection_source(str(root))
-    with pytest.raises(ValueError, match=f"--manual_dir=by_hand, but coco:{root} is none"):
+    with pytest.raises(ValueError, match=f"leave it out with coco:{root}"):
         open_detection_source(f"coco:{root}", manual_dir="by_hand")
     with pytest.raises(ValueError, match=f"coco:{root} has boxes, for a detector"):
         open_source(f"coco:{root}")

@@ -178,9 +178,9 @@ def test_white_digits_are_white_and_brighter_than_what_is_below():
 @pytest.mark.parametrize(
     ("most", "sides", "sentence"),
     [
-        (0, (0.1, 0.2), "1 digit or more"),
+        (0, (0.1, 0.2), "0 digits of .* give 1 or more"),
         (1, (0.4, 0.2), "0 < smallest <= largest <= 1"),
-        (9, (0.2, 0.4), "no room for 9 digits of 0.4"),
+        (9, (0.2, 0.4), "9 digits of 0.2 to 0.4 .* there is room"),
     ],
 )
 def test_crowds_that_cannot_be_are_refused(most, sides, sentence):
@@ -255,7 +255,7 @@ def test_a_folder_that_is_not_empty_is_left_alone(write, tmp_path):
 
 @pytest.mark.parametrize("write", [write_digit_scenes, write_digit_classes])
 def test_too_small_images_are_refused_and_leave_no_trace(write, tmp_path):
-    with pytest.raises(ValueError, match="10 pixels a side on, not of 9 as in 59 x 200"):
+    with pytest.raises(ValueError, match=r"Digits of 9 pixels, .*; make them 10 or more"):
         write(tmp_path / "new", {"train": 1, "val": 1}, (59, 200), 0)
     assert not (tmp_path / "new").exists()
 

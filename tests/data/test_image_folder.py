@@ -3,6 +3,7 @@ import os
 import pytest
 
 from pit_keras.data.image_folder import encoded, list_folder
+from pit_keras.data.labelled_images import open_source
 
 
 def touch(root, *names):
@@ -12,27 +13,26 @@ def touch(root, *names):
     return root
 
 
-def names(folder, root, split):
-    return [os.path.relpath(path, root) for path in folder.paths[split]]
+def names(paths, root):
+    return [os.path.relpath(path, root) for path in paths]
 
 
 def test_train_and_val_folders(tmp_path):
     root = touch(tmp_path, "val/cat/3.png", "val/ant/9.jpg", "train/cat/1.jpg", "train/ant/2.jpg")
     touch(root, "train/ant/1.PNG", "test/bee/1.jpg")
-    folder = list_folder(root, holdout=0.5)
-    assert folder.class_names == ("ant", "cat")
-    assert names(folder, root, "train") == ["train/ant/1.PNG", "train/ant/2.jpg", "train/cat/1.jpg"]
-    assert names(folder, root, "val") == ["val/ant/9.jpg", "val/cat/3.png"]
-    assert folder.labels == {"train": (0, 0, 1), "val": (0, 1)}
+    classes, paths, labels = list_folder(root, holdout=0.5)
+    assert classes == ("ant", "cat")
+    assert names(paths["train"], root) == ["train/ant/1.PNG", "train/ant/2.jpg", "train/cat/1.jpg"]
+    assert names(paths["val"], root) == ["val/ant/9.jpg", "val/cat/3.png"]
+    assert labels == {"train": [0, 0, 1], "val": [0, 1]}
 
 
 def test_only_visible_images_count_at_any_depth(tmp_path):
     kept = ["a/1.jpg", "a/2.JPEG", "a/deep/er/3.Png", "b/4.jpeg", "b/5.jpg"]
     touch(tmp_path, *kept, "a/.hidden.jpg", "a/.thumbs/6.jpg", "a/notes.txt", "a/7.gif")
     touch(tmp_path, ".cache/8.jpg", "readme.jpg")
-    folder = list_folder(tmp_path, holdout=0.3)
-    found = names(folder, tmp_path, "train") + names(folder, tmp_path, "val")
-    assert sorted(found) == sorted(kept)
+    _, paths, _ = list_folder(tmp_path, holdout=0.3)
+    assert sorted(names(paths["train"] + paths["val"], tmp_path)) == sorted(kept)
 
 
 @pytest.mark.parametrize(
@@ -43,21 +43,21 @@ def test_a_share_of_each_class_is_held_out(tmp_path, holdout, held_out):
     counts = (20, 7, 2)
     for name, count in zip("abc", counts, strict=True):
         touch(tmp_path, *(f"{name}/{number}.jpg" for number in range(count)))
-    folder = list_folder(tmp_path, holdout)
-    assert tuple(folder.labels["val"].count(label) for label in range(3)) == held_out
-    assert tuple(folder.labels["train"].count(label) for label in range(3)) == tuple(
+    _, paths, labels = list_folder(tmp_path, holdout)
+    assert tuple(labels["val"].count(label) for label in range(3)) == held_out
+    assert tuple(labels["train"].count(label) for label in range(3)) == tuple(
         count - held for count, held in zip(counts, held_out, strict=True)
     )
-    assert not set(folder.paths["train"]) & set(folder.paths["val"])
+    assert not set(paths["train"]) & set(paths["val"])
 
 
 def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
     files = [f"{name}/{number}.jpg" for name in "ab" for number in range(30)]
     one = touch(tmp_path / "one", *files)
     two = touch(tmp_path / "two", *reversed(files))
-    first, second = list_folder(one, 0.2), list_folder(two, 0.2)
-    assert names(first, one, "val") == names(second, two, "val")
-    held_out = [int(name[2:-4]) for name in names(first, one, "val")]
+    first, second = (names(list_folder(root, 0.2)[1]["val"], root) for root in (one, two))
+    assert first == second
+    held_out = [int(name[2:-4]) for name in first]
     assert held_out[:6] != list(range(6))
     assert held_out[:6] != held_out[6:]
 
@@ -65,11 +65,11 @@ def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
 def test_the_held_out_files_stay_the_same(tmp_path):
     """Written out, since what was trained before must be evaluated on the same files."""
     numbers = [f"{n:02d}.jpg" if n < 15 else f"deep/{n:02d}.jpg" for n in range(20)]
-    folder = list_folder(touch(tmp_path, *(f"{c}/{n}" for c in "ab" for n in numbers)), 0.2)
+    files = {f"{c}/{n}" for c in "ab" for n in numbers}
+    _, paths, _ = list_folder(touch(tmp_path, *files), 0.2)
     held_out = "a/03 a/04 a/05 a/deep/17 b/05 b/08 b/deep/16 b/deep/18"
-    assert names(folder, tmp_path, "val") == [f"{name}.jpg" for name in held_out.split()]
-    rest = sorted({f"{c}/{n}" for c in "ab" for n in numbers} - set(names(folder, tmp_path, "val")))
-    assert names(folder, tmp_path, "train") == rest
+    assert names(paths["val"], tmp_path) == [f"{name}.jpg" for name in held_out.split()]
+    assert names(paths["train"], tmp_path) == sorted(files - set(names(paths["val"], tmp_path)))
 
 
 def test_names_are_encoded_as_the_system_gave_them(tmp_path):
@@ -78,10 +78,10 @@ def test_names_are_encoded_as_the_system_gave_them(tmp_path):
         (tmp_path / name).mkdir()
         for content in contents:
             open(os.path.join(os.fsencode(tmp_path / name), content), "w").close()
-    folder = list_folder(tmp_path, 0.25)
-    for paths in folder.paths.values():
-        assert encoded(paths) == [os.fsencode(path) for path in paths]
-    assert sum(map(len, folder.paths.values())) == 8
+    _, paths, _ = list_folder(tmp_path, 0.25)
+    for own in paths.values():
+        assert encoded(own) == [os.fsencode(path) for path in own]
+    assert sum(map(len, paths.values())) == 8
     assert encoded(()) == []
 
 
@@ -91,21 +91,21 @@ def test_names_are_encoded_as_the_system_gave_them(tmp_path):
         (None, FileNotFoundError, r"no folder .*/data"),
         ((), ValueError, r"holds no class folders; expected .*/data/CLASS/\*\.jpg"),
         (("1.jpg", "2.jpg"), ValueError, "holds no class folders"),
-        (("a/1.jpg", "a/2.jpg"), ValueError, "one class folder only, a;"),
-        (("a/1.jpg", "b/x.txt", "c/.2.jpg"), ValueError, "No PNG or JPEG .* classes 'b', 'c'"),
-        (("a/1.jpg", "a/2.jpg", "b/1.jpg"), ValueError, "only one image for class 'b'"),
-        (("train/a/1.jpg", "train/b/1.jpg"), ValueError, "holds train/ but no val/"),
-        (("train/a/1.jpg", "test/a/1.jpg"), ValueError, "holds train/ but no val/"),
-        (("val/a/1.jpg", "val/b/1.jpg"), ValueError, "holds val/ but no train/"),
+        (("a/1.jpg", "a/2.jpg"), ValueError, "only the class a;"),
+        (("a/1.jpg", "b/x.txt", "c/.2.jpg"), ValueError, "No PNG or JPEG .* for 'b', 'c'"),
+        (("a/1.jpg", "a/2.jpg", "b/1.jpg"), ValueError, "single image for 'b', .* val/ folder"),
+        (("train/a/1.jpg", "train/b/1.jpg"), ValueError, "has no val/; it needs"),
+        (("train/a/1.jpg", "test/a/1.jpg"), ValueError, "has no val/; it needs"),
+        (("val/a/1.jpg", "val/b/1.jpg"), ValueError, "has no train/; it needs"),
         (
             ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/c/1.jpg"),
             ValueError,
-            "differ: class 'b' only in train/, class 'c' only in val/",
+            "same class folders; only one of them has 'b', 'c'",
         ),
         (
             ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.txt"),
             ValueError,
-            "/val for class 'b'",
+            "/val for 'b'",
         ),
     ],
 )
@@ -125,18 +125,18 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 def test_nothing_is_held_out_on_request_so_that_one_image_a_class_will_do(tmp_path):
     root = touch(tmp_path, "a/1.jpg", "b/1.jpg", "b/2.jpg")
-    folder = list_folder(root, holdout=None)
-    assert names(folder, root, "train") == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
-    assert folder.labels == {"train": (0, 1, 1), "val": ()}
+    _, paths, labels = list_folder(root, holdout=None)
+    assert names(paths["train"], root) == ["a/1.jpg", "b/1.jpg", "b/2.jpg"]
+    assert labels == {"train": [0, 1, 1], "val": []}
 
 
 @pytest.mark.parametrize("holdout", [0, 1, -0.1, 1.5])
 def test_the_held_out_share_must_be_a_share(tmp_path, holdout):
     touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg")
     with pytest.raises(ValueError, match="between 0 and 1"):
-        list_folder(tmp_path, holdout)
+        open_source(f"folder:{tmp_path}", holdout=holdout)
 
 
 def test_a_class_may_be_called_train(tmp_path):
     touch(tmp_path, "train/1.jpg", "train/2.jpg", "car/1.jpg", "car/2.jpg")
-    assert list_folder(tmp_path, 0.5).class_names == ("car", "train")
+    assert list_folder(tmp_path, 0.5)[0] == ("car", "train")

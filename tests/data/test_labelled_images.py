@@ -153,12 +153,12 @@ def test_the_order_far_into_training_is_at_hand():
 def test_impossible_streams_are_errors(source):
     size = source.sizes["train"]
     for length in (0, size + 1):
-        with pytest.raises(ValueError, match=f"1 to {size} examples"):
+        with pytest.raises(ValueError, match=f"has {size} training images; .* epochs of {length} "):
             source.train_stream(0, length=length)
     for views in (-1, 0):
-        with pytest.raises(ValueError, match=f"1 time or more, not {views} times"):
+        with pytest.raises(ValueError, match=f"with {views} views"):
             source.train_stream(0, length=16, views=views)
-    with pytest.raises(ValueError, match="position 0 or later, not at -1"):
+    with pytest.raises(ValueError, match="from position -1"):
         source.train_stream(0, start=-1)
 
 

@@ -198,7 +198,7 @@ def test_the_lambdas_of_elements_have_the_quantiles_of_their_beta_distribution(a
 
 
 def test_the_boxes_of_elements_are_distributed_by_the_definition():
-    count, (height, width) = 3000, (64, 48)
+    count, (height, width) = 3000, (32, 24)
     drawn = element_shares(count, (height, width), cutmix_alpha=1.0)
 
     rng = np.random.default_rng(0)

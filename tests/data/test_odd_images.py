@@ -171,7 +171,7 @@ def test_files_of_other_endings_are_not_listed(readable, photographs, tmp_path):
     assert listed == ["image.JPG", "image.png"] * 2
     for ending in ("png", "JPG"):
         (tmp_path / "b" / f"image.{ending}").unlink()
-    with pytest.raises(ValueError, match=r"No PNG or JPEG images in .* for class 'b'"):
+    with pytest.raises(ValueError, match=r"No PNG or JPEG images in .* for 'b'"):
         open_source(f"folder:{tmp_path}", holdout=None)
 
 

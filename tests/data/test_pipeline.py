@@ -254,7 +254,7 @@ def test_a_batch_must_fit_the_training_split(config, batch_size):
 def test_a_single_image_cannot_be_mixed(config, name):
     config.mixup_alpha = config.cutmix_alpha = 0.0
     setattr(config, name, 1.0)
-    with pytest.raises(ValueError, match=r"--batch_size must be 2 or more; or set --config\.data"):
+    with pytest.raises(ValueError, match=r"--batch_size=2 or more, .*; or set --config\.data"):
         train_batches(open_source("digits"), config, batch_size=1, seed=0)
 
 
@@ -318,7 +318,7 @@ def test_unreadable_images_are_skipped_named_and_counted(make_folder, config, ca
     batches = take(batches, 2 * (size - 3) + 1)
     ids = [int(batch["id"][0]) for batch in batches[: 2 * (size - 3)]]
     assert sorted(ids) == sorted([i for i in range(size) if i not in (0, 5, 9)] * 2)
-    assert sorted(report.names) == sorted([cut_short, text, removed])
+    assert sorted(report.positions) == sorted([cut_short, text, removed])
     assert report.counts[0] == report.counts[1] == 3
     assert sum("Skipping" in record.getMessage() for record in caplog.records) == 3
     assert report.error is None
@@ -403,7 +403,9 @@ def test_a_label_outside_the_classes_is_an_error_that_names_the_example(
         batches = train_batches(source, config, batch_size=8, seed=0, unreadable=report)
     else:
         batches = evaluation_batches(source, split, config, batch_size=8, unreadable=report)
-    message = r"label -1 of record \d of squares-(train|test)\.tfrecord-.* is not one of 3"
+    message = (
+        r"record \d of squares-(train|test)\.tfrecord-.* has the label -1, but there are 3 classes"
+    )
     with pytest.raises(UnreadableImageError, match=message), report.plain_errors():
         take(batches, 5)
 

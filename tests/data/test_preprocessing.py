@@ -233,7 +233,7 @@ def test_load_image(photographs, tmp_path):
 def test_load_image_names_what_it_cannot_read(photographs, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing\.jpg"):
         load_image(tmp_path / "missing.jpg")
-    with pytest.raises(ValueError, match=f"{tmp_path} is a directory"):
+    with pytest.raises(ValueError, match=f"{tmp_path} cannot be read as"):
         load_image(tmp_path)
     (tmp_path / "notes.jpg").write_text("not an image")
     with pytest.raises(ValueError, match=r"notes\.jpg cannot be read"):

@@ -110,5 +110,5 @@ def test_levels_become_the_arguments_of_the_reference():
     "arguments", [{"magnitude": 11}, {"magnitude": -1}, {"std": -0.5}, {"probability": 1.5}]
 )
 def test_values_out_of_range_are_errors(arguments):
-    with pytest.raises(ValueError, match="RandAugment needs"):
+    with pytest.raises(ValueError, match=r"RandAugment\(.* needs"):
         RandAugment(**arguments)

@@ -58,7 +58,7 @@ def test_shards_part_the_positions_in_blocks(count, block):
 
 @pytest.mark.parametrize("arguments", [(-1, 2, 1), (2, 2, 1), (0, 0, 1), (0, 2, 0)])
 def test_impossible_shards_are_errors(arguments):
-    with pytest.raises(ValueError, match=f"got index {arguments[0]}, count {arguments[1]}"):
+    with pytest.raises(ValueError, match=rf"index={arguments[0]}, count={arguments[1]}, .* needs"):
         Shard(*arguments)
 
 
@@ -268,24 +268,30 @@ def test_evaluation_counts_every_example_once_over_all_workers(
 
 def test_a_batch_that_the_replicas_do_not_divide_is_an_error(config):
     source = open_source("digits")
-    message = r"\(--batch_size\) .* must be a multiple of their number, 3, got 8"
+    message = r"\(--batch_size\) must be .* number of replicas, 3; got 8"
     with pytest.raises(ValueError, match=message):
         check_train_batches(source, config, 8, replicas=3)
-    message = r"\(--config.training.eval_batch_size\) .* their number, 3, got 8"
+    message = r"\(--config.training.eval_batch_size\) must be .* number of replicas, 3; got 8"
     with pytest.raises(ValueError, match=message):
         evaluation_batches(source, "val", config, batch_size=8, replicas=3)
 
 
 def test_the_batch_of_a_replica_must_be_large_enough_to_be_mixed(config):
-    message = "--batch_size must be 16 or more for each of 8 replicas; or set"
+    message = "need --batch_size=16 or more, two images for each replica; or set"
     with pytest.raises(ValueError, match=message):
         check_train_batches(open_source("digits"), config, 8, replicas=8)
 
 
-@pytest.mark.parametrize(("worker", "workers"), [(2, 2), (-1, 2), (0, 3)])
-def test_impossible_workers_are_errors(config, worker, workers):
+@pytest.mark.parametrize(
+    ("worker", "workers", "message"),
+    [
+        (2, 2, "index=2, count=2, .* needs"),
+        (-1, 2, "index=-1, count=2, .* needs"),
+        (0, 3, "3 workers cannot share 4 replicas"),
+    ],
+)
+def test_impossible_workers_are_errors(config, worker, workers, message):
     settings = {"batch_size": 8, "replicas": 4, "worker": worker, "workers": workers}
-    message = f"got worker {worker} of {workers} with 4 replicas together"
     with pytest.raises(ValueError, match=message):
         train_batches(open_source("digits"), config, seed=0, **settings)
     with pytest.raises(ValueError, match=message):

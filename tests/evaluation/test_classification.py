@@ -17,6 +17,7 @@ from pit_keras.evaluation.classification import (
     check_classes,
     classification_counts,
     evaluate_source,
+    part_sizes,
     recorded_counts,
 )
 from pit_keras.runs.trained_model import TrainedModel
@@ -129,7 +130,7 @@ def test_another_crop_is_used_and_reported(trained, pixels):
 @pytest.mark.parametrize(("split", "batch_size"), [("val", 5), ("all", 100)])
 def test_each_image_is_recorded_in_order_and_padding_is_not(trained, pixels, split, batch_size):
     source = array_source(pixels["train"], pixels["val"], trained.class_names)
-    recorded = {"train": [], "val": []}
+    recorded, sizes = [], part_sizes(source, split)
     results = evaluate_source(
         trained,
         source,
@@ -137,17 +138,16 @@ def test_each_image_is_recorded_in_order_and_padding_is_not(trained, pixels, spl
         batch_size=batch_size,
         progress=False,
         counts=recorded_counts,
-        record=lambda part, scores: recorded[part].append(scores),
+        record=recorded.append,
     )
 
     assert results == evaluate_source(trained, source, split, batch_size=batch_size, progress=False)
-    assert [part for part, scores in recorded.items() if scores] == (
-        ["val"] if split == "val" else ["train", "val"]
-    )
-    for part in ("train", "val") if split == "all" else ("val",):
+    assert sizes == ({"val": 37} if split == "val" else {"train": 41, "val": 37})
+    every = {name: np.concatenate([s[name] for s in recorded]) for name in recorded[0]}
+    assert len(every["label"]) == sum(sizes.values())
+    for part, start in zip(sizes, (0, 41), strict=False):
         images, labels = pixels[part]
-        names = recorded[part][0]
-        scores = {name: np.concatenate([s[name] for s in recorded[part]]) for name in names}
+        scores = {name: values[start : start + len(labels)] for name, values in every.items()}
         logits = trained.logits(images).astype("float64")
         shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         own = shares[np.arange(len(labels)), labels]

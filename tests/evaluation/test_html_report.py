@@ -195,7 +195,7 @@ def test_the_page_holds_the_numbers(three):
     page = Page(text)
     assert page.texts_of("title") == ["brightness on " + three[1].name]
     assert page.texts_of("h2") == [
-        "Worst mistakes", "What is taken for what", "Most confused", "Classes", "Calibration",
+        "Worst mistakes", "Confusion matrix", "Most confused", "Classes", "Calibration",
     ]  # fmt: skip
     assert "60.00%" in page.texts_of("dd")
     assert "10" in page.texts_of("dd")
@@ -260,7 +260,7 @@ def test_a_perfect_model_has_no_mistakes_to_show(tmp_path):
     page = Page(report_page(trained, source, *evaluated(trained, source)))
     assert "100.00%" in page.texts_of("dd")
     assert not page.all("figure")
-    assert "None: every image is classified as it is labelled." in page.texts_of("p")
+    assert "None: every prediction is right." in page.texts_of("p")
     assert "Most confused" not in page.texts_of("h2")
 
 

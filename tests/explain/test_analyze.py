@@ -136,7 +136,7 @@ def test_what_cannot_be_written_is_told_before_the_measurement(name, models, tmp
 
     *_, sentence = ended.stderr.strip().splitlines()
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert sentence == f"error: {tmp_path / name} is a folder; a file is to take its place."
+    assert sentence == f"error: {tmp_path / name} is a folder; move it away."
     assert list(tmp_path.iterdir()) == [tmp_path / name]
 
 

@@ -143,7 +143,7 @@ def test_a_tflite_file_finds_objects_as_a_detector_does(trained, exported, photo
     for one, other in zip(found, expected, strict=True):
         assert one.box == pytest.approx(other.box, abs=SIDE * TOLERANCE)
     assert load_tflite_detector(exported / "model.tflite", "abc").class_names == ("a", "b", "c")
-    with pytest.raises(ValueError, match="There are 2 class names for the 3 classes"):
+    with pytest.raises(ValueError, match="2 class names"):
         load_tflite_detector(exported / "model.tflite", "ab")
     assert is_tflite_detector(exported / "model.tflite")
     (tmp_path / "other.tflite").write_bytes(b"something else")
@@ -152,7 +152,7 @@ def test_a_tflite_file_finds_objects_as_a_detector_does(trained, exported, photo
     export_detector_tflite(trained, tmp_path / "pair.tflite", batch=2)
     (of_pair,) = load_tflite_detector(tmp_path / "pair.tflite").detections_of([lying])
     assert [each.name for each in of_pair] == [each.name for each in found]
-    with pytest.raises(ValueError, match="Unknown kind of TFLite file of a detector 'int8'"):
+    with pytest.raises(ValueError, match="Unknown kind of TFLite file 'int8'"):
         export_detector_tflite(trained, tmp_path / "int8.tflite", "int8")
 
 
@@ -203,7 +203,7 @@ def test_what_has_no_meaning_for_a_detector_is_refused(tmp_path):
     for arguments, sentence in (
         (("--format", "onnx"), "onnx cannot be written: detectors are written as saved_model"),
         (("--calibrate_on=64",), "--calibrate_on has no meaning for a detector"),
-        (("--compare_on=33",), "A detector is compared on at most 32 images"),
+        (("--compare_on=33",), "--compare_on of a detector is at most 32"),
     ):
         assert sentence in error_of(*common, *arguments, "--images", photo)
     assert not (tmp_path / "out").exists()

@@ -53,7 +53,7 @@ def test_it_has_a_row_for_each_file(exported):
         assert f"{entry.bytes / 1e6:.1f}" in row
         assert f"{entry.agreement.top1_agreement:.1%}" in row
     assert "`model_int8.tflite` was calibrated on 32 more pieces." in text
-    assert "on pieces, as many as the last column says" in text
+    assert "measured on pieces" in text
     assert "## Licence\nCC-BY-4.0, für alle." in text
     assert "mean (0.4, 0.5, 0.6) and standard deviation (0.2, 0.25, 0.3)" in text
     assert "compared on only 8 images" in text
@@ -85,7 +85,8 @@ def test_it_tells_of_the_run(exported, run):
     trained, folder = exported.trained, exported.folder
     text = model_card(dataclasses.replace(trained, folder=run.path), read_report(folder))
     assert "trained on `folder:birds`" in text
-    assert "Recipe: `deit`, 300 epochs of batches of 512 from random weights" in text
+    words = " ".join(text.split())
+    assert "Recipe: `deit`, 300 epochs of batches of 512 from random weights" in words
     for word in ("RandAugment", "random erasing", "MixUp", "CutMix", "horizontal flips"):
         assert word in text
     assert "on the 480 images of the `val` split" in text
@@ -97,7 +98,7 @@ def test_what_is_not_known_is_said(exported, run):
     report = dataclasses.replace(read_report(folder), license=None)
     text = model_card(trained, report)
     assert "not from a run folder" in text
-    assert "Not stated by who exported it" in text
+    assert "Not stated in the export" in text
     run.results.unlink()
     text = model_card(dataclasses.replace(trained, folder=run.path), report)
     assert "The run has not ended" in text
@@ -108,4 +109,4 @@ def test_what_was_forced_is_said(exported):
     report = read_report(folder)
     entry = dataclasses.replace(report.entries["tflite_int8"], min_agreement=1.1)
     report.entries["tflite_int8"] = entry
-    assert "**`model_int8.tflite`: below what was asked for" in model_card(trained, report)
+    assert "**`model_int8.tflite`: below the limit" in model_card(trained, report)

@@ -178,7 +178,7 @@ def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
     ("arguments", "message"),
     [
         (["pit_l"], "No model matches 'pit_l'; models are detr_pit_s, "),
-        (["detr_pit_s"], "detr_pit_s is a detector, whose training step is measured by"),
+        (["detr_pit_s"], "detr_pit_s is a detector, whose training step benchmarks/"),
         (["pit_s", "--image_size=8"], "8 x 8 pixels is smaller than one patch of 16 x 16"),
         (["--output=nowhere/cost.csv"], "--output=nowhere/cost.csv cannot be written: there is no"),
         (["--markdown=."], "--markdown=. is a folder; give the name of a file."),
@@ -186,7 +186,7 @@ def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
             ["--output=cost.csv", "--markdown=./cost.csv"],
             "--output and --markdown name the same file, ./cost.csv.",
         ),
-        (["--output=README.md"], "README.md is not a table of `pit-keras benchmark`; give the"),
+        (["--output=README.md"], "README.md is not a table of `pit-keras benchmark`; give another"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch):

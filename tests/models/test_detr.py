@@ -216,8 +216,8 @@ def test_weights_of_a_detector_of_other_classes_go_without_its_class_head(tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"include_top": False}, "include_top of the detector detr_pit_s must be True"),
-        ({"classifier_activation": "softmax"}, "classifier_activation of the detector"),
+        ({"include_top": False}, "include_top of detr_pit_s must be True"),
+        ({"classifier_activation": "softmax"}, "classifier_activation of detr_pit_s must be None"),
         ({"hidden_width": 18}, "hidden_width of detr_pit_s must be a multiple of 4"),
         ({"queries": 0}, "queries of detr_pit_s must be a positive integer"),
         ({"dropout": 1}, r"dropout of detr_pit_s must be a number in \[0, 1\)"),

@@ -196,7 +196,7 @@ def dense_network(shape=(2, 2)):
         (lambda: stage_features(small("pit_ti"), (1, 4)), r"\(1, 4\); its stages are 1, 2, 3"),
         (lambda: stage_features(small("pit_ti"), ()), "its stages are 1, 2, 3"),
         (lambda: pre_logits(dense_network()), r"does not give features \(B, C\)"),
-        (lambda: pre_logits(dense_network((2,))), "cannot be told; create it with include_top=Fal"),
+        (lambda: pre_logits(dense_network((2,))), "classifier; create it with include_top=False"),
         (lambda: attention_maps(dense_network()), "no transformer blocks"),
         (
             lambda: attention_maps(small("pit_ti"), "stage1_block2"),

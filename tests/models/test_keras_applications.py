@@ -110,11 +110,11 @@ def test_imagenet_weights_are_asked_of_keras(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"drop_rate": 0.1}, "keras.applications, which takes no drop_rate; it must be 0, got 0.1"),
-        ({"attention_drop_rate": 0.1}, "takes no attention_drop_rate"),
-        ({"drop_path_rate": 0.1}, "takes no drop_path_rate"),
-        ({"input_shape": (32, 32, 1)}, "takes RGB images; input_shape must end in 3"),
-        ({"input_shape": (31, 64, 3)}, "31 x 64 pixels is too small: .* take 32 x 32 or more"),
+        ({"drop_rate": 0.1}, " drop_rate of mobilenet_v3_small must be 0; got 0.1"),
+        ({"attention_drop_rate": 0.1}, "attention_drop_rate of mobilenet_v3_small must be 0"),
+        ({"drop_path_rate": 0.1}, "drop_path_rate of mobilenet_v3_small must be 0"),
+        ({"input_shape": (32, 32, 1)}, "RGB images: input_shape must end in 3"),
+        ({"input_shape": (31, 64, 3)}, "31 x 64 pixels is too small: .* takes 32 x 32 or more"),
         ({"weights": "imagenet", "classes": 5}, "are for 1000 classes, got 5"),
         ({"constructor": "VGG16"}, "no argument 'constructor'"),
         ({"weights": "noisy_student"}, "Unknown weights 'noisy_student'"),

@@ -201,8 +201,7 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with recomputing_blocks(False):
         pass
-    refusal = r"TensorFlow backend only, and Keras runs on 'jax'\."
-    with pytest.raises(ValueError, match=refusal), recomputing_blocks():
+    with pytest.raises(ValueError, match=r"TensorFlow only.*'jax'"), recomputing_blocks():
         pass
 
 

@@ -151,9 +151,9 @@ def test_initialisation_is_timms():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"attention_drop_rate": 0.1}, "regnety_160 has no attention"),
+        ({"attention_drop_rate": 0.1}, "attention_drop_rate of regnety_160 must be 0"),
         ({"input_shape": (64, 16, 3)}, "64 x 16 pixels is too small"),
-        ({"group_width": 7}, "Groups of 7 channels do not divide 8 channels"),
+        ({"group_width": 7}, "group_width=7 does not divide 8 channels"),
         ({"output_stride": 16}, "no argument 'output_stride'"),
     ],
 )

@@ -95,7 +95,7 @@ def test_an_explanation_has_the_attention_and_the_part_that_was_seen(
     refused = server.explain(encoded(image), stage=4)
     assert (refused.status_code, refused.json()) == (
         400,
-        {"error": "There is no stage 4; stages are 1, 2, 3."},
+        {"error": "pictures has no stage 4; stages are 1, 2, 3."},
     )
 
 

@@ -75,5 +75,5 @@ def test_closing_finishes_what_waits():
     closing.join(60)
     assert [future.result(0) for future in futures[:4]] == [0, 2, 4, 6]
     assert all(batches != [4] for batches in slow.batches)
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(RuntimeError, match="shutdown"):
         batcher.submit("double", 1)

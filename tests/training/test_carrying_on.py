@@ -43,7 +43,7 @@ def test_an_unreadable_checkpoint_falls_back_to_the_one_before(finished, unfinis
     printed = capsys.readouterr().out
     assert "step-00000004.npz cannot be read" in printed
     # The end of an epoch is saved too where that takes little of the time.
-    assert re.search("Carrying on after epoch (0 of 2 and 2 of 2 steps|1 of 2)", printed)
+    assert re.search("Resuming (in epoch 1 of 2, after step 2 of 2|after epoch 1 of 2)", printed)
     assert_ends_like(finished, folder, *resumed)
 
 
@@ -57,7 +57,7 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
 
     again = train(make_tiny_config(), tmp_path)
 
-    assert "Nothing of the run in" in capsys.readouterr().out
+    assert "has no checkpoint; starting over" in capsys.readouterr().out
     assert_ends_like(finished, folder, *again)
 
 
@@ -71,7 +71,7 @@ def test_a_signal_during_an_evaluation_saves_the_epoch_that_was_trained(
             return super()._evaluate(can_stop)
 
     config, folder = before_last_epoch
-    with pytest.raises(TrainingInterrupted, match="after 2 of 2 steps of epoch 2 of 2"):
+    with pytest.raises(TrainingInterrupted, match="epoch 2 of 2, after step 2 of 2"):
         trainer_of(config, folder.path, Signalled).run()
     assert len(rows(folder.path)) == LAST
     (interrupted,) = events(folder.path, "interrupted")
@@ -92,7 +92,7 @@ def test_a_broken_validation_image_that_the_first_look_missed(finished, before_l
     image = pathlib.Path(trainer.source.describe("val", 4))
     whole = image.read_bytes()
     try:
-        with pytest.raises(ValueError, match=rf"{image} .* It is a validation image, .* is saved"):
+        with pytest.raises(ValueError, match=rf"{image} .* is saved; repair the image"):
             trainer.run()
     finally:
         image.write_bytes(whole)
@@ -113,7 +113,7 @@ def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
     config, folder = unfinished
     shutil.rmtree(folder.checkpoints)
     before = contents(folder.path)
-    with pytest.raises(FileNotFoundError, match=r"epochs were done, but .*checkpoints holds no"):
+    with pytest.raises(FileNotFoundError, match=r"finished epochs, but .*checkpoints has no"):
         train(config, folder.path)
     assert contents(folder.path) == before
 
@@ -130,7 +130,7 @@ def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished,
     assert train(config, folder.path)[1] == results
 
     printed = capsys.readouterr().out
-    assert ("is missing" if damage == "missing" else "model.keras cannot be read") in printed
+    assert ("is missing" if damage == "missing" else "model.keras cannot be loaded") in printed
     assert "model.keras is written anew from the checkpoint of the best epoch" in printed
     models = [keras.models.load_model(each / "model.keras") for each in (path, folder.path)]
     for a, b in zip(*(model.get_weights() for model in models), strict=True):

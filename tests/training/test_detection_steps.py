@@ -57,7 +57,7 @@ def test_a_step_gives_the_same_bits_each_time():
 def test_more_objects_than_queries_are_told(caplog):
     config = detection_runs.make_config()
     DetectionTask(config, Classes)
-    assert "with up to 11 objects, of which a model with 10 queries finds" in caplog.text
+    assert "has 11 objects, but the model finds at most 10" in caplog.text
     caplog.clear()
     config.model.queries = 11
     DetectionTask(config, Classes)

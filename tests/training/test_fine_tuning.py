@@ -2,12 +2,7 @@ import keras
 import pytest
 
 from pit_keras.create import create_model
-from pit_keras.training.fine_tuning import (
-    all_trainable,
-    freeze,
-    layer_depths,
-    learning_rate_scales,
-)
+from pit_keras.training.fine_tuning import freeze, layer_depths, learning_rate_scales
 
 
 def tiny(name="pit_ti_distilled"):
@@ -134,26 +129,14 @@ def test_frozen_batch_normalisation_keeps_its_statistics():
     assert sorted(trainable_layers(model)) == sorted(trained)
 
 
-def test_all_layers_are_trainable_for_a_while():
-    model = tiny("pit_ti")
-    everything = trainable_layers(model)
-    freeze(model, 2)
-    frozen = trainable_layers(model)
-
-    with all_trainable(model):
-        assert trainable_layers(model) == everything
-
-    assert trainable_layers(model) == frozen
-
-
 def test_more_stages_than_there_are():
-    with pytest.raises(ValueError, match="pit_ti has 3 stages, so 4 cannot be frozen"):
+    with pytest.raises(ValueError, match="pit_ti has 3 stages; 4 cannot"):
         freeze(tiny("pit_ti"), 4)
 
 
 def test_models_without_blocks():
     plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)], name="plain")
-    with pytest.raises(ValueError, match="plain has no layers stage1_block1"):
+    with pytest.raises(ValueError, match="layer_decay and frozen_stages need blocks"):
         freeze(plain, 1)
-    with pytest.raises(ValueError, match="plain has no layers stage1_block1"):
+    with pytest.raises(ValueError, match="layer_decay and frozen_stages need blocks"):
         layer_depths(plain)

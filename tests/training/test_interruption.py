@@ -16,10 +16,7 @@ def test_the_first_signal_is_noted_and_the_next_would_end_the_process(number, ca
         assert interruption.signal == number.name
         assert all(signal.getsignal(each) == signal.SIG_DFL for each in Interruption.SIGNALS)
     assert signal.getsignal(number) == before
-    assert (
-        f"{number.name}: saving after this step; once more to end at once."
-        in capfd.readouterr().err
-    )
+    assert "Press Ctrl-C again to quit without saving" in capfd.readouterr().err
 
 
 def test_a_thread_notes_nothing_and_leaves_the_handlers():

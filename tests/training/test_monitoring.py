@@ -78,11 +78,11 @@ def train(monitor):
             monitor.begin_epoch(Progress(epoch=epoch))
             for step in range(3):
                 number = 3 * epoch + step
-                monitor.before_step(number)
+                monitor.profile.before(number)
                 metrics = {"loss": float(number), "top1": 0.5, "gradient_norm": 2.0}
                 sums = monitor.after_step(number, metrics, 0.0, lambda: 0.1)
             assert sums["loss"] == 9 * epoch + 3
-            row = {"epoch": epoch, **monitor.epoch_metrics(), "val_loss": 1.0, "val_top1": 0.25}
+            row = {"epoch": epoch, **monitor.epoch.means(), "val_loss": 1.0, "val_top1": 0.25}
             monitor.end_epoch(row, 3 * epoch + 3)
 
 

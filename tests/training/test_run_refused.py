@@ -38,8 +38,8 @@ def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
         ("model.name", "pit_m", "Unknown model 'pit_m'. Did you mean"),
         ("data.image_size", (3, 3), "smaller than one patch"),
         ("training.batch_size", 1000, r"\(--batch_size\) must be between 1 and the 54 training"),
-        ("training.accumulate", 3, "--accumulate=3 batches of 27 are 81 images, more than"),
-        ("distillation.kind", "hard", "a model whose name ends in '_distilled'"),
+        ("training.accumulate", 3, "--accumulate=3 x --batch_size=27 is more than the 54"),
+        ("distillation.kind", "hard", "create a '_distilled' model"),
         ("distillation.teacher", "nothing", "'nothing' is neither a model's name"),
     ],
 )
@@ -56,7 +56,7 @@ def test_what_does_not_fit(path, value, message, make_tiny_config, tmp_path, tea
 
 
 def test_a_profile_that_is_never_reached(make_tiny_config, tmp_path):
-    with pytest.raises(ValueError, match=r"--profile=6:8 is never reached: the run has 4 steps"):
+    with pytest.raises(ValueError, match="--profile must begin before step 4, got 6"):
         trainer_of(make_tiny_config(), tmp_path / "run", profile=(6, 8))
     assert not (tmp_path / "run").exists()
 

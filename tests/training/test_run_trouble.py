@@ -66,7 +66,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(before_last_epoch):
 
     message = str(stopped.value)
     assert "The loss is not finite at step 1 of 2 in epoch 2." in message
-    assert f"{kept}; the same command carries on" in message
+    assert f"the last checkpoint is {kept}" in message
     assert f"27 examples are listed in {folder.not_finite}" in message
     with folder.not_finite.open(newline="") as file:
         examples = list(csv.DictReader(file))
@@ -94,5 +94,5 @@ def test_a_loss_scale_that_is_used_up_stops_the_run(make_tiny_config, tmp_path):
     message = str(stopped.value)
     assert "overflow float16" in message
     assert "--precision=mixed_bfloat16" in message
-    assert "Nothing was saved before; the same command begins anew" in message
+    assert "nothing was saved" in message
     assert RunFolder(tmp_path).not_finite.exists()

@@ -29,7 +29,7 @@ def test_a_port_that_is_taken_is_told():
         taken.listen()
         known = [f"127.0.0.1:{taken.getsockname()[1]}", *runs.addresses(1)]
         process = forked.run_code(TALK.format(index=0, addresses=known))
-    assert f"OSError: This worker cannot be reached at {known[0]}: the port may be in" in (
+    assert f"OSError: This worker cannot listen at {known[0]}: the port is in use" in (
         process.stderr
     )
 
@@ -85,7 +85,7 @@ def test_two_workers_distil_and_carry_on_when_one_has_died(digit_folder, teacher
     processes = start_workers(digit_folder, folders, logs, *flags)
     assert runs.stop_after(processes[1], logs[1], folders[0], 1, 0, signal.SIGTERM) == 0
     assert runs.finish(processes[0], logs[0]) == 0
-    assert "a signal to another worker: the run is saved after" in logs[0].read_text()
+    assert "a signal to another worker: saved in epoch" in logs[0].read_text()
 
     for process, log in zip(start_workers(digit_folder, folders, logs, *flags), logs, strict=True):
         assert runs.finish(process, log) == 0, log.read_text()

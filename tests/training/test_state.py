@@ -25,7 +25,7 @@ def test_other_workers_go_on_where_the_farthest_was(capsys):
     progress = Progress(positions=[40, 44], epoch_positions=[20, 21], replicas=4)
     moved = progress.for_workers(workers(3, 6))
     assert (moved.positions, moved.epoch_positions, moved.replicas) == ([44] * 3, [21] * 3, 6)
-    assert "was on 4 replicas and goes on with 6" in capsys.readouterr().out
+    assert "Resuming on 6 replicas instead of 4" in capsys.readouterr().out
 
 
 def state(config=None, width=3, train_images=None):
@@ -85,5 +85,5 @@ def test_a_checkpoint_knows_how_many_images_it_was_begun_on():
     restored.restore(of_nine)
     restored.restore(of_unknown)
     assert restored.progress.train_images == 9
-    with pytest.raises(ValueError, match="begun on 9 training images, and the data has 8 now"):
+    with pytest.raises(ValueError, match="it has 9 training images, the data 8"):
         state(train_images=8)[1].restore(of_nine)

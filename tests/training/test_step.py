@@ -105,7 +105,7 @@ def test_every_weight_is_moved_by_a_step(config, network, kind):
 
 def test_a_teacher_needs_a_student_with_two_heads(config):
     config.distillation.kind = "hard"
-    with pytest.raises(ValueError, match="a model whose name ends in '_distilled'"):
+    with pytest.raises(ValueError, match="create a '_distilled' model"):
         run(config, pit("pit_ti"), teacher=teacher)
 
 

@@ -36,8 +36,8 @@ def test_a_run_ends_as_if_nothing_had_happened_to_it(kills, digit_folder, tmp_pa
         process = runs.start(arguments, log)
         assert runs.stop_after(process, log, folder, 1, 0, number) == 0, log.read_text()
         printed = log.read_text()[before:]
-        assert f"{number.name}: saving after this step" in printed
-        assert f"{number.name}: the run is saved after" in printed
+        assert "Saving after this step" in printed
+        assert f"{number.name}: saved in epoch" in printed
         assert "train.py --recipe=cutmix --model=vit_ti --dataset=folder:" in printed
         assert f"--output_dir={folder}" in printed
     damage_newest(folder, moments)

@@ -65,7 +65,7 @@ def test_a_keras_file_alone_is_taken_by_its_number_of_classes(config, source, tm
     teacher = load_teacher(config, source)
     np.testing.assert_array_equal(teacher(images()), model(images()))
     network(classes=4).save(file)
-    with pytest.raises(ValueError, match=r"keras was trained on other classes|class names for the"):
+    with pytest.raises(ValueError, match=r"keras has other classes|class names for the"):
         load_teacher(config, source)
 
 
@@ -84,14 +84,14 @@ def test_a_saved_model_with_its_own_preprocessing_is_refused(config, source, tmp
     (saved,) = tmp_path.glob("out/*/saved_model.pb")
     for folder in (saved.parent, saved.parent.parent):
         config.distillation.teacher = str(folder)
-        with pytest.raises(ValueError, match="has its own preprocessing: give its run folder"):
+        with pytest.raises(ValueError, match="give its run folder"):
             load_teacher(config, source)
 
 
 def test_a_saved_model_of_other_classes_is_refused(config, source, tmp_path):
     network(classes=4).export(str(tmp_path / "saved"), verbose=False)
     config.distillation.teacher = str(tmp_path / "saved")
-    with pytest.raises(ValueError, match=r"not the logits of the data's 3 classes"):
+    with pytest.raises(ValueError, match="not logits of 3 classes"):
         load_teacher(config, source)
 
 
@@ -104,7 +104,7 @@ def test_a_model_by_name_needs_weights_of_the_datas_classes(config, source, tmp_
     np.testing.assert_array_equal(teacher(images()), model(images()))
 
     create_model("vit_ti", classes=7, input_shape=(SIDE, SIDE, 3)).save(file)
-    with pytest.raises(ValueError, match=r"weights .* does not know the 3 classes"):
+    with pytest.raises(ValueError, match=r"lacks weights for the 3 classes .* --teacher=PATH"):
         load_teacher(config, source)
 
 
@@ -122,9 +122,7 @@ def test_images_are_resized_for_a_teacher_of_another_size(config, source, tmp_pa
     model = network(side=40)
     config.distillation.teacher = run_folder(tmp_path / "run", config, model)
     teacher = load_teacher(config, source)
-    assert "takes images of 40 x 40 pixels; the student's 20 x 20 are resized" in (
-        capsys.readouterr().out
-    )
+    assert "resized from 20 x 20 to 40 x 40" in capsys.readouterr().out
     enlarged = tf.image.resize(images(), (40, 40), method="bicubic", antialias=True)
     # Sums over the rows and the columns come before those of the network.
     assert_close(teacher(images()), model(enlarged), roundings=2 * SIDE + path_of(model))
@@ -136,11 +134,7 @@ def test_images_are_resized_for_a_teacher_of_another_size(config, source, tmp_pa
     [
         ("pit_m", "imagenet", "'pit_m' is neither a model's name .* nor a run folder"),
         ("nowhere.keras", "imagenet", "nowhere.keras does not exist"),
-        (
-            "nowhere.keras",
-            "w.keras",
-            "teacher_weights is 'w.keras', which is for a teacher by name",
-        ),
+        ("nowhere.keras", "w.keras", "teacher_weights=w.keras: nowhere.keras has its own"),
         ("resnet50", "w.keras", "There is no weights file w.keras"),
     ],
 )
@@ -153,7 +147,7 @@ def test_what_is_no_teacher(teacher, weights, message, config, source):
 def test_a_teacher_of_other_classes_or_normalisation_is_refused(config, source, tmp_path):
     other = run_folder(tmp_path / "other", config, network(), classes=("0", "1", "two"))
     config.distillation.teacher = other
-    with pytest.raises(ValueError, match="was trained on other classes: Class 2 is '2' in"):
+    with pytest.raises(ValueError, match="other classes: Class 2 is '2' in"):
         load_teacher(config, source)
 
     path = run_folder(tmp_path / "run", config, network())
@@ -161,7 +155,7 @@ def test_a_teacher_of_other_classes_or_normalisation_is_refused(config, source, 
     content["data"]["mean"] = [0.5, 0.5, 0.5]
     RunFolder(path).config.write_text(json.dumps(content))
     config.distillation.teacher = path
-    with pytest.raises(ValueError, match=r"takes images normalised with mean \(0.5, 0.5, 0.5\)"):
+    with pytest.raises(ValueError, match=r"data.mean=\(0.5, 0.5, 0.5\)"):
         load_teacher(config, source)
 
 

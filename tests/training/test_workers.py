@@ -26,7 +26,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_does(size
     workers = Workers(tf.distribute.get_strategy())
     workers.replicas = 4
     workers.check_batch(32)
-    with pytest.raises(ValueError, match=f"{size} does not divide among 4 .* does is {nearest}\\."):
+    with pytest.raises(ValueError, match=f"batch of {size}; use {nearest}\\."):
         workers.check_batch(size)
 
 
@@ -39,14 +39,14 @@ FORM = r'TF_CONFIG must be JSON of the form \{"cluster"'
     [
         ("none", [A, B], 0, None, "are for --distribute=multi_worker only"),
         ("mirrored", None, 1, None, "are for --distribute=multi_worker only"),
-        ("multi_worker", None, None, None, "needs the workers' addresses: --workers=HOST:PORT"),
+        ("multi_worker", None, None, None, "needs --workers=HOST:PORT"),
         ("multi_worker", [A, B], None, None, "must both be given"),
         ("multi_worker", None, 0, None, "must both be given"),
-        ("multi_worker", [A, B], 2, None, "a number from 0 to 1, for the 2 of --workers; got 2"),
+        ("multi_worker", [A, B], 2, None, "--worker must be 0 to 1, got 2"),
         ("multi_worker", [A, B], -1, None, "got -1"),
         ("multi_worker", [A, "somewhere"], 0, None, "must be HOST:PORT; got 'somewhere'"),
         ("multi_worker", [A, A], 0, None, "must have different addresses"),
-        ("multi_worker", [A, B], 0, "{}", "given twice"),
+        ("multi_worker", [A, B], 0, "{}", "both given; unset one"),
         ("multi_worker", None, None, "{", FORM),
         ("multi_worker", None, None, "[]", FORM),
         ("multi_worker", None, None, json.dumps({"cluster": {"worker": [A]}}), FORM),
@@ -82,7 +82,7 @@ LOST = tf.errors.UnavailableError(
 def test_the_loss_of_a_worker_is_told_in_one_sentence():
     workers = join_workers()
     workers.count = 2
-    expected = r"Start all of them again .* by: Connection reset"
+    expected = r"start all workers again .* by: Connection reset"
     with pytest.raises(WorkerLostError, match=expected), workers.must_live():
         raise LOST
 

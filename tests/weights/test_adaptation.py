@@ -335,7 +335,7 @@ def test_half_a_classifier_is_refused(saved, name, path):
     model = small(name)
     values = {key: value for key, value in saved[name][1].values.items() if key != path}
 
-    with pytest.raises(ValueError, match=f"lacks a part of its classifier: {path}"):
+    with pytest.raises(ValueError, match=f"incomplete classifier: .*{path}"):
         carry_over(Checkpoint("file", values), model)
 
 
@@ -343,7 +343,7 @@ def test_one_head_of_two_is_refused():
     model = small("pit_ti_distilled")
     values = {key: v for key, v in values_of(model).items() if not key.startswith("head_dist")}
 
-    with pytest.raises(ValueError, match="lacks a part of its classifier: head_dist/kernel"):
+    with pytest.raises(ValueError, match="incomplete classifier: head_dist/kernel"):
         carry_over(Checkpoint("file", values), model)
 
 

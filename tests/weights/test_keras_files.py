@@ -46,6 +46,20 @@ def test_a_model_that_the_weights_do_not_fit_is_left_as_it_was(saved, arguments)
     assert_refused(small(**arguments), saved[1])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "flags"),
+    [
+        ({"patch_size": 8}, "--config.model.patch_size=4"),
+        ({"patch_size": 8, "stride": 4}, "--config.model.patch_size=4 --config.model.stride=2"),
+        ({"depths": (1, 2, 1)}, "--config.model.depths='(1, 1, 1)'"),
+    ],
+)
+def test_the_sizes_of_a_keras_file_that_does_not_fit_are_flags_to_copy(arguments, flags, tmp_path):
+    small().save(tmp_path / "small.keras")
+    with pytest.raises(ValueError, match=rf"small\.keras has .*{re.escape(flags)}\)"):
+        small(**arguments, weights=tmp_path / "small.keras")
+
+
 @pytest.mark.parametrize("name", ["more.keras", "more.weights.h5"])
 def test_tensors_left_over_are_refused(name, tmp_path):
     path, larger = tmp_path / name, small(depths=(1, 1, 2))
