@@ -1,110 +1,89 @@
 """Speed of the three detectors side by side: forward pass, training step, and the matching in it.
 
     pip install -e .[train]
-    python benchmarks/detectors.py --output=results/detectors.csv
+    python benchmarks/detectors.py
 
-It is the last column of the PiT paper's table 4, as ratios: each figure's `..._ratio` is over that
-of the first model, more is faster. All three are built in one process and take turns, so that a
-slow moment of the machine falls on all of them; times are medians over the repeats. The training
-step is the trainer's: forward pass with the losses of all decoder layers, gradient, AdamW's update.
-Images are noise; boxes are drawn, about seven an image as in COCO. `matching_share` is the time of
-costs and assignments (all layers, padded to 100 boxes) over that of the step.
+It is the speed in the PiT paper's table 4. Ratios are over the first model; more is faster.
+All take turns in one process; times are medians. The training step is the trainer's, with the
+losses of all decoder layers. Images are noise; boxes are drawn, about seven an image as in COCO.
+`matching_share` is the time of costs and assignments over that of the step.
 """
 
-import pathlib
-import statistics
-import time
-
-from absl import app, flags
-from csv_rows import write_rows
+from command import new_model, parse, write_rows
 
 from pit_keras.models.detr import COCO_CLASSES as CLASSES
-
-FLAGS = flags.FLAGS
-flags.DEFINE_list("models", ["detr_resnet50", "detr_vit_s", "detr_pit_s"], "Which detectors.")
-flags.DEFINE_list("image_size", ["400", "600"], "Height and width in pixels.")
-flags.DEFINE_integer("batch_size", 8, "Images of a training step.", lower_bound=1)
-flags.DEFINE_integer("inference_batch_size", 1, "Images of a forward pass.", lower_bound=1)
-flags.DEFINE_integer("repeats", 5, "Timed calls of each kind and model.", lower_bound=1)
-flags.DEFINE_enum(
-    "precision", "float32", ["float32", "mixed_bfloat16", "mixed_float16"], "Of activations."
-)
-flags.DEFINE_string("output", "results/detectors.csv", "The CSV to write.")
 
 MOST_BOXES, MEAN_BOXES = 100, 7
 
 
-def main(_):
+def main(arguments=None):
+    options = parse(
+        __doc__,
+        arguments,
+        small={"models": ("detr_pit_s",), "image_size": (48, 64), "batch_size": 1, "repeats": 1},
+        models=("detr_resnet50", "detr_vit_s", "detr_pit_s"),
+        image_size=(400, 600),
+        batch_size=8,
+        inference_batch_size=1,
+        repeats=5,
+        precision="float32",
+        output="results/detectors.csv",
+    )
     import keras
 
     from pit_keras.measure.machine import description
+    from pit_keras.measure.measuring import medians_in_turn
 
-    keras.config.set_dtype_policy(FLAGS.precision)
-    calls = {name: calls_of(name) for name in FLAGS.models}
-    kinds = ("inference", "training", "matching")
-    times = {name: {kind: [] for kind in kinds} for name in FLAGS.models}
-    for repeat in range(FLAGS.repeats + 1):
-        for kind in kinds:
-            for name in FLAGS.models:
-                seconds = seconds_of(calls[name][kind])
-                if repeat:  # the first call traces
-                    times[name][kind].append(seconds)
-        print(f"{repeat} of {FLAGS.repeats} repeats", flush=True)
-    medians = {
-        name: {kind: statistics.median(found) for kind, found in of_model.items()}
-        for name, of_model in times.items()
-    }
-    rows = [
-        row(name, medians[name], medians[FLAGS.models[0]], description()) for name in FLAGS.models
+    keras.config.set_dtype_policy(options.precision)
+    calls = [calls_of(name, options) for name in options.models]
+    medians = [
+        medians_in_turn([of_model[kind] for of_model in calls], options.repeats)
+        for kind in ("inference", "training", "matching")
     ]
-    for found in rows:
-        print(*(f"{key}={value}" for key, value in found.items()), sep="  ")
-    write_rows(rows, pathlib.Path(FLAGS.output))
+    inference, training, _ = (of_kind[0] for of_kind in medians)
+    rows = [
+        {
+            "model": name,
+            "image_size": "x".join(map(str, options.image_size)),
+            "inference_batch_size": options.inference_batch_size,
+            "images_per_second": round(options.inference_batch_size / forward, 3),
+            "inference_ratio": round(inference / forward, 2),
+            "batch_size": options.batch_size,
+            "training_step_ms": round(1000 * step),
+            "training_ratio": round(training / step, 2),
+            "matching_ms": round(1000 * matching, 1),
+            "matching_share": round(matching / step, 4),
+            "precision": options.precision,
+            "repeats": options.repeats,
+            **description(),
+        }
+        for name, forward, step, matching in zip(options.models, *medians, strict=True)
+    ]
+    write_rows(rows, options.output)
 
 
-def row(name, of_model, of_first, where):
-    """A model's figures as a row of the table."""
-    return {
-        "model": name,
-        "image_size": "x".join(FLAGS.image_size),
-        "inference_batch_size": FLAGS.inference_batch_size,
-        "images_per_second": round(FLAGS.inference_batch_size / of_model["inference"], 3),
-        "inference_ratio": round(of_first["inference"] / of_model["inference"], 2),
-        "batch_size": FLAGS.batch_size,
-        "training_step_ms": round(1000 * of_model["training"]),
-        "training_ratio": round(of_first["training"] / of_model["training"], 2),
-        "matching_ms": round(1000 * of_model["matching"], 1),
-        "matching_share": round(of_model["matching"] / of_model["training"], 4),
-        "precision": FLAGS.precision,
-        "repeats": FLAGS.repeats,
-        **where,
-    }
-
-
-def calls_of(name):
-    """Functions without arguments, by kind; each waits for its result."""
+def calls_of(name, options):
+    """{kind: function that waits for its result}."""
     import tensorflow as tf
 
     from pit_keras.config.recipes import recipe
-    from pit_keras.create import create_model
+    from pit_keras.models import variant_of
     from pit_keras.training.assembly import optimizer_of
     from pit_keras.training.detection_task import DetectionLoss
     from pit_keras.training.matching import match
     from pit_keras.training.step import compiled_step
 
     config = recipe("detr", name)
-    config.training.batch_size, config.training.precision = FLAGS.batch_size, FLAGS.precision
-    height, width = map(int, FLAGS.image_size)
-    model = create_model(name, classes=CLASSES, input_shape=(height, width, 3))
-    strategy = tf.distribute.get_strategy()
-    optimizer = optimizer_of(config, model, steps=1000)
-    step = compiled_step(
-        config, model, DetectionLoss(config, model), optimizer, strategy, jit=False
+    config.training.batch_size, config.training.precision = options.batch_size, options.precision
+    model = new_model(name, options, classes=CLASSES, input_shape=(*options.image_size, 3))
+    optimizer, loss = optimizer_of(config, model, steps=1000), DetectionLoss(config, model)
+    step = compiled_step(config, model, loss, optimizer, tf.distribute.get_strategy(), jit=False)
+    batch = drawn_batch(options.batch_size, options.image_size)
+    images = tf.random.stateless_normal(
+        (options.inference_batch_size, *options.image_size, 3), seed=(0, 0)
     )
-    batch = drawn_batch(FLAGS.batch_size, height, width)
-    images = batch["image"][: FLAGS.inference_batch_size]
     predict = tf.function(lambda x: model(x, training=False), autograph=False)
-    shape = (FLAGS.batch_size, config.model.decoder_layers or 6, MOST_BOXES)
+    shape = (options.batch_size, variant_of(name).decoder_layers, MOST_BOXES)
     logits = tf.random.stateless_normal((*shape, CLASSES + 1), seed=(0, 1))
     boxes = tf.random.stateless_uniform((*shape, 4), seed=(0, 2))
     matching = tf.function(match, autograph=False)
@@ -115,34 +94,24 @@ def calls_of(name):
     }
 
 
-def drawn_batch(size, height, width):
+def drawn_batch(size, image_size):
     """A batch as `pit_keras.data.detection_pipeline` gives it, without padding."""
     import numpy as np
+    import tensorflow as tf
 
     drawn = np.random.default_rng(0)
     counts = np.clip(drawn.geometric(1 / MEAN_BOXES, size), 1, 60)
     sizes = drawn.uniform(0.05, 0.4, (size, MOST_BOXES, 2))
     centres = sizes / 2 + drawn.uniform(size=sizes.shape) * (1 - sizes)
     labels = drawn.integers(0, CLASSES, (size, MOST_BOXES))
+    labels[np.arange(MOST_BOXES) >= counts[:, None]] = -1
     return {
-        "image": as_tensor(drawn.normal(size=(size, height, width, 3)), "float32"),
-        "padding_mask": as_tensor(np.zeros((size, height, width)), "bool"),
-        "boxes": as_tensor(np.concatenate([centres, sizes], axis=-1), "float32"),
-        "labels": as_tensor(np.where(np.arange(MOST_BOXES) < counts[:, None], labels, -1), "int32"),
+        "image": tf.constant(drawn.normal(size=(size, *image_size, 3)), "float32"),
+        "padding_mask": tf.zeros((size, *image_size), "bool"),
+        "boxes": tf.constant(np.concatenate([centres, sizes], axis=-1), "float32"),
+        "labels": tf.constant(labels, "int32"),
     }
 
 
-def as_tensor(values, dtype):
-    import tensorflow as tf
-
-    return tf.constant(values.astype(dtype))
-
-
-def seconds_of(call):
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
 if __name__ == "__main__":
-    app.run(main)
+    main()

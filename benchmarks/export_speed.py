@@ -1,153 +1,144 @@
 """Exported PiT-S against timm's PyTorch model: LiteRT, SavedModel, ONNX Runtime and OpenVINO.
 
-    pip install -e '.[export,onnx]' torch timm openvino
+    pip install -e '.[train,export,onnx]' torch timm openvino
     python benchmarks/export_speed.py
 
-All run in this one process with two threads, in turn (A B C ... A B C ...), so that a machine whose
-speed drifts slows all alike. Each gets what it takes: PyTorch normalised floats, ours uint8 pixels
-of the model's own size, whose normalisation is part of what is timed. The CSV holds medians and
-timm's eager time over each: higher is better. Weights are random, the same for all; int8 is
-calibrated on scikit-learn's photographs.
+All run in one process with two threads, in turn, with the same random weights. PyTorch gets
+normalised images, the others pixels, which they normalise. The CSV has median times, and timm's
+over each: higher is better. What is not installed is left out.
 """
 
-import os
 import pathlib
 import statistics
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-THREADS = 2
-os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+from command import parse, write_rows
+from timm_model import THREADS, has, pair, torch_call, use_two_threads
 
-import numpy as np
-import onnxruntime
-import openvino
-import tensorflow as tf
-import timm
-import torch
-from absl import app, flags
-from ai_edge_litert.interpreter import Interpreter
-from csv_rows import write_rows
-
-import pit_keras
-from pit_keras.config.fields import DataConfig
-from pit_keras.export.agreement import real_images, take_sample
-from pit_keras.export.families import FAMILIES, Job
 from pit_keras.export.formats import FORMATS
-from pit_keras.runs.trained_model import TrainedModel
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", "pit_s", "A PiT of create_model that timm has as NAME_224.")
-flags.DEFINE_list("batches", ["1", "16"], "Images of a call.")
-flags.DEFINE_integer("rounds", 9, "Turns of each side.", lower_bound=3)
-flags.DEFINE_integer("calls", 5, "Timed calls of a turn, after one that is not.", lower_bound=1)
-flags.DEFINE_string("output", "results/export_speed.csv", "The CSV to write.")
+TIMM = "timm, eager"
 
 
-def main(_):
-    torch.set_num_threads(THREADS)
-    tf.config.threading.set_intra_op_parallelism_threads(THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
-    theirs = timm.create_model(f"{FLAGS.model}_224").eval()
-    ours = pit_keras.create_model(FLAGS.model)
-    pit_keras.load_pytorch_weights(ours, theirs.state_dict())
-    trained = TrainedModel(ours, pit_keras.imagenet.class_names(), DataConfig())
+def main(arguments=None):
+    few = {"formats": ("saved_model", "tflite_int8", "onnx")}
+    options = parse(
+        __doc__,
+        arguments,
+        small={**few, "image_size": 32, "batches": (1,), "rounds": 1, "calls": 1},
+        model="pit_s",
+        image_size=224,
+        batches=(1, 16),
+        rounds=9,
+        calls=5,
+        formats=tuple(FORMATS),
+        output="results/export_speed.csv",
+    )
+    if not options.small:
+        use_two_threads()
+    import numpy as np
+
+    import pit_keras
+    from pit_keras.config.fields import DataConfig
+    from pit_keras.export.agreement import real_images, take_sample
+    from pit_keras.export.families import Job
+    from pit_keras.runs.trained_model import TrainedModel
+
+    ours, theirs = pair(options)
+    size = (options.image_size, options.image_size)
+    trained = TrainedModel(ours, pit_keras.imagenet.class_names(), DataConfig(image_size=size))
     calibration = take_sample(real_images() * 4, trained.data, "pieces")
     rows = []
-    for batch in map(int, FLAGS.batches):
+    for batch in options.batches:
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
+        calls = {TIMM: torch_call(theirs, pixels.astype("float32"))} if theirs else {}
         with tempfile.TemporaryDirectory() as folder:
-            files = write_all(Job(trained, calibration, batch), pathlib.Path(folder))
-            rows += compare(
-                batch, {"timm, eager": torch_call(theirs, batch), **calls(files, batch)}
-            )
-    write_rows(rows, pathlib.Path(FLAGS.output))
+            job = Job(trained, calibration, batch)
+            calls |= exported_calls(job, pathlib.Path(folder), pixels, options.formats)
+            rows += compare(batch, calls, options)
+    write_rows(rows, options.output)
 
 
-def write_all(job, folder):
-    paths = {}
-    for name, format_ in FORMATS.items():
-        paths[name] = folder / format_.target
-        FAMILIES[format_.family].write(job, format_.kind, paths[name])
-    return paths
+def exported_calls(job, folder, pixels, formats):
+    """Writes some forms; {name: function that runs it once}."""
+    from pit_keras.export.families import FAMILIES
 
-
-def calls(paths, batch):
-    """By name, functions without arguments that run a file once and wait for its result."""
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
     found = {}
-    for name, path in paths.items():
-        if FORMATS[name].family == "tflite":
-            found[f"LiteRT, {FORMATS[name].kind}"] = litert_call(path, pixels)
-    found["SavedModel, float32"] = saved_model_call(paths["saved_model"], pixels)
-    found["SavedModel, bfloat16"] = saved_model_call(paths["saved_model_bfloat16"], pixels)
-    found["ONNX Runtime"] = onnx_call(paths["onnx"], pixels)
-    for precision in ("f32", "bf16"):
-        found[f"OpenVINO, {precision}"] = openvino_call(paths["onnx"], pixels, precision)
+    for format_ in map(FORMATS.get, formats):
+        path, (name, call_of) = folder / format_.target, RUNTIMES[format_.family]
+        FAMILIES[format_.family].write(job, format_.kind, path)
+        found[name.format(format_.kind)] = call_of(path, pixels)
+    if has("openvino") and "onnx" in formats:
+        for precision in ("f32", "bf16"):
+            onnx = folder / FORMATS["onnx"].target
+            found[f"OpenVINO, {precision}"] = openvino_call(onnx, pixels, precision)
     return found
 
 
-def torch_call(model, batch):
-    images = torch.randn(batch, 3, 224, 224)
-
-    def call():
-        with torch.inference_mode():
-            return model(images).numpy()
-
-    return call
-
-
 def litert_call(path, pixels):
+    from ai_edge_litert.interpreter import Interpreter
+
     run = Interpreter(model_path=str(path), num_threads=THREADS).get_signature_runner()
     return lambda: run(images=pixels)
 
 
 def saved_model_call(path, pixels):
-    loaded, images = tf.saved_model.load(str(path / "1")), tf.constant(pixels)
+    import tensorflow as tf
+
+    loaded, images = tf.saved_model.load(str(path)), tf.constant(pixels)
     serve = loaded.signatures["serving_default"]
-    return lambda: (loaded, serve(images=images)["logits"].numpy())
+    return lambda: (loaded, serve(images=images)["logits"].numpy())  # keeps `loaded` alive
 
 
 def onnx_call(path, pixels):
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
-    # Threads that wait by spinning would slow down whoever comes next.
+    # Threads that wait by spinning would slow down the next runtime.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(str(path), options)
     return lambda: session.run(["logits"], {"images": pixels})
 
 
 def openvino_call(path, pixels, precision):
+    import openvino
+
     settings = {"INFERENCE_NUM_THREADS": THREADS, "INFERENCE_PRECISION_HINT": precision}
     model = openvino.Core().compile_model(str(path), "CPU", settings)
     return lambda: model({"images": pixels})["logits"]
 
 
-def compare(batch, sides):
-    """Times all in turn; returns a row for each with its median and timm's time over it."""
+RUNTIMES = {  # by the family of a format
+    "saved_model": ("SavedModel, {}", saved_model_call),
+    "tflite": ("LiteRT, {}", litert_call),
+    "onnx": ("ONNX Runtime", onnx_call),
+}
+
+
+def compare(batch, sides, options):
+    """A row for each side; a turn is one call untimed and some timed."""
     times = {name: [] for name in sides}
-    for _ in range(FLAGS.rounds):
+    for _ in range(options.rounds):
         for name, call in sides.items():
             call()
-            for _ in range(FLAGS.calls):
+            for _ in range(options.calls):
                 start = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - start)
     medians = {name: 1000 * statistics.median(seconds) for name, seconds in times.items()}
-    rows = [
+    return [
         {
-            "model": FLAGS.model,
+            "model": options.model,
             "batch": batch,
             "runtime": name,
             "ms": round(median, 1),
-            "speed_over_timm": round(medians["timm, eager"] / median, 2),
+            "speed_over_timm": round(medians[TIMM] / median, 2) if TIMM in medians else "",
         }
         for name, median in medians.items()
     ]
-    for row in rows:
-        print(*(f"{key}={value}" for key, value in row.items()), sep="  ", flush=True)
-    return rows
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

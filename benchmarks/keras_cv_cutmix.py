@@ -8,26 +8,26 @@ package. `mean_error` and `largest_error` are absolute; `above_0.02` is the shar
 whose error is larger than 0.02.
 """
 
-import pathlib
-
 import keras_cv
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
-from csv_rows import write_rows
+from command import parse, write_rows
 
 from pit_keras.data.mixing import mix
 
-FLAGS = flags.FLAGS
-flags.DEFINE_integer("images", 320, "Images of the batch.", lower_bound=2)
-flags.DEFINE_string("output", "results/keras_cv_cutmix.csv", "The CSV to write.")
 
-
-def main(_):
+def main(arguments=None):
+    options = parse(
+        __doc__,
+        arguments,
+        small={"images": 8},
+        images=320,
+        output="results/keras_cv_cutmix.csv",
+    )
     tf.random.set_seed(0)
-    numbers = np.arange(FLAGS.images, dtype="float32")
+    numbers = np.arange(options.images, dtype="float32")
     images = tf.tile(numbers[:, None, None, None], (1, 224, 224, 3))
-    labels = tf.eye(FLAGS.images)
+    labels = tf.eye(options.images)
     by_keras_cv = keras_cv.layers.CutMix(alpha=1.0, seed=0)({"images": images, "labels": labels})
     mixed = {
         "keras-cv": (by_keras_cv["images"], by_keras_cv["labels"]),
@@ -40,9 +40,9 @@ def main(_):
         figures = (errors.mean(), errors.max(), (errors > 0.02).mean())
         columns = ("mean_error", "largest_error", "above_0.02")
         rounded = {column: f"{figure:.3f}" for column, figure in zip(columns, figures, strict=True)}
-        rows.append({"cutmix": name, "images": FLAGS.images, **rounded})
-    write_rows(rows, pathlib.Path(FLAGS.output))
+        rows.append({"cutmix": name, "images": options.images, **rounded})
+    write_rows(rows, options.output)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -4,15 +4,14 @@
 
 reads, in `results/`,
 
-    paper.csv       the paper's figures: operations, parameters, throughput (a V100, batch 128),
-                    top-1 of its four training settings; and where they were read
+    paper.csv       the paper's figures (throughput on a V100 at batch 128), and their source
     released.csv    top-1 of the released weights as others measured them, and who
     measured.csv    what `pit-keras benchmark --output=results/measured.csv` counted and measured
     keras_cv_cutmix.csv  what `benchmarks/keras_cv_cutmix.py` measured
     sweep_*.csv     what `train/sweep.py` wrote, see docs/pooling.md for the commands
 
-and writes models.csv, all of it side by side, and the tables between the markers of the README and
-of the pages in docs/. A cell is empty where nothing is known: nothing here was trained on ImageNet.
+and writes models.csv, all of it side by side, and the tables of README and docs. A cell is empty
+where nothing is known: nothing here was trained on ImageNet.
 """
 
 import argparse
@@ -45,8 +44,7 @@ ADDED = {
     "for PiT-B three views of each image",
     "distill": "a teacher for the second head of `--model=pit_s_distilled`",
 }
-# The network that nobody has released weights of; Keras has those of all that RELEASES lacks.
-WITHOUT_WEIGHTS = "resnet50_no_pooling"
+WITHOUT_WEIGHTS = "resnet50_no_pooling"  # Keras has those of all others that RELEASES lacks
 MEASURED = [column for columns in MEASURES.values() for column in columns]
 COLUMNS = (
     "model",
@@ -55,10 +53,11 @@ COLUMNS = (
     "here_top1", "here_image_size", *(f"here_{column}" for column in MEASURED), "here_conditions",
 )  # fmt: skip
 
-# What the tables are to hold: a pattern for the cells of each column.
+# A pattern for the cells of each column.
 TEXT, NUMBER, COUNT = r".+", r"\d+(\.\d+)?", r"\d+"
 FIGURES = dict.fromkeys(("flops_g", "parameters_m", "images_per_second", *ADDED), NUMBER)
 SHARES = dict.fromkeys(("loss", "top1", "val_loss", "val_top1"), NUMBER)
+TEXTS = ("family", "model")
 SWEEP_COLUMNS = ("family", "model", "width", "macs_target", "macs", "parameters", "seed", "epochs")
 CELLS = {
     "paper.csv": {"model": TEXT, **FIGURES, "images_per_second": COUNT, "source": TEXT},
@@ -80,7 +79,7 @@ CELLS = {
     },
 }  # fmt: skip
 CELLS["sweep_pit_vit.csv"] = CELLS["sweep_resnet.csv"]
-# Models that a table has to have; the tables of README and docs ask for them.
+# Models that a table must have.
 NEEDED = {
     "paper.csv": [f"pit_{size}" for size in SIZES],
     "released.csv": [],
@@ -89,11 +88,6 @@ NEEDED = {
 
 
 def text_of(path):
-    """The text of a file.
-
-    Raises:
-        ValueError: If it is not UTF-8.
-    """
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -101,11 +95,7 @@ def text_of(path):
 
 
 def rows_of(name):
-    """The rows of a table of `results/`.
-
-    Raises:
-        ValueError: If it is not as `CELLS` has it; the sentence names the row.
-    """
+    """The rows of a table of `results/`; a ValueError names the row that is not as in `CELLS`."""
     path, cells = RESULTS / name, CELLS[name]
     reader = csv.DictReader(io.StringIO(text_of(path)), strict=True)
     try:
@@ -125,12 +115,7 @@ def rows_of(name):
 
 
 def read(name):
-    """A table of `results/` that has a row for each of some models, {model: row}.
-
-    Raises:
-        ValueError: If it is something else, has two rows of a model or one of an unknown model, or
-            lacks one that is needed.
-    """
+    """A table with at most one row for each model and all of `NEEDED`, {model: row}."""
     table = {}
     for row in rows_of(name):
         model = row["model"]
@@ -144,19 +129,15 @@ def read(name):
     return table
 
 
-def ordered_models():
-    """All models, family by family in the paper's order, the small before the large."""
-
-    def place(name):
-        family = next(i for i, prefix in enumerate(FAMILIES) if name.startswith(prefix))
-        size = name.removesuffix(DISTILLED).split("_")[-1]
-        return family, SIZES.index(size) if size in SIZES else -1, name
-
-    return sorted(CLASSIFIERS, key=place)
+def place(name):
+    """For a sort by family in the paper's order, the small before the large."""
+    family = next(i for i, prefix in enumerate(FAMILIES) if name.startswith(prefix))
+    size = name.removesuffix(DISTILLED).split("_")[-1]
+    return family, SIZES.index(size) if size in SIZES else -1, name
 
 
 def joined():
-    """One row a model, {column of `COLUMNS`: text}."""
+    """A row for each model, {column of `COLUMNS`: text}."""
     paper, released, measured = (read(f"{name}.csv") for name in ("paper", "released", "measured"))
     return [
         {
@@ -164,9 +145,9 @@ def joined():
             "model": name,
             **paper_columns(name, paper),
             **prefixed("released_", released.get(name, {}), "top1", "image_size", "crop", "source"),
-            **here_columns(measured.get(name)),
+            **(here_columns(measured[name]) if name in measured else {}),
         }
-        for name in ordered_models()
+        for name in sorted(CLASSIFIERS, key=place)
     ]
 
 
@@ -177,13 +158,11 @@ def paper_columns(name, paper):
         return {}
     if name.endswith(DISTILLED):  # the rest was given for the plain models
         return {"paper_top1": row["distill"], "paper_source": row["source"]}
-    figures = prefixed("paper_", row, "flops_g", "parameters_m", "images_per_second", "source")
-    return {**figures, "paper_top1": row["deit"]}
+    columns = ("flops_g", "parameters_m", "images_per_second", "source")
+    return {**prefixed("paper_", row, *columns), "paper_top1": row["deit"]}
 
 
 def here_columns(row):
-    if row is None:
-        return {}
     conditions = "{precision}, batch {batch_size}, medians of {repeats}, {backend}, {device}, "
     conditions += "{threads} threads, {versions}"
     figures = prefixed("here_", row, "image_size", *MEASURED)
@@ -230,21 +209,12 @@ def recipes_table(_):
 
 
 def speed_table(rows):
-    """Cost and speed of the models that were timed, here or in the paper, but of the distilled
-    ones, which hardly differ.
-    """
-    columns = (
-        "here_throughput_ratio",
-        "here_latency_ratio",
-        "here_training_ratio",
-        "here_inference_mib",
-        "here_training_mib",
-    )
+    """Cost and speed of the models that were timed; the distilled ones hardly differ."""
+    columns = [f"here_{name}_ratio" for name in ("throughput", "latency", "training")]
+    columns += ["here_inference_mib", "here_training_mib"]
     reference = next(row for row in rows if row["model"] == REFERENCE)
     cells = []
-    for row in rows:
-        if row["model"].endswith(DISTILLED):
-            continue
+    for row in (row for row in rows if not row["model"].endswith(DISTILLED)):
         ratios = [row[column] for column in columns[:3]]
         paper = row["paper_images_per_second"]
         if not paper and not any(ratios):
@@ -273,9 +243,12 @@ def sweeps_table(_):
     """Both sweeps: a row for each network, means and deviations over its seeds."""
     cells = []
     for name in ("sweep_resnet.csv", "sweep_pit_vit.csv"):
-        rows = rows_of(name)
+        rows = [
+            {name: text if name in TEXTS else float(text) for name, text in row.items()}
+            for row in rows_of(name)
+        ]
         for family in dict.fromkeys(row["family"] for row in rows):
-            of_family = [numbers_of(row) for row in rows if row["family"] == family]
+            of_family = [row for row in rows if row["family"] == family]
             cells += [[family, *sweep_cells(seeds)] for seeds in networks_of(of_family)]
     header = [
         "family", "width", "MACs (M)", "parameters (k)", "training loss", "training top-1",
@@ -290,14 +263,8 @@ def cutmix_table(_):
     return markdown_table(header, [list(row.values()) for row in rows_of("keras_cv_cutmix.csv")])
 
 
-def numbers_of(row):
-    """A row of a sweep, with numbers where they are."""
-    texts = ("family", "model")
-    return {name: value if name in texts else float(value) for name, value in row.items()}
-
-
 def sweep_cells(seeds):
-    """A network's cells but the first, from its rows, one a seed."""
+    """A network's cells but the first, from its rows, one for each seed."""
     first = seeds[0]
     size = f"{first['width']:.0f}", f"{first['macs'] / 1e6:.2f}", f"{first['parameters'] / 1e3:.0f}"
     loss = "{:.3f} ± {:.3f}".format(*mean_and_deviation(seeds, "loss"))
@@ -305,31 +272,27 @@ def sweep_cells(seeds):
     return [*size, loss, *(f"{100 * mean:.1f} ± {100 * spread:.1f}" for mean, spread in shares)]
 
 
-def cards(rows):
-    """A section for each model: size, cost, accuracy with its source, and how to create it."""
-    return "\n".join(map(card, rows))
-
-
 def card(row):
+    """A model's section: size, cost, accuracy with its source, and how to create it."""
     name = row["model"]
     size = row["here_image_size"].replace("x", " x ")
+    paper, released = row["paper_top1"], row["released_top1"]
+    crop = row["released_crop"] and f"crop {row['released_crop']}"
+    pixels = row["released_image_size"] and f"{row['released_image_size']} px"
+    source = ", ".join(part for part in (pixels, crop, row["released_source"]) if part)
     grids = variant_of(name).grids(tuple(map(int, row["here_image_size"].split("x"))))
+    call = f'"{name}", weights="imagenet"' if weights_of(name) else f'"{name}"'
     figures = [
         ("parameters", f"{int(row['here_parameters']):,}"),
         (f"MACs at {size}", f"{int(row['here_macs']) / 1e9:.2f} G"),
         ("sides of the maps", " ".join(str(height) for height, _ in grids)),
-        ("top-1, paper", with_source(row["paper_top1"], row["paper_source"])),
-        ("top-1, released weights", with_source(row["released_top1"], released_source(row))),
+        ("top-1, paper", paper and f"{paper} ({row['paper_source']})"),
+        ("top-1, released weights", released and f"{released} ({source})"),
         ("released weights", weights_of(name)),
-        ("create", f"`pit_keras.create_model({call_of(name)})`"),
+        ("create", f"`pit_keras.create_model({call})`"),
     ]
     table = markdown_table([f"`{name}`", ""], [list(pair) for pair in figures if pair[1]], (0, 1))
     return f"### {name}\n\n{table}"
-
-
-def call_of(name):
-    """The arguments of `create_model` that give a model with the weights that it has."""
-    return f'"{name}", weights="imagenet"' if weights_of(name) else f'"{name}"'
 
 
 def weights_of(name):
@@ -339,21 +302,10 @@ def weights_of(name):
     return "" if name == WITHOUT_WEIGHTS else "`keras.applications`"
 
 
-def released_source(row):
-    """What released weights were measured on, and where that was read."""
-    crop = row["released_crop"] and f"crop {row['released_crop']}"
-    size = row["released_image_size"] and f"{row['released_image_size']} px"
-    return ", ".join(part for part in (size, crop, row["released_source"]) if part)
-
-
-def with_source(figure, source):
-    return figure and f"{figure} ({source})"
-
-
 # {name of a table: (page that holds it, function from the joined rows to its text)}
 TABLES = {
     "models": ("README.md", models_table),
-    "cards": ("docs/models.md", cards),
+    "cards": ("docs/models.md", lambda rows: "\n".join(map(card, rows))),
     "recipes": ("docs/recipes/index.md", recipes_table),
     "sweeps": ("docs/pooling.md", sweeps_table),
     "speed": ("docs/performance.md", speed_table),
@@ -363,26 +315,19 @@ PAGES = list(dict.fromkeys(page for page, _ in TABLES.values()))
 
 
 def with_tables(page, text, rows):
-    """A page's text with what is between `<!-- table: NAME -->` and `<!-- end -->` written anew.
-
-    Raises:
-        ValueError: If a table's markers are not there, once each.
-    """
+    """A page's text, with its tables between `<!-- table: NAME -->` and `<!-- end -->` renewed."""
     for name, (where, table) in TABLES.items():
         if where != page:
             continue
         marked = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if len(marked.findall(text)) != 1:
-            raise ValueError(
-                f"{page} needs <!-- table: {name} --> ... <!-- end --> once, and has it "
-                f"{len(marked.findall(text))} times."
-            )
+        if (times := len(marked.findall(text))) != 1:
+            wanted = f"<!-- table: {name} --> ... <!-- end --> once"
+            raise ValueError(f"{page} needs {wanted}, and has it {times} times.")
         text = marked.sub(lambda found, table=table: found[1] + table(rows) + found[2], text)
     return text
 
 
 def models_csv(rows):
-    """The text of models.csv."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -391,10 +336,8 @@ def models_csv(rows):
 
 
 def main(arguments=None):
-    """Writes the tables; `arguments` are those of the process by default, and there are none."""
-    summary, _, more = __doc__.partition("\n")
     parser = argparse.ArgumentParser(
-        description=summary, epilog=more, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.parse_args(arguments)
     with exit_with_one_sentence():

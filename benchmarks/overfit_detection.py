@@ -1,61 +1,70 @@
-"""Whether a detector can learn sixteen photographs by heart, and whether it helps to normalise the
-backbone's features: its average precision on the images it is trained on.
+"""Whether a detector can learn sixteen photographs by heart, with and without normalised features.
 
     pip install -e .[train]
     pip install --no-deps foolbox==3.3.4
-    python benchmarks/overfit_detection.py --work_dir=runs/overfit
+    python benchmarks/overfit_detection.py
 
-What is wrong with boxes, matching or losses keeps a detector from that. foolbox ships photographs
-of ImageNet's classes; photographs.json, beside this file, has boxes around their main objects. They
-are written as WORK_DIR/photographs in COCO's form, the same for training and validation. Two runs
-differ in `normalize_features` alone. Runs that are there are not repeated; one that was cut short
-is carried on.
+A fault in boxes, matching or losses keeps a detector from that. foolbox ships the photographs;
+photographs.json has boxes around their main objects. Training and validation images are the same.
+Finished runs are not repeated.
 """
 
-import os
+import importlib.util
+import json
 import pathlib
+import shutil
+import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+from command import parse, write_rows
+from small_detectors import history_rows, train
 
-from absl import app, flags
-from csv_rows import write_rows
-from photographs import foolbox_photographs, write_photographs
-from small_runs import BACKBONES, history_rows, train_detector
-
-from pit_keras.errors import exit_with_one_sentence
-
-FORMS = {"plain": "false", "normalised": "true"}  # of the features, and the flag's value
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("work_dir", "runs/overfit_detection", "Folder for photographs and runs.")
-flags.DEFINE_string("output", "results/overfit_detection.csv", "The CSV to write.")
-flags.DEFINE_enum("backbone", "pit_s", list(BACKBONES), "The detector's.")
-flags.DEFINE_integer("epochs", 450, "Epochs of each run, of one step each.", 1)
-flags.DEFINE_multi_enum("features", list(FORMS), list(FORMS), "Which runs.")
+ANNOTATIONS = pathlib.Path(__file__).with_name("photographs.json")
+NORMALISED = {"plain": False, "normalised": True}
 
 
-def main(_):
-    work_dir = pathlib.Path(FLAGS.work_dir)
-    photographs = work_dir / "photographs"
-    with exit_with_one_sentence(ModuleNotFoundError):
-        write_photographs(photographs, foolbox_photographs())
-    rows = []
-    for form in FLAGS.features:
-        run = work_dir / form
-        train_detector(
-            FLAGS.backbone,
-            photographs,
-            run,
-            "--weights=none",
-            "--config.optimizer.learning_rate=2e-4",
-            "--image_size=64,96",
-            "--batch_size=16",
-            f"--epochs={FLAGS.epochs}",
-            f"--config.model.normalize_features={FORMS[form]}",
-        )
-        rows += history_rows(run, 50, model=f"detr_{FLAGS.backbone}", features=form)
-    write_rows(rows, pathlib.Path(FLAGS.output))
+def main(arguments=None):
+    options = parse(
+        __doc__,
+        arguments,
+        small={"epochs": 1, "features": ("plain",)},
+        photographs="",
+        work_dir="runs/overfit_detection",
+        backbone="pit_s",
+        epochs=450,
+        features=tuple(NORMALISED),
+        output="results/overfit_detection.csv",
+    )
+    work_dir, rows = pathlib.Path(options.work_dir), []
+    images = work_dir / "photographs"
+    foolbox = importlib.util.find_spec("foolbox")
+    if not options.photographs and foolbox is None:
+        sys.exit("error: foolbox is not installed: pip install --no-deps foolbox==3.3.4.")
+    write_photographs(images, options.photographs or pathlib.Path(foolbox.origin).with_name("data"))
+    for form in options.features:
+        fields = {
+            "model.weights": None,
+            "model.normalize_features": NORMALISED[form],
+            "data.dataset": f"coco:{images}",
+            "data.image_size": (64, 96),
+            "optimizer.learning_rate": 2e-4,
+            "training.batch_size": 16,
+            "training.epochs": options.epochs,
+        }
+        train("detr", options.backbone, work_dir / form, fields, options.small)
+        columns = {"model": f"detr_{options.backbone}", "features": form}
+        rows += history_rows(work_dir / form, 50, **columns)
+    write_rows(rows, options.output)
+
+
+def write_photographs(folder, photographs):
+    """Writes the photographs in COCO's form, the same as "train" and "val"."""
+    for split in ("train", "val"):
+        (folder / split).mkdir(parents=True, exist_ok=True)
+        for image in json.loads(ANNOTATIONS.read_text())["images"]:
+            name = image["file_name"]
+            shutil.copyfile(pathlib.Path(photographs) / name, folder / split / name)
+        shutil.copyfile(ANNOTATIONS, folder / f"{split}.json")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

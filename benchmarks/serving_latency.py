@@ -1,14 +1,12 @@
 """Latency of `pit-keras serve` by the number of concurrent clients.
 
     pip install -e .[serve] httpx
-    python benchmarks/serving_latency.py --output=results/serving_latency.csv
+    python benchmarks/serving_latency.py
 
-The server runs in a process of its own with a model of random weights. Each client has a connection
-and sends one small JPEG after the other, each as soon as the one before is answered; one that is
-refused with 503 waits a second, as it is told. The clients share the machine with the server. The
-CSV holds, for each number of clients, answers per second, the median and the 95th percentile of the
-answers' latency, their ratio, the share of the requests that was refused, and the mean size of the
-batches. Whether all answers are right is checked too.
+The server is a process of its own with random weights, or runs at --url already, with --name=model.
+Each client sends small JPEGs, one after the other; one that is refused with 503 waits a second. All
+answers are checked. The CSV has answers per second, the median and the 95th percentile of their
+latency, the share of requests that was refused, and the mean size of the batches.
 """
 
 import asyncio
@@ -16,7 +14,6 @@ import base64
 import contextlib
 import io
 import logging
-import os
 import pathlib
 import re
 import subprocess
@@ -24,57 +21,80 @@ import sys
 import tempfile
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import httpx
-import numpy as np
-from absl import app, flags
-from csv_rows import write_rows
-from PIL import Image
-
-import pit_keras
-from pit_keras.export.agreement import real_images
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", "pit_s", "A model of create_model.")
-flags.DEFINE_list("clients", ["1", "2", "4", "8", "16", "64"], "Numbers of clients.")
-flags.DEFINE_float("seconds", 20.0, "How long each number of clients asks.", lower_bound=1.0)
-flags.DEFINE_string("output", "results/serving_latency.csv", "The CSV to write.")
+from command import new_model, parse, write_rows
 
 PATH = "/v1/models/model"
 
 
-def main(_):
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of each request
-    requests = [request_of(image) for image in real_images()]
-    rows = []
-    with serving() as url:
-        expected = [httpx.post(url + f"{PATH}:predict", json=each).json() for each in requests]
-        for count in map(int, FLAGS.clients):
-            batches = batches_so_far(url)
-            began = time.perf_counter()
-            latencies, refused = asyncio.run(ask_all(url, count, requests, expected))
-            seconds = time.perf_counter() - began
-            batches = batches_so_far(url) - batches
-            rows.append(row_of(count, latencies, refused, seconds, batches))
-            print(*(f"{key}={value}" for key, value in rows[-1].items()), sep="  ", flush=True)
-    write_rows(rows, pathlib.Path(FLAGS.output))
+def main(arguments=None):
+    options = parse(
+        __doc__,
+        arguments,
+        small={"image_size": 32, "clients": (2,), "seconds": 0.1},
+        url="",
+        model="pit_s",
+        image_size=224,
+        clients=(1, 2, 4, 8, 16, 64),
+        seconds=20.0,
+        output="results/serving_latency.csv",
+    )
+    import httpx
+    import numpy as np
+
+    from pit_keras.export.agreement import real_images
+
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    requests, rows = [request_of(image) for image in real_images()], []
+    with serving(options) as url, httpx.Client(base_url=url, timeout=120) as http:
+        expected = [logits_of(http.post(f"{PATH}:predict", json=each)) for each in requests]
+
+        def batches():
+            return http.get(f"{PATH}/metadata").json()["statistics"]["batches"]
+
+        for clients in options.clients:
+            before, began = batches(), time.perf_counter()
+            asked = ask_all(url, clients, requests, expected, options.seconds)
+            latencies, refused = asyncio.run(asked)
+            seconds, answers = time.perf_counter() - began, len(latencies)
+            median, most = np.percentile(latencies, (50, 95))
+            rows.append(
+                {
+                    "model": options.model,
+                    "clients": clients,
+                    "answers_per_second": round(answers / seconds, 1),
+                    "median_ms": round(1000 * median, 1),
+                    "p95_ms": round(1000 * most, 1),
+                    "p95_over_median": round(most / median, 2),
+                    "refused": round(refused / (refused + answers), 3),
+                    "mean_batch": round(answers / (batches() - before), 2),
+                }
+            )
+    write_rows(rows, options.output)
 
 
 def request_of(image):
-    """The content of a request with an image as a JPEG of at most 256 pixels a side."""
+    """A request with an image as a JPEG of at most 256 pixels a side."""
+    from PIL import Image
+
     small, file = Image.fromarray(image), io.BytesIO()
     small.thumbnail((256, 256))
     small.save(file, "JPEG")
     return {"instances": [{"b64": base64.b64encode(file.getvalue()).decode()}]}
 
 
+def logits_of(response):
+    return response.raise_for_status().json()["predictions"][0]["logits"]
+
+
 @contextlib.contextmanager
-def serving():
-    """A server; gives its URL, and ends it."""
+def serving(options):
+    """Runs a server, if `--url` does not name one; gives its URL."""
+    if options.url:
+        yield options.url
+        return
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "model.keras"
-        pit_keras.create_model(FLAGS.model).save(file)
+        new_model(options.model, options).save(file)
         command = [sys.executable, "-m", "pit_keras", "serve", f"--model={file}", "--port=0"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             try:
@@ -83,54 +103,30 @@ def serving():
                 process.terminate()
 
 
-def batches_so_far(url):
-    return httpx.get(f"{url}{PATH}/metadata").json()["statistics"]["batches"]
+async def ask_all(url, clients, requests, expected, seconds):
+    """Seconds of each answer, and the number of refusals."""
+    import httpx
+    import numpy as np
 
-
-async def ask_all(url, count, requests, expected):
-    """Latencies in seconds of all that was answered, and how many requests were refused."""
-    latencies, refused = [], 0
+    latencies, refusals, end = [], [], time.perf_counter() + seconds
 
     async def client(number):
-        nonlocal refused
-        asked = number
         async with httpx.AsyncClient(base_url=url, timeout=120) as http:
             while time.perf_counter() < end:
-                asked += 1
-                which = asked % len(requests)
+                number += 1
+                which = number % len(requests)
                 began = time.perf_counter()
                 response = await http.post(f"{PATH}:predict", json=requests[which])
                 if response.status_code == 503:
-                    refused += 1
+                    refusals.append(number)
                     await asyncio.sleep(float(response.headers["retry-after"]))
                     continue
                 latencies.append(time.perf_counter() - began)
-                check(response.raise_for_status().json(), expected[which])
+                np.testing.assert_allclose(logits_of(response), expected[which], atol=1e-4)
 
-    end = time.perf_counter() + FLAGS.seconds
-    await asyncio.gather(*(client(number) for number in range(count)))
-    return latencies, refused
-
-
-def check(answer, expected):
-    """Whether an answer has the logits of the same image alone."""
-    logits = [each["predictions"][0]["logits"] for each in (answer, expected)]
-    np.testing.assert_allclose(*logits, atol=1e-4)
-
-
-def row_of(clients, latencies, refused, seconds, batches):
-    median, most = np.percentile(latencies, (50, 95))
-    return {
-        "model": FLAGS.model,
-        "clients": clients,
-        "answers_per_second": round(len(latencies) / seconds, 1),
-        "median_ms": round(1000 * median, 1),
-        "p95_ms": round(1000 * most, 1),
-        "p95_over_median": round(most / median, 2),
-        "refused": round(refused / (refused + len(latencies)), 3),
-        "mean_batch": round(len(latencies) / batches, 2),
-    }
+    await asyncio.gather(*map(client, range(clients)))
+    return latencies, len(refusals)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -105,7 +105,7 @@ def parse_python(arguments):
     else:  # importing a benchmark imports what it measures
         source = (ROOT / script).read_text()
         given = re.findall(r"^--(\w+)", "\n".join(arguments), re.MULTILINE)
-        assert [name for name in given if not re.search(rf'"(--)?{name}"', source)] == []
+        assert [name for name in given if not re.search(rf"\b{name}=", source)] == []
 
 
 def parse_training(script, arguments):

@@ -3,8 +3,8 @@
 Only the products with weights become integers, FULLY_CONNECTED and CONV_2D, with a scale for each
 output channel; all else stays float32. LayerNorm, softmax, GELU, the residual stream and the
 products within the attention lose too much in 8 bits, and integers there cut the graph into pieces
-that LiteRT's CPU library, XNNPACK, cannot join: a PiT wholly in int8 is both wrong and slow.
-`benchmarks/quantisation.py` measures this and the other ways.
+that LiteRT's CPU library, XNNPACK, cannot join: a PiT wholly in int8 is both wrong and slow
+(`results/quantisation.csv`).
 """
 
 import contextlib
