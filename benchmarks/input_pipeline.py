@@ -181,7 +181,7 @@ def timed(batches, options):
 
 
 def processor_seconds():
-    """Of this process and of the workers, user and system."""
+    """Processor seconds of this process and its workers, user and system."""
     seconds = time.process_time()
     for worker in multiprocessing.active_children():
         fields = pathlib.Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()

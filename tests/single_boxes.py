@@ -2,7 +2,7 @@
 
 
 def corners(box):
-    """Of a box given by centre x, centre y, width and height."""
+    """Corners of a box that is given by centre x, centre y, width and height."""
     x, y, width, height = (float(value) for value in box)
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 

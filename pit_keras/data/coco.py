@@ -91,9 +91,9 @@ def _open_coco(dataset):
     )
     if train != val:
         number, name = min(train.items() ^ val.items())
+        having, lacking = ("train", "val") if train.get(number) == name else ("val", "train")
         raise ValueError(
-            f"{files['train']} and {files['val']} must have the same categories; only one of them "
-            f"has {name!r} with the id {number}."
+            f"{files[lacking]} lacks the category {name!r} with the id {number} of {files[having]}."
         )
     images, image_ids, objects = {}, {}, {}
     for split, content in contents.items():

@@ -26,11 +26,11 @@ def list_folder(path, holdout):
     folders = set(_subfolders(path))
     if {"train", "val"} <= folders:
         splits = {split: _files_by_class(os.path.join(path, split)) for split in ("train", "val")}
-        if differing := set(splits["train"]) ^ set(splits["val"]):
-            raise ValueError(
-                f"{path}/train and val must have the same class folders; only one of them has "
-                f"{_listing(sorted(differing))}."
-            )
+        for split, other in (("train", "val"), ("val", "train")):
+            if lacking := sorted(splits[other].keys() - splits[split].keys()):
+                raise ValueError(
+                    f"{path}/{split} lacks the class folders {_listing(lacking)} of {path}/{other}."
+                )
     elif {"train", "val"} & folders and folders <= SPLIT_FOLDERS:
         (absent,) = {"train", "val"} - folders
         raise ValueError(

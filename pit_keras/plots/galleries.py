@@ -129,11 +129,11 @@ def _draw_gallery(images, output, columns, width, titles, headings=None, objects
         ]
         for of_image, (factor, left) in zip(objects or [], places, strict=False)
     ]
-    try:
-        figure = _by_keras_cv(canvas, objects, rows, columns)
-    except Exception as error:  # a package is missing, or does not fit a later Keras
-        _say_plain(str(error))
+    visualization = _visualization()
+    if visualization is None:
         figure = _plain(canvas, objects, rows, columns)
+    else:
+        figure = _by_keras_cv(visualization, canvas, objects, rows, columns)
     height = width * min(canvas.shape[1] / canvas.shape[2], HIGHEST)
     lines = 1.5 + max(title.count("\n") for title in titles) + bool(headings)
     figure.set_size_inches(width * columns, (height + LINE * lines) * rows)
@@ -171,9 +171,24 @@ def _on_one_canvas(images, count, side):
     return canvas, list(zip(factors, lefts, strict=True))
 
 
-def _by_keras_cv(images, objects, rows, columns):
+@functools.cache
+def _visualization():
+    """The functions of keras-cv that draw; None, and a sentence, where they cannot be imported."""
+    try:
+        import cv2  # noqa: F401  keras-cv asks for it only when it draws boxes
+        from keras_cv import visualization
+    except Exception as error:  # a later Keras may break more than an import
+        print(
+            f"keras-cv cannot draw ({error}), so pictures are drawn plainly; install it with "
+            "`pip install keras-cv opencv-python-headless`.",
+            file=sys.stderr,
+        )
+        return None
+    return visualization
+
+
+def _by_keras_cv(visualization, images, objects, rows, columns):
     import matplotlib.pyplot as plt
-    from keras_cv import visualization
 
     if objects:
         truth, found = (
@@ -201,15 +216,6 @@ def _boxes(objects, count, is_drawn):
         boxes[number, : len(of_image)] = np.reshape(of_image, (-1, 4))
         classes[number, : len(of_image)] = 0
     return {"boxes": boxes, "classes": classes}
-
-
-@functools.cache
-def _say_plain(reason):
-    print(
-        f"keras-cv cannot draw ({reason}), so pictures are drawn plainly; install it with "
-        "`pip install keras-cv opencv-python-headless`.",
-        file=sys.stderr,
-    )
 
 
 def _plain(images, objects, rows, columns):

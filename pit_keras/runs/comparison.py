@@ -49,7 +49,7 @@ class Run:
     dataset: str | None
     epochs: int  # finished ones
     total_epochs: int | None
-    # Of `model.keras` if the run is finished, else the best so far, of raw or averaged weights.
+    # A finished run has the metrics of `model.keras`, another one its best so far.
     top1: float | None  # of a classifier, 0 to 1
     AP: float | None  # of a detector, 0 to 1
     loss: float | None  # of training, in the last epoch

@@ -362,11 +362,11 @@ BAD = {
     ),
     "other categories in val": (
         json_change(lambda c: c["categories"].append({"id": 20, "name": "grey"}), "val"),
-        r"train\.json and .*val\.json must have the same .* one of them has 'grey' with the id 20",
+        r"train\.json lacks the category 'grey' with the id 20 of .*val\.json",
     ),
     "another name in train": (
         json_change(lambda c: c["categories"][2].update(name="navy")),
-        r"must have the same categories; .* 'blue' with the id 11",
+        r"train\.json lacks the category 'blue' with the id 11 of .*val\.json",
     ),
     "no val.json": (
         remove("val.json"),

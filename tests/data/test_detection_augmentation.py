@@ -109,7 +109,7 @@ def test_half_of_the_images_are_cropped_within_their_borders():
 def test_the_sides_of_a_crop_are_drawn_evenly_at_each_of_three_sizes():
     sides = crop_boxes(1000, 1000, 900)[:, 2:]
     cropped = sides[(sides < 1000).any(axis=1)]
-    # Of an image thought of as 200, 250 or 300 wide: sides of 192 to 200, 250 or 300.
+    # An image thought of as 200, 250 or 300 wide has sides of 192 to 200, 250 or 300.
     ratio = cropped[:, 0] / 1000
     expected = np.concatenate([np.arange(192, n + 1) / n for n in (200, 250, 300)])
     assert set(np.round(ratio * 1000)) <= set(np.round(expected * 1000))

@@ -24,6 +24,14 @@ def test_pixels_are_those_of_resize(shape, photographs):
     assert (difference > 0).mean() < 0.01
 
 
+@pytest.mark.parametrize("largest", [(30, 40), (64, 48), (90, 40), (60, 70), (400, 600)], ids=str)
+def test_a_known_largest_size_changes_no_pixel(largest, photographs):
+    for height, width in (largest, (largest[0], 9), (9, largest[1])):
+        image = photographs[0][:height, :width]
+        known = fast_resize(image, (64, 48), largest=largest)
+        np.testing.assert_array_equal(known, fast_resize(image, (64, 48)))
+
+
 @pytest.mark.parametrize("shape", [(375, 500), (330, 270), (150, 170)], ids=str)
 def test_pixels_agree_with_pillow(shape, photographs):
     image = Image.fromarray(photographs[1][: shape[0], : shape[1]])

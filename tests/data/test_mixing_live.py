@@ -119,7 +119,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_kept_of_a_label_is_distributed_as_timms(mode, case):
     alphas, side = CASES[case]
-    # Of each batch the first half, whose partners are of the other class, and draw on their own.
+    # The first half of each batch: its partners are of the other class, and draw on their own.
     batches, classes = DRAWS if mode == "batch" else DRAWS // 2, [0, 0, 1, 1]
     images, labels = tf.zeros((4, side, side, 1)), tf.one_hot(classes, 2)
     ours = tf.data.Dataset.range(batches).map(

@@ -207,6 +207,18 @@ def test_without_augmentation_the_images_are_those_of_the_source(config):
     np.testing.assert_array_equal(batch["label"], np.eye(10)[labels])
 
 
+@pytest.mark.parametrize("size", [(5, 3), (2, 3), (1, 9)], ids=str)
+def test_images_in_memory_may_be_larger_than_what_the_model_sees(size):
+    """Crops of 8 x 8 pixels, more than four times as large as the last size."""
+    config = DataConfig(image_size=size, flip=False, crop_scale=(1.0, 1.0), cutmix_alpha=0.0)
+    (batch,) = take(train_batches(open_source("digits"), config, batch_size=4, seed=0), 1)
+    digits = open_source("digits").images["train"].numpy()
+    for image, number in zip(batch["image"], batch["id"], strict=True):
+        expected = resize(digits[number], size)
+        levels = (image * config.std + config.mean) * 255
+        np.testing.assert_allclose(levels, expected, atol=1.001)  # halves may be rounded otherwise
+
+
 def test_flips_and_crops_follow_the_configuration(config):
     source = open_source("digits")
     config.image_size, config.cutmix_alpha = (8, 8), 0.0

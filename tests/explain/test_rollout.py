@@ -113,7 +113,7 @@ def test_rollout_is_the_product_of_its_matrices(case):
 
 
 def test_uniform_attention_leaves_what_the_residual_branches_keep():
-    """Of L blocks each keeps half; the rest is the same for all tokens."""
+    """Each of L blocks keeps half; the rest is the same for all tokens."""
     model = small("vit_ti")
     for block in (layer for layer in model.layers if isinstance(layer, TransformerBlock)):
         block.attention.qkv.set_weights([0 * x for x in block.attention.qkv.get_weights()])

@@ -146,7 +146,7 @@ main(["benchmark", "pit_ti", "--measure=latency", "--image_size=32", "--repeats=
     ],
 )
 def test_a_backend_that_is_not_there_is_one_sentence(backend, reason):
-    """Of the installed command, whose first line sees it."""
+    """The installed command's first line sees it."""
     command = (
         "import sys; sys.argv = ['pit-keras', 'benchmark']; import pit_keras.cli as c; c.main()"
     )

@@ -7,7 +7,7 @@ from pit_keras.plots.interaction_plot import draw_interaction
 
 
 def rows(name, shares, kind="measured", thresholds=(0.01, 0.1), weights="imagenet"):
-    """Of each block a row for each threshold."""
+    """Rows: one for each block and threshold."""
     network = {"model": name, "kind": kind, "weights": weights}
     return [
         {**network, "block": block, "threshold": threshold, "share": share}

@@ -129,7 +129,7 @@ def test_images_do_not_depend_on_each_other(run, images):
 
 
 def test_only_the_runs_centre_crop_is_looked_at(run, tmp_path):
-    """Of 80 x 60 pixels the middle 40 x 30, and as far around as the resizing reaches."""
+    """The middle 40 x 30 of 80 x 60 pixels, and as far around as the resizing reaches."""
     picture = np.full((80, 60, 3), 255, "uint8")
     picture[8:-8, 6:-6] = COLOURS["green"]
     Image.fromarray(picture).save(tmp_path / "framed.png")

@@ -180,7 +180,8 @@ def test_two_workers_do_what_one_process_does(data, tmp_path):
     assert results["images"] == expected["images"] == 6
 
 
-def test_a_run_in_half_precision_from_a_classifiers_weights(data, tmp_path):
+@pytest.mark.parametrize("is_eager", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_run_in_half_precision_from_a_classifiers_weights(is_eager, data, tmp_path):
     config = detection_runs.make_config(data, training__precision="mixed_bfloat16")
     config.training.epochs = 1
     fields = ("patch_size", "stride", "head_dim", "depths", "heads", "output_stride")
@@ -191,7 +192,7 @@ def test_a_run_in_half_precision_from_a_classifiers_weights(data, tmp_path):
     config.model.weights = str(tmp_path / "start")
     config.model.frozen_stages = 1
     try:
-        with eagerly():
+        with eagerly(is_eager):
             trainer, _ = train(config, tmp_path / "run")
     finally:
         keras.config.set_dtype_policy("float32")

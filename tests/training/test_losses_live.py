@@ -10,7 +10,7 @@ from pit_keras.training.losses import hard_distillation, soft_cross_entropy, sof
 
 @pytest.fixture
 def logits():
-    """Of the class head, the distillation head and the teacher, each (8, 100)."""
+    """Logits of the class head, the distillation head and the teacher, each (8, 100)."""
     return 4 * np.random.default_rng(0).normal(size=(3, 8, 100))
 
 
