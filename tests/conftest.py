@@ -77,6 +77,5 @@ def _memory_is_given_back():
     """Graphs of a file's models are freed, and what the C library keeps of them is returned."""
     yield
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.clear_session()
-    gc.collect()
+        sys.modules["keras"].utils.clear_session()  # collects garbage too
     getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
