@@ -13,10 +13,8 @@ class TrainingInterrupted(Exception):
 class Interruption:
     """A context that notes the first SIGINT or SIGTERM; a second one ends the process at once.
 
-    Only the main thread of a process gets signals; in other threads nothing is noted.
-
-    Attributes:
-        signal: Name of the signal that came, or None.
+    `signal` is the name of the one that came, or None. Only the main thread of a process gets
+    signals; in other threads nothing is noted.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
