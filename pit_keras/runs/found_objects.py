@@ -8,8 +8,6 @@ THRESHOLD = 0.7  # the least score of an object that is shown, as in DETR's own 
 
 
 class FoundObject(NamedTuple):
-    """One object."""
-
     name: str  # of its class
     score: float | None  # the class's probability; None for a ground-truth object
     box: tuple[float, float, float, float]  # left, top, right, bottom in pixels, within the image

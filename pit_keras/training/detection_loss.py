@@ -11,10 +11,10 @@ from pit_keras.models.boxes import centres_to_corners, giou
 
 
 def loss_totals(labels, queries, no_object_weight):
-    """Of labels (B, M), -1 where there is no box: the boxes, and the queries' class weights.
+    """The number of boxes among labels (B, M), -1 for none, and the sum of the class weights.
 
-    The weights are those of one decoder layer. Of an image's boxes at most `queries` count there,
-    since no more are matched.
+    The weights are those of all queries in one decoder layer. At most `queries` boxes of an image
+    count there, since no more are matched.
     """
     boxes = ops.sum(ops.cast(labels >= 0, "float32"), axis=-1)  # (B, M) -> (B,)
     matched = ops.minimum(boxes, queries)

@@ -30,7 +30,7 @@ def layer_depths(model):
 
 
 def learning_rate_scales(model, layer_decay):
-    """Pairs (trainable variable, its learning rate's factor, `layer_decay ** (L + 1 - depth)`)."""
+    """Pairs (trainable variable, factor of its rate), which is `layer_decay ** (L + 1 - depth)`."""
     depths = layer_depths(model)
     top = max(depths.values())
     return [

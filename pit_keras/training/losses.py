@@ -34,7 +34,7 @@ def hard_distillation(teacher_logits, logits):
 
 
 def soft_distillation(teacher_logits, logits, tau):
-    """Kullback-Leibler divergence of the distributions at the temperature tau > 0, x tau^2.
+    """Kullback-Leibler divergence, student from teacher, at the temperature tau > 0, x tau^2.
 
     DeiT's equation 2, averaged over examples like all losses here. DeiT's code divides by all
     elements, examples x classes: its value is a thousandth of this one on ImageNet, so with its
