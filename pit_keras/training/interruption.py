@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 
 
@@ -34,8 +33,8 @@ class Interruption:
 
     def _note(self, number, _):
         self.signal = signal.Signals(number).name
-        # Not `print`, which the signal may have interrupted.
+        # Not `print`, which the signal may have interrupted, nor `sys.stderr`, maybe no file.
         line = b"\nSaving after this step. Press Ctrl-C again to quit without saving.\n"
-        os.write(sys.stderr.fileno(), line)
+        os.write(2, line)
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)
