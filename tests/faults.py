@@ -175,8 +175,10 @@ FAULTS = (
     Fault(
         "detector_resumes_at_the_first_image",
         "A detector's run that is carried on sees its training images from the first on again.",
-        "return detection_train_batches(*self._of_train(), **options)",
-        'return detection_train_batches(*self._of_train(), **{**options, "start": 0})',
+        "self.train_batches = partial(detection_train_batches, source, data, detection)",
+        "self.train_batches = lambda start=0, **options: detection_train_batches(\n"
+        "            source, data, detection, **options\n"
+        "        )",
         ("test_detection_runs.py",),
     ),
     Fault(

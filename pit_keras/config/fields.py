@@ -125,16 +125,16 @@ class OptimizerConfig(_Section):
     scaled_from: PositiveInt | None = 512  # images a step that the rate is for; None: for any batch
     schedule: Literal["cosine", "drop"] = "cosine"  # after the warm-up
     warmup_epochs: NotNegative = 5.0
-    warmup_learning_rate: float = 1e-6  # where the warm-up begins
-    min_learning_rate: float = 1e-5  # where the cosine ends
+    warmup_learning_rate: NotNegative = 1e-6  # where the warm-up begins
+    min_learning_rate: NotNegative = 1e-5  # where the cosine ends
     weight_decay: NotNegative = 0.05
     decay_all: bool = False  # biases, norms, position embedding and class tokens too
     layer_decay: Share = 1.0  # the rate of each block, as a multiple of the next block's
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    delta: float = 0.1  # AdamP's
-    wd_ratio: float = 0.1  # AdamP's
+    beta_1: BelowOne = 0.9
+    beta_2: BelowOne = 0.999
+    epsilon: PositiveFloat = 1e-8
+    delta: NotNegative = 0.1  # AdamP's
+    wd_ratio: Probability = 0.1  # AdamP's
     clip_norm: PositiveFloat | None = None  # largest global norm of a step's gradients
 
 

@@ -76,8 +76,7 @@ def read_runs(folders):
     base, runs = os.path.commonpath([os.path.abspath(folder) for folder in folders]), []
     for path in find_run_folders(folders):
         name = os.path.relpath(path, base)
-        name = os.path.basename(os.path.abspath(path)) if name == os.curdir else name
-        runs.append(read_run(path, name))
+        runs.append(read_run(path, os.path.basename(base) if name == os.curdir else name))
     return sorted(runs, key=lambda run: run.run)
 
 
@@ -133,7 +132,7 @@ def read_run(path, name):
             problems.append(f"{file.name} cannot be read: {_reason(error)}.")
             return default
 
-    settings = attempt(read_settings, folder.config, {})
+    settings = attempt(lambda file: dict(leaves(json.loads(file.read_text()))), folder.config, {})
     history = attempt(read_history, folder.history, []) if folder.history.exists() else []
     results = attempt(read_results, folder.results, {}) if folder.finished else {}
     rates = attempt(read_rates, folder.log, []) if folder.log.exists() else []
@@ -175,23 +174,13 @@ def is_locked(path):
     """Whether a process holds the lock on a file, which is neither made nor changed."""
     if not path.exists():
         return False
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with filelock.FileLock(path).acquire(timeout=0):
+            return False
     except filelock.Timeout:
         return True
     except OSError:  # a file without permission to write; its holder is not known
         return False
-    lock.release()
-    return False
-
-
-def read_settings(path):
-    """The values of a `config.json`, {dotted path: value}, lists as tuples."""
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-        raise ValueError("it is not an object of JSON")
-    return dict(leaves(content))
 
 
 def read_history(path):
@@ -199,21 +188,17 @@ def read_history(path):
     lines = pathlib.Path(path).read_text().splitlines(keepends=True)
     rows = []
     for number, row in enumerate(csv.DictReader(line for line in lines if line[-1] == "\n"), 1):
-        if None in row or None in row.values() or "epoch" not in row:
-            raise ValueError(f"row {number} does not fit the header")
         try:
             values = {name: float(value) for name, value in row.items() if value != ""}
             rows.append({**values, "epoch": int(row["epoch"])})
-        except ValueError:
-            raise ValueError(f"row {number} holds something else than numbers") from None
+        except (ValueError, TypeError, KeyError):  # too few values, too many, no epoch
+            raise ValueError(f"row {number} does not hold numbers for the columns") from None
     return rows
 
 
 def read_results(path):
     results = json.loads(path.read_text())
-    if not isinstance(results, dict) or not (
-        isinstance(results.get("top1"), float | int) or "AP" in results
-    ):
+    if not isinstance(results, dict) or not {"top1", "AP"} & results.keys():
         raise ValueError("it holds no top1 or AP")
     return results
 
@@ -237,8 +222,8 @@ def read_rates(path):
 
 
 def _best(history, figure):
-    known = [value for value in (validation(row, figure) for row in history) if value == value]
-    return max(known, default=None)
+    values = (validation(row, figure) for row in history)
+    return max((value for value in values if not math.isnan(value)), default=None)
 
 
 def validation(row, figure):
@@ -295,5 +280,4 @@ def write_table(runs, path):
     """Writes runs as CSV: `COLUMNS`, the planned epochs, all differing settings, the problem."""
     columns = [*COLUMNS, "total_epochs", *differing_settings(runs), "problem"]
     text = csv_text([{**run.settings, **vars(run)} for run in runs], columns)
-    with open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+    pathlib.Path(path).write_text(text, encoding="utf-8", errors="surrogateescape", newline="")

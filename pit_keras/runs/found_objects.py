@@ -8,8 +8,6 @@ THRESHOLD = 0.7  # the least score of an object that is shown, as in DETR's own 
 
 
 class FoundObject(NamedTuple):
-    """One object."""
-
     name: str  # of its class
     score: float | None  # the class's probability; None for a ground-truth object
     box: tuple[float, float, float, float]  # left, top, right, bottom in pixels, within the image
@@ -27,13 +25,9 @@ def found_objects(answers, size, class_names, threshold=THRESHOLD):
     height, width = size
     boxes = np.clip(answers["boxes"], 0, [width, height, width, height])
     order = np.argsort(-answers["scores"], kind="stable")
+    ordered = (values[order] for values in (answers["labels"], answers["scores"], boxes))
     return [
-        FoundObject(
-            name=class_names[answers["labels"][query]],
-            score=float(answers["scores"][query]),
-            box=tuple(boxes[query].tolist()),
-            label=int(answers["labels"][query]),
-        )
-        for query in order
-        if answers["scores"][query] >= threshold
+        FoundObject(class_names[label], float(score), tuple(box.tolist()), int(label))
+        for label, score, box in zip(*ordered, strict=True)
+        if score >= threshold
     ]

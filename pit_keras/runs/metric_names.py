@@ -34,9 +34,7 @@ DETECTION = Figures(
 def in_words(names, values, digits, between, prefix=""):
     """Metrics as a person reads them, `loss 1.500  top-1 0.250`.
 
-    Args:
-        names: {name in files: name for a person}.
-        values: {prefix + name in files: number or None}.
+    `names` are {name in files: name for a person}, `values` {prefix + name in files: number}.
     """
     return between.join(
         f"{name} {number(values[prefix + column], digits)}" for column, name in names.items()

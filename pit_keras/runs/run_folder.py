@@ -5,6 +5,7 @@ import csv
 import io
 import os
 import pathlib
+import textwrap
 
 import filelock
 
@@ -43,10 +44,7 @@ class RunFolder:
     def check(self, config, class_names=None, category_ids=None):
         """Checks that a run may use the folder: that it holds no other run, classes or files.
 
-        Args:
-            config: The run's `Config`.
-            class_names: Those of its data; None if they are not known yet.
-            category_ids: See `create`.
+        `class_names` is None where they are not known yet.
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
@@ -56,9 +54,9 @@ class RunFolder:
                     f"{self.path} holds a finished run, but its config.json is lost; choose "
                     "another --output_dir."
                 )
-            if self.begun:  # its checkpoints hold the configuration, and it is written anew
-                return
-            if self.path.exists() and set(self.path.iterdir()) - {self.lock, self.preview}:
+            files = set(self.path.iterdir()) if self.path.exists() else set()
+            # A begun run's checkpoints hold the configuration, and it is written anew.
+            if files - {self.lock, self.preview} and not self.begun:
                 raise ValueError(
                     f"{self.path} holds files but no run; choose an empty or new --output_dir."
                 )
@@ -74,14 +72,17 @@ class RunFolder:
         """The classes of a run's data, and their ids, must not change before it is finished."""
         if class_names is None or not self.classes.exists():
             return
-        stored, given = self.read_classes(), tuple(class_names)
+        stored = self.classes.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        given = list(class_names)
         if category_ids is not None and self.categories.exists():
-            stored = tuple(zip(stored, self.read_categories(), strict=False))
-            given = tuple(zip(given, category_ids, strict=True))
+            ids = self.categories.read_text().split()
+            stored = [f"{name} {number}" for name, number in zip(stored, ids, strict=False)]
+            given = [f"{name} {number}" for name, number in zip(given, category_ids, strict=True)]
         if stored != given:
+            before, now = (textwrap.shorten(", ".join(names), 80) for names in (stored, given))
             raise ValueError(
-                f"The run in {self.path} was trained on the classes {_shortened(stored)}, the data "
-                f"has {_shortened(given)}; choose another --output_dir."
+                f"The run in {self.path} was trained on the classes {before}, the data has {now}; "
+                "choose another --output_dir."
             )
 
     def read_config(self):
@@ -93,17 +94,9 @@ class RunFolder:
                 "damaged, delete it; the run's command writes it anew."
             ) from error
 
-    def read_classes(self):
-        return tuple(self.classes.read_text().splitlines())
-
-    def read_categories(self):
-        return tuple(map(int, self.categories.read_text().split()))
-
     def create(self, config, class_names, category_ids=None):
-        """Makes the folder and writes what is known before training.
-
-        `category_ids` are, of a detector, the classes' ids in COCO's form.
-        """
+        """Makes the folder, if a run may use it, and writes what is known before training."""
+        self.check(config, class_names, category_ids)
         self.make()
         write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
         if category_ids is not None:
@@ -116,9 +109,6 @@ class RunFolder:
 
         The operating system ends the lock with the process, however that ends; the empty file
         `.lock` that stays behind means nothing.
-
-        Raises:
-            OSError: If another process has the lock, or the folder cannot be written to.
         """
         self.make()
         lock = filelock.FileLock(self.lock)
@@ -136,10 +126,19 @@ class RunFolder:
             lock.release()
 
     def make(self):
-        try:
+        with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OSError(f"--output_dir {self.path} cannot be written to ({error}).") from error
+
+    def write_history(self, rows):
+        """Writes a row for each epoch, {column: value}; without any the file is removed.
+
+        Measured times are in `log.jsonl`, not here, so that a run has the same history byte for
+        byte however often it was interrupted.
+        """
+        if rows:
+            write_atomically(self.history, csv_text(rows))
+        else:
+            self.history.unlink(missing_ok=True)
 
     def write_unreadable(self, positions):
         """Writes the images that were skipped, {name: position in the data's stream}."""
@@ -150,15 +149,7 @@ class RunFolder:
     def write_not_finite(self, names):
         """Writes the examples of a batch, {id: name}."""
         rows = [{"id": id_, "image": name} for id_, name in names.items()]
-        write_atomically(self.not_finite, csv_text(rows, ("id", "image")))
-
-
-def _shortened(classes, most=5):
-    """The first few classes in words."""
-    words = ", ".join(
-        " ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes[:most]
-    )
-    return words + (", ..." if len(classes) > most else "")
+        write_atomically(self.not_finite, csv_text(rows))
 
 
 def csv_text(rows, columns=None):
@@ -188,21 +179,12 @@ def write_atomically(path, text):
         file.write(text)
 
 
-def save_model_atomically(model, path):
-    """`model.save`, so that an interrupted save leaves the earlier file."""
-    with replacing(path) as temporary:
-        model.save(temporary)
-
-
 @contextlib.contextmanager
 def replacing(path):
     """A temporary path, whose file takes the place of `path` at the end, if there is no error.
 
     The file is on the disk before it has its name, so that not even a power failure leaves half of
-    it.
-
-    Raises:
-        OSError: If it cannot be written; nothing of it stays.
+    it. Nothing stays of a file that cannot be written.
     """
     temporary = path.with_name(f".{path.stem}.incomplete{path.suffix}")
     try:

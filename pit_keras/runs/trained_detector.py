@@ -36,7 +36,9 @@ class TrainedDetector:
 
     @property
     def fixed_size(self):
-        return fixed_size(self.model)
+        """Height and width of the images that the model takes; None if it takes all."""
+        size = tuple(self.model.input_shape[1:3])
+        return None if None in size else size
 
     @functools.cached_property
     def _masked(self):
@@ -70,10 +72,7 @@ def detect(detector, paths, threshold=THRESHOLD):
 
 
 def load_trained_detector(path, class_names=None):
-    """Loads the detector of a run folder or a `.keras` file.
-
-    Args and Raises: As for `load_trained_model`; classes without names are numbered.
-    """
+    """Loads the detector of a run folder or a `.keras` file; classes without names are numbered."""
     return as_detector(*read_model_file(path), class_names)
 
 
@@ -88,20 +87,15 @@ def as_detector(model, file, run, class_names=None):
     if not is_detector(model):
         raise ValueError(f"{file} is not a detector such as detr_pit_s, which is wanted here.")
     data = DataConfig(image_size=IMAGE_SIZE) if run is None else run.read_config().data
-    fixed = fixed_size(model)
-    if run is None and fixed is None:
+    names = names_of_classes(class_names, model.output["logits"].shape[-1] - 1, file, run)
+    trained = TrainedDetector(model, names, data, run and run.path)
+    if trained.fixed_size is not None:
+        data = dataclasses.replace(data, image_size=tuple(sorted(trained.fixed_size)))
+        return dataclasses.replace(trained, data=data)
+    if run is None:
         warnings.warn(
             f"{file} is in no run folder, so images are resized to a short side of {IMAGE_SIZE[0]} "
             f"and a long side of at most {IMAGE_SIZE[1]} pixels.",
             stacklevel=3,
         )
-    if fixed is not None:
-        data = dataclasses.replace(data, image_size=tuple(sorted(fixed)))
-    names = names_of_classes(class_names, model.output["logits"].shape[-1] - 1, file, run)
-    return TrainedDetector(model, names, data, run and run.path)
-
-
-def fixed_size(model):
-    """Height and width of the images that a detector takes; None if it takes all."""
-    size = tuple(model.input_shape[1:3])
-    return None if None in size else size
+    return trained

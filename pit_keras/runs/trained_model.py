@@ -43,15 +43,10 @@ class TrainedModel:
 
 
 def predict(classifier, paths, top=5):
-    """The likeliest classes of image files.
+    """For each JPEG or PNG file a list of its `top` (class name, probability), likeliest first.
 
-    Args:
-        classifier: A `TrainedModel`, or anything with its `logits` and `class_names`.
-        paths: JPEG or PNG files. All are read before the first is shown to the model.
-        top: Number of classes, at most as many as there are.
-
-    Returns:
-        For each file a list of (class name, probability), likeliest first.
+    All files are read before the first is shown to the model. `classifier` is a `TrainedModel`, or
+    anything with its `logits` and `class_names`.
     """
     images = read_images(paths)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
@@ -94,14 +89,8 @@ def read_model_file(path):
 def load_trained_model(path, class_names=None):
     """Loads the classifier of a run folder or a `.keras` file.
 
-    Args:
-        path: Of the folder or the file; a file in a run folder is taken with the folder.
-        class_names: Names in the order of the logits; None for the run folder's. Without either, a
-            model of 1000 classes gets ImageNet's names, with a warning.
-
-    Raises:
-        FileNotFoundError: If there is no such file, or the run has no model yet.
-        ValueError: If the file is not a classifier, or the names do not fit its logits.
+    `class_names` are in the order of the logits; None for the run folder's. Without either, a model
+    of 1000 classes gets ImageNet's names, with a warning.
     """
     return as_classifier(*read_model_file(path), class_names)
 
@@ -134,11 +123,8 @@ def names_of_classes(given, classes, file, run):
 
 def read_class_names(path):
     """The class names in a UTF-8 text file, one a line, in the order of the logits."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}, which should hold a class name a line.")
     try:
-        return tuple(path.read_text(encoding="utf-8-sig").splitlines())
+        return tuple(pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines())
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 

@@ -31,8 +31,7 @@ def uses_xla(jit, precision, model):
 def model_of(config, source, weights=None):
     """The model of a configuration, with the classes of the data.
 
-    Args:
-        weights: Initial weights, see `create_model`; or a run folder.
+    `weights` are those of `create_model`, or a run folder.
     """
     settings = config.model
     if weights and os.path.isdir(weights):
@@ -67,20 +66,13 @@ def _sizes(config):
 def optimizer_of(config, model, steps, scales=()):
     """The optimizer with its schedule, built for the model; with loss scaling for float16.
 
-    Args:
-        steps: Updates per epoch.
-        scales: Pairs (variable, factor), see `AdamP.scale_learning_rates`.
+    There are `steps` updates per epoch. `scales` are those of `AdamP.scale_learning_rates`.
     """
     settings = config.optimizer
-    options = {
-        "beta_1": settings.beta_1,
-        "beta_2": settings.beta_2,
-        "epsilon": settings.epsilon,
-        "weight_decay": settings.weight_decay,
-    }
+    kind, names = AdamW, ["beta_1", "beta_2", "epsilon", "weight_decay"]
     if settings.name == "adamp":
-        options |= {"delta": settings.delta, "wd_ratio": settings.wd_ratio}
-    kind = {"adamp": AdamP, "adamw": AdamW}[settings.name]
+        kind, names = AdamP, [*names, "delta", "wd_ratio"]
+    options = {name: getattr(settings, name) for name in names}
     optimizer = kind(schedule_of(config, steps), **options)
     if not settings.decay_all:
         excluded = weight_decay_exclusions(model.trainable_variables)

@@ -21,10 +21,8 @@ class WeightAverage:
     """The moving average of all weights of a model, BatchNormalization's statistics included.
 
     Keras' own (`use_ema` of an optimizer) averages the trainable weights only, which would combine
-    averaged kernels with statistics of other kernels. Create it under the model's strategy.
-
-    Attributes:
-        variables: The averages, in the order of `model.weights`; they start as the weights.
+    averaged kernels with statistics of other kernels. Create it under the model's strategy. Its
+    `variables`, in the order of `model.weights`, start as the weights.
     """
 
     def __init__(self, model, decay):
@@ -52,14 +50,11 @@ class WeightAverage:
     @contextlib.contextmanager
     def in_place(self):
         """A context in which the model's weights are the averages."""
-        kept = [ops.convert_to_numpy(weight) for weight in self._weights]
-        _assign(self._weights, self.variables)
+        kept = [(weight, ops.convert_to_numpy(weight)) for weight in self._weights]
+        for weight, average in zip(self._weights, self.variables, strict=True):
+            weight.assign(average)
         try:
             yield
         finally:
-            _assign(self._weights, kept)
-
-
-def _assign(variables, values):
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+            for weight, value in kept:
+                weight.assign(value)

@@ -1,6 +1,7 @@
 """The task of a classifier, see `pit_keras.training.tasks`."""
 
 import contextlib
+from functools import partial
 
 import tensorflow as tf
 from keras import ops
@@ -9,7 +10,7 @@ from pit_keras.data.pipeline import check_train_batches, evaluation_batches, tra
 from pit_keras.evaluation.classification import Evaluator
 from pit_keras.models import two_headed
 from pit_keras.runs.metric_names import CLASSIFICATION
-from pit_keras.training.assembly import model_of, uses_xla
+from pit_keras.training.assembly import uses_xla
 from pit_keras.training.fine_tuning import freeze, learning_rate_scales
 from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.training.teacher import load_teacher
@@ -20,12 +21,13 @@ class ClassificationTask:
 
     figures = CLASSIFICATION
     category_ids = None
+    graph_options = contextlib.nullcontext
 
     def __init__(self, config, source):
         self._config, self._source = config, source
-
-    def model(self, weights=None):
-        return model_of(self._config, self._source, weights)
+        self.check_train_batches = partial(check_train_batches, source, config.data)
+        self.train_batches = partial(train_batches, source, config.data)
+        self.evaluation_batches = partial(evaluation_batches, source, "val", config.data)
 
     def freeze(self, model):
         freeze(model, self._config.model.frozen_stages)
@@ -34,9 +36,6 @@ class ClassificationTask:
         layer_decay = self._config.optimizer.layer_decay
         return learning_rate_scales(model, layer_decay) if layer_decay < 1 else []
 
-    def graph_options(self):
-        return contextlib.nullcontext()
-
     def uses_xla(self, model):
         return uses_xla(self._config.training.jit, self._config.training.precision, model)
 
@@ -44,15 +43,6 @@ class ClassificationTask:
         distils = self._config.distillation.kind != "none"
         teacher = load_teacher(self._config, self._source) if distils else None
         return ClassificationLoss(self._config, model, teacher)
-
-    def check_train_batches(self, batch_size, replicas):
-        check_train_batches(self._source, self._config.data, batch_size, replicas)
-
-    def train_batches(self, **options):
-        return train_batches(self._source, self._config.data, **options)
-
-    def evaluation_batches(self, **options):
-        return evaluation_batches(self._source, "val", self._config.data, **options)
 
     def evaluator(self, model, workers):
         return Evaluator(model, workers.strategy)
@@ -108,14 +98,12 @@ class ClassificationLoss:
         return {name: ops.sum(values) / self._images for name, values in of_images.items()}
 
     def _distilled(self, labels, logits, distilled_logits, teacher_logits):
-        alpha = self._distillation.alpha
+        alpha, tau = self._distillation.alpha, self._distillation.tau
         class_loss = soft_cross_entropy(labels, logits, self._smoothing)
         if self._distillation.kind == "hard":
             distillation_loss = hard_distillation(teacher_logits, distilled_logits)
         else:
-            distillation_loss = soft_distillation(
-                teacher_logits, distilled_logits, self._distillation.tau
-            )
+            distillation_loss = soft_distillation(teacher_logits, distilled_logits, tau)
         return {
             "loss": (1 - alpha) * class_loss + alpha * distillation_loss,
             "class_loss": class_loss,

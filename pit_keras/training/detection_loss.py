@@ -8,24 +8,18 @@ loss    = classes + boxes, summed over the decoder layers ("auxiliary losses")
 from keras import ops
 
 from pit_keras.models.boxes import centres_to_corners, giou
-from pit_keras.training.matching import check_shapes
 
 
-def box_total(labels):
-    """The number of boxes among labels (B, M), where -1 is none; a float32 scalar."""
-    return ops.sum(ops.cast(labels >= 0, "float32"))
+def loss_totals(labels, queries, no_object_weight):
+    """The number of boxes among labels (B, M), -1 for none, and the sum of the class weights.
 
-
-def class_weight_total(labels, queries, no_object_weight):
-    """The sum of the queries' weights in the cross-entropy of one decoder layer.
-
-    Args:
-        labels: Integer (B, M), -1 where there is no box. At most `queries` boxes of an image count,
-            since no more are matched.
+    The weights are those of all queries in one decoder layer. At most `queries` boxes of an image
+    count there, since no more are matched.
     """
     boxes = ops.sum(ops.cast(labels >= 0, "float32"), axis=-1)  # (B, M) -> (B,)
     matched = ops.minimum(boxes, queries)
-    return ops.sum(matched + no_object_weight * (queries - matched))
+    weights = matched + no_object_weight * (queries - matched)
+    return {"box_total": ops.sum(boxes), "class_weight_total": ops.sum(weights)}
 
 
 def detection_losses(
@@ -57,7 +51,6 @@ def detection_losses(
         Float32 scalars: `loss`; and of the last decoder layer, unweighted, `class_loss`, `l1_loss`,
         `giou_loss` and `class_error`, the share of boxes whose query predicts another class.
     """
-    check_shapes(outputs["logits"], outputs["boxes"], targets["boxes"], targets["labels"])
     labels, matches = (ops.cast(values, "int32") for values in (targets["labels"], matches))
     box_total = ops.maximum(ops.cast(box_total, "float32"), 1.0)
     weight_total = ops.cast(class_weight_total, "float32")

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from functools import partial
 
 import keras
 import tensorflow as tf
@@ -15,8 +16,7 @@ from pit_keras.evaluation.detection import DetectionEvaluator
 from pit_keras.models import variant_of
 from pit_keras.models.detr import backbone_layers, masked_detector
 from pit_keras.runs.metric_names import DETECTION
-from pit_keras.training.assembly import model_of
-from pit_keras.training.detection_loss import box_total, class_weight_total, detection_losses
+from pit_keras.training.detection_loss import detection_losses, loss_totals
 from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.matching import match
 
@@ -31,18 +31,17 @@ class DetectionTask:
     def __init__(self, config, source):
         self._config, self._source = config, source
         self.category_ids = source.category_ids
+        data, detection = config.data, config.detection
+        self.check_train_batches = partial(check_detection_train_batches, source, data, detection)
+        self.train_batches = partial(detection_train_batches, source, data, detection)
+        self.evaluation_batches = partial(detection_evaluation_batches, source, "val", data)
         queries = config.model.queries or variant_of(config.model.name).queries
         most = source.most_objects()
         if most is not None and most > queries:
             logger.warning(
-                "An image has %d objects, but the model finds at most %d; raise "
-                "--config.model.queries.",
-                most,
-                queries,
+                f"An image has {most} objects, but the model finds at most {queries}; raise "
+                "--config.model.queries."
             )
-
-    def model(self, weights=None):
-        return model_of(self._config, self._source, weights)
 
     def freeze(self, model):
         """Freezes the first stages of the backbone, and its BatchNormalization if it is pretrained.
@@ -85,18 +84,6 @@ class DetectionTask:
     def loss(self, model):
         return DetectionLoss(self._config, model)
 
-    def check_train_batches(self, batch_size, replicas):
-        check_detection_train_batches(*self._of_train(), batch_size, replicas)
-
-    def train_batches(self, **options):
-        return detection_train_batches(*self._of_train(), **options)
-
-    def evaluation_batches(self, **options):
-        return detection_evaluation_batches(self._source, "val", self._config.data, **options)
-
-    def _of_train(self):
-        return self._source, self._config.data, self._config.detection
-
     def evaluator(self, model, workers):
         evaluate = DetectionEvaluator(model, self._source, "val", workers.strategy)
         return lambda batches, after_batch: evaluate(batches, after_batch)[0]
@@ -117,12 +104,7 @@ class DetectionLoss:
         self._queries = model.output["logits"].shape[1]
 
     def totals(self, batch):
-        """The number of boxes, and the sum of the class weights of all queries."""
-        labels, no_object_weight = batch["labels"], self._settings.no_object_weight
-        return {
-            "box_total": box_total(labels),
-            "class_weight_total": class_weight_total(labels, self._queries, no_object_weight),
-        }
+        return loss_totals(batch["labels"], self._queries, self._settings.no_object_weight)
 
     def given(self, batch):
         return {}

@@ -30,11 +30,7 @@ def layer_depths(model):
 
 
 def learning_rate_scales(model, layer_decay):
-    """Layer-wise decay of the learning rate: `layer_decay ** (L + 1 - depth)`.
-
-    Returns:
-        Pairs (variable, factor) of all trainable variables; the top's factor is 1.
-    """
+    """Pairs (trainable variable, factor of its rate), which is `layer_decay ** (L + 1 - depth)`."""
     depths = layer_depths(model)
     top = max(depths.values())
     return [

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 import threading
 
 
@@ -13,10 +12,8 @@ class TrainingInterrupted(Exception):
 class Interruption:
     """A context that notes the first SIGINT or SIGTERM; a second one ends the process at once.
 
-    Only the main thread of a process gets signals; in other threads nothing is noted.
-
-    Attributes:
-        signal: Name of the signal that came, or None.
+    `signal` is the name of the one that came, or None. Only the main thread of a process gets
+    signals; in other threads nothing is noted.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -36,8 +33,8 @@ class Interruption:
 
     def _note(self, number, _):
         self.signal = signal.Signals(number).name
-        # Not `print`, which the signal may have interrupted.
+        # Not `print`, which the signal may have interrupted, nor `sys.stderr`, maybe no file.
         line = b"\nSaving after this step. Press Ctrl-C again to quit without saving.\n"
-        os.write(sys.stderr.fileno(), line)
+        os.write(2, line)
         for each in self.SIGNALS:
             signal.signal(each, signal.SIG_DFL)

@@ -47,12 +47,9 @@ def assign(costs, labels):
 def matching_costs(logits, boxes, target_boxes, labels):
     """The first half of `match`, on any backend: the cost of each target with each query.
 
-    -1 x the probability of the target's class + 5 x the L1 distance of the boxes - 2 x their GIoU.
-
-    Returns:
-        float32 (B, L, M, Q); meaningless where there is no target.
+    -1 x the probability of the target's class + 5 x the L1 distance of the boxes - 2 x their GIoU:
+    float32 (B, L, M, Q), meaningless where there is no target.
     """
-    check_shapes(logits, boxes, target_boxes, labels)
     logits, boxes = ops.stop_gradient(logits), ops.stop_gradient(boxes)
     # Not the softmax: where one logit is NaN, TensorFlow's is 0 for the other classes.
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
@@ -83,21 +80,3 @@ def least_cost(costs, labels):
             rows, queries = linear_sum_assignment(layer_costs[targets])
             matches[image, layer, targets[rows]] = queries
     return matches
-
-
-def check_shapes(logits, boxes, target_boxes, labels):
-    """Raises a ValueError if shapes are not those that `match` takes."""
-    known = {"4": 4}  # sizes by their letter
-    for name, axes, tensor in (
-        ("logits", "B, L, Q, classes + 1", logits),
-        ("boxes", "B, L, Q, 4", boxes),
-        ("target boxes", "B, M, 4", target_boxes),
-        ("labels", "B, M", labels),
-    ):
-        shape, letters = tuple(tensor.shape), axes.split(", ")
-        if len(shape) != len(letters) or any(
-            size is not None and size != known.setdefault(letter, size)
-            for letter, size in zip(letters, shape, strict=True)
-        ):
-            sizes = ", ".join(f"{letter} = {size}" for letter, size in known.items())
-            raise ValueError(f"The {name} must be ({axes}), got {shape} where {sizes}.")

@@ -73,16 +73,6 @@ class AdamP(keras.optimizers.Optimizer):
         nesterov=False,
         **kwargs,
     ):
-        for name, value, is_valid, wanted in (
-            ("beta_1", beta_1, 0 <= beta_1 < 1, "in [0, 1)"),
-            ("beta_2", beta_2, 0 <= beta_2 < 1, "in [0, 1)"),
-            ("epsilon", epsilon, epsilon > 0, "positive"),
-            ("weight_decay", weight_decay, weight_decay is not None and weight_decay >= 0, ">= 0"),
-            ("delta", delta, delta >= 0, ">= 0"),
-            ("wd_ratio", wd_ratio, 0 <= wd_ratio <= 1, "in [0, 1]"),
-        ):
-            if not is_valid:
-                raise ValueError(f"{type(self).__name__}: {name} must be {wanted}, got {value!r}.")
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -100,10 +90,7 @@ class AdamP(keras.optimizers.Optimizer):
         """
         if self.built:
             raise ValueError("Scale learning rates before the optimizer is built.")
-        scales = {self._var_key(variable): float(factor) for variable, factor in scales}
-        if not all(factor >= 0 for factor in scales.values()):
-            raise ValueError("Factors of the learning rate must not be negative.")
-        self._scale_of = scales
+        self._scale_of = {self._var_key(variable): float(factor) for variable, factor in scales}
 
     def build(self, variables):
         if self.built:
@@ -123,7 +110,8 @@ class AdamP(keras.optimizers.Optimizer):
 
         index = self._get_variable_index(variable)
         learning_rate = ops.cast(learning_rate, dtype) * self._scales[index]
-        decay = learning_rate * (self.weight_decay if self._use_weight_decay(variable) else 0.0)
+        decays = self.weight_decay and self._use_weight_decay(variable)
+        decay = learning_rate * (self.weight_decay if decays else 0.0)
         step_size, direction = self._adam_step(index, gradient, learning_rate)
         if len(variable.shape) < 2 or not self.delta:
             pull = decay

@@ -34,12 +34,10 @@ def draw_preview(config, source, count, output_dir, replicas=1):
 
 
 def first_batches(config, source, count, replicas=1):
-    """The images of a run's first batches that are drawn, and their labels or boxes.
+    """The images of a run's first batches that are drawn, and their labels or boxes, as arrays.
 
-    Returns:
-        A list of tuples of arrays: float32 (n, H, W, 3), normalised, and float32 (n, classes); for
-        a detector instead of the labels `padding_mask`, `boxes` and `labels`, see
-        `detection_train_batches`.
+    Tuples of float32 (n, H, W, 3), normalised, and float32 (n, classes); for a detector instead of
+    the latter `padding_mask`, `boxes` and `labels`, see `detection_train_batches`.
     """
     unreadable = UnreadableImages()
     batches = task_of(config, source).train_batches(

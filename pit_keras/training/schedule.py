@@ -7,11 +7,9 @@ from keras import ops
 
 
 def scaled_learning_rate(base, batch_size, scaled_from=512):
-    """The linear scaling rule of DeiT and PiT: `base` is the rate for a batch of 512.
+    """The linear scaling rule of DeiT and PiT: `base` is the rate for a batch of 512 images.
 
-    Args:
-        batch_size: Images per step, summed over all replicas.
-        scaled_from: The batch of `base`; None to keep `base` for any batch, as DETR does.
+    The batch is that of all replicas. `scaled_from=None` keeps `base` for any batch, as DETR does.
     """
     return base if scaled_from is None else base * batch_size / scaled_from
 
@@ -20,14 +18,6 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
     """A linear warm-up to `base`, then what `_after(step)` returns."""
 
     def __init__(self, base, steps, warmup_steps, warmup_start):
-        if not base > 0:
-            raise ValueError(f"The base learning rate must be positive, got {base!r}.")
-        if not steps >= 1:
-            raise ValueError(f"The schedule must have at least one step, got {steps!r}.")
-        if not 0 <= warmup_steps < steps:
-            raise ValueError(f"warmup_steps must be in [0, {steps}), got {warmup_steps!r}.")
-        if not warmup_start >= 0:
-            raise ValueError(f"warmup_start must not be negative, got {warmup_start!r}.")
         self.base = base
         self.steps = steps
         self.warmup_steps = warmup_steps
@@ -40,12 +30,7 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(step < self.warmup_steps, warmup, self._after(step))
 
     def get_config(self):
-        return {
-            "base": self.base,
-            "steps": self.steps,
-            "warmup_steps": self.warmup_steps,
-            "warmup_start": self.warmup_start,
-        }
+        return dict(vars(self))  # the arguments
 
 
 @keras.saving.register_keras_serializable(package="pit_keras")
@@ -66,17 +51,12 @@ class WarmupCosine(_Warmup):
 
     def __init__(self, base, steps, warmup_steps, warmup_start=1e-6, minimum=1e-5):
         super().__init__(base, steps, warmup_steps, warmup_start)
-        if not minimum >= 0:
-            raise ValueError(f"minimum must not be negative, got {minimum!r}.")
         self.minimum = minimum
 
     def _after(self, step):
         minimum, steps = min(self.minimum, self.base), self.steps
         progress = ops.minimum(step / steps, 1.0)
         return minimum + (self.base - minimum) * 0.5 * (1.0 + ops.cos(math.pi * progress))
-
-    def get_config(self):
-        return {**super().get_config(), "minimum": self.minimum}
 
 
 @keras.saving.register_keras_serializable(package="pit_keras")
@@ -90,12 +70,7 @@ class WarmupDrop(_Warmup):
 
     def __init__(self, base, steps, warmup_steps, warmup_start=1e-6, drop_at=2 / 3):
         super().__init__(base, steps, warmup_steps, warmup_start)
-        if not 0 < drop_at <= 1:
-            raise ValueError(f"The share drop_at must be in (0, 1], got {drop_at!r}.")
         self.drop_at = drop_at
 
     def _after(self, step):
         return ops.where(step < round(self.drop_at * self.steps), self.base, self.base / 10)
-
-    def get_config(self):
-        return {**super().get_config(), "drop_at": self.drop_at}

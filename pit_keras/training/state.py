@@ -75,17 +75,15 @@ class TrainingState:
         }
 
     def restore(self, arrays):
-        """Takes variables and progress from `arrays()`.
-
-        Raises:
-            ValueError: If the arrays belong to another run; nothing is changed then.
-        """
-        if "config" not in arrays or str(arrays["config"]) != self._config:
-            self._check_config(arrays)
+        """Takes `arrays()`; those of another run are a `ValueError`, and nothing is changed."""
         try:
+            stored = Config.from_json(str(arrays["config"]))
             progress = Progress(**json.loads(str(arrays["progress"])))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"the progress cannot be read ({error}).") from error
+            raise ValueError(f"its fields cannot be read ({error}).") from error
+        conflict = conflicts(stored, Config.from_json(self._config))
+        if conflict:
+            raise ValueError(f"{conflict}.")
         images = self.progress.train_images
         if progress.train_images not in (None, images):
             raise ValueError(f"it has {progress.train_images} training images, the data {images}.")
@@ -105,16 +103,6 @@ class TrainingState:
                 values.append((variable, arrays[name]))
         for variable, value in values:
             variable.assign(value)
-
-    def _check_config(self, arrays):
-        """Fields that do not affect the result may differ."""
-        try:
-            stored = Config.from_json(str(arrays["config"]))
-        except (KeyError, ValueError) as error:
-            raise ValueError(f"the configuration cannot be read ({error}).") from error
-        conflict = conflicts(stored, Config.from_json(self._config))
-        if conflict:
-            raise ValueError(f"{conflict}.")
 
 
 def _name(part, number):

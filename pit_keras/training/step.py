@@ -18,7 +18,6 @@ def compiled_step(config, model, loss, optimizer, strategy, *, jit, average=None
 
     Args:
         loss: The loss of a task, see `pit_keras.training.tasks`.
-        jit: Whether XLA compiles it.
         average: A `WeightAverage` to be moved after each update, or None.
 
     Returns:

@@ -2,7 +2,6 @@
 
 A task (`ClassificationTask`, `DetectionTask`) has the methods
 
-    model(weights)              the network, with initial weights or random ones
     freeze(model)               makes layers untrainable, as the configuration says
     learning_rate_scales(model) pairs (variable, factor) of the optimizer's learning rate
     graph_options()             a context in which TensorFlow traces reproducible functions

@@ -23,13 +23,10 @@ from pit_keras.weights.loading import NewHeadsWarning
 
 
 def load_teacher(config, source):
-    """Loads the teacher that a configuration names.
+    """A configuration's teacher: a function from the student's images (B, H, W, 3) to its logits.
 
-    Call it under the student's strategy and dtype policy, which the teacher shares (a SavedModel
-    keeps the precision of its export).
-
-    Returns:
-        A function from the student's images (B, H, W, 3) to logits (B, classes), float32.
+    They are float32 (B, classes). Call it under the student's strategy and dtype policy, which the
+    teacher shares (a SavedModel keeps the precision of its export).
     """
     teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
     path = pathlib.Path(teacher)

@@ -8,7 +8,6 @@ the same order; only the chief reads and writes the run folder.
 import contextlib
 import json
 import math
-import sys
 import time
 
 import keras
@@ -21,11 +20,9 @@ from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.sharding import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.models import check_can_recompute
-from pit_keras.runs.checkpoints import DamagedCheckpointError, packed, unpacked
-from pit_keras.runs.history import write_history
-from pit_keras.runs.keeping import RunKeeper
+from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked
 from pit_keras.runs.run_folder import RunFolder, write_atomically
-from pit_keras.training.assembly import optimizer_of
+from pit_keras.training.assembly import model_of, optimizer_of
 from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
 from pit_keras.training.monitoring import Monitor
@@ -68,16 +65,13 @@ class Trainer:
         self.unreadable, self._unreadable_in_evaluation = UnreadableImages(), UnreadableImages()
         with self.workers.must_live():
             if self.workers.is_chief:
-                self._check_folder()
+                self.folder.check(config, source.class_names, self.task.category_ids)
             self._is_finished = self.workers.agree(self.folder.finished)
             # A run that is resumed has its weights in a checkpoint.
             self._is_new = self.workers.agree(not (self.folder.begun or self.folder.finished))
             self._build()
             if self._is_new and self.workers.is_chief:
-                check_validation_images(source, self.verbose)
-
-    def _check_folder(self):
-        self.folder.check(self.config, self.source.class_names, self.task.category_ids)
+                check_validation_images(source)
 
     def _check_batches(self):
         training, size = self.config.training, self.source.sizes["train"]
@@ -95,7 +89,8 @@ class Trainer:
         keras.utils.set_random_seed(config.training.seed)
         keras.config.set_dtype_policy(config.training.precision)
         with strategy.scope():
-            self.model = self.task.model(config.model.weights if self._is_new else None)
+            weights = config.model.weights if self._is_new else None
+            self.model = model_of(config, self.source, weights)
             if config.training.recompute_blocks:
                 check_can_recompute(self.model)
             self.task.freeze(self.model)
@@ -112,7 +107,7 @@ class Trainer:
         )
         self._evaluator = self.task.evaluator(self.model, self.workers)
         if self.workers.is_chief:
-            saved = self.task.model()
+            saved = model_of(config, self.source)
             self._keeper = RunKeeper(self.folder, config.training.keep_checkpoints, saved)
 
     def run(self):
@@ -133,7 +128,6 @@ class Trainer:
                 return self.workers.agree(results)
             with self.folder.locked() if self.workers.is_chief else contextlib.nullcontext():
                 if self.workers.is_chief:
-                    self._check_folder()
                     self.folder.create(self.config, self.source.class_names, self.task.category_ids)
                 self._resume()
                 self._train()
@@ -172,7 +166,7 @@ class Trainer:
         # Where no epoch has been the best yet there is no model either.
         if progress.best >= 0 and self._keeper.model_weights() is None:
             self._keeper.mend_model()
-        write_history(self.folder.history, progress.history)
+        self.folder.write_history(progress.history)
 
     def _shared(self, arrays):
         """The chief's {name: array} on every worker."""
@@ -193,30 +187,27 @@ class Trainer:
         self._batch = None  # the last that was trained on
         self._last_save, self._seconds_of_save = time.monotonic(), 0.0
         with Interruption() as self._interruption, self._monitor.watching():
-            self._monitor.event("start", **self._description())
+            self._monitor.log.event(
+                "start",
+                epoch=self.state.progress.epoch,
+                step=self._number,
+                model=self.config.model.name,
+                parameters=self.model.count_params(),
+                devices=[d.name for d in tf.config.list_logical_devices() if "XLA" not in d.name],
+                workers=self.workers.count,
+                replicas=self.workers.replicas,
+                precision=self.config.training.precision,
+                jit=self.jit,
+                images_of_update=self.config.training.images_of_update,
+                pit_keras=pit_keras.__version__,
+                keras=keras.__version__,
+                tensorflow=tf.__version__,
+            )
             batches = iter(self.workers.batches(self._train_batches))
             self._evaluation_batches = self.workers.batches(self._validation_batches)
             while self.state.progress.epoch < self.config.training.epochs:
                 self._train_epoch(batches)
                 self._end_epoch()
-
-    def _description(self):
-        """The circumstances of a run, for its log."""
-        return {
-            "epoch": self.state.progress.epoch,
-            "step": self._number,
-            "model": self.config.model.name,
-            "parameters": self.model.count_params(),
-            "devices": [d.name for d in tf.config.list_logical_devices() if "XLA" not in d.name],
-            "workers": self.workers.count,
-            "replicas": self.workers.replicas,
-            "precision": self.config.training.precision,
-            "jit": self.jit,
-            "images_of_update": self.config.training.images_of_update,
-            "pit_keras": pit_keras.__version__,
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-        }
 
     def _train_epoch(self, batches):
         progress = self.state.progress
@@ -262,7 +253,7 @@ class Trainer:
         """Saves and ends the run, to be resumed."""
         self._save()
         reason = self._interruption.signal or "a signal to another worker"
-        self._monitor.event("interrupted", step=self._number, signal=reason)
+        self._monitor.log.event("interrupted", step=self._number, signal=reason)
         raise TrainingInterrupted(f"{reason}: saved {self._place()}.")
 
     def _place(self):
@@ -288,7 +279,7 @@ class Trainer:
         row = self._row(evaluations)
         progress.history.append(row)
         if self.workers.is_chief:
-            write_history(self.folder.history, progress.history)
+            self.folder.write_history(progress.history)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         progress.epoch_positions = progress.positions
         self._monitor.end_epoch(row, self._number)
@@ -300,7 +291,7 @@ class Trainer:
             progress.best_epoch = progress.epoch - 1
             progress.best_is_averaged = better == "averaged"
             if self.workers.is_chief:
-                self._keeper.note_best(self.state.arrays(parts=("model", "average")))
+                self._keeper.new_best = self.state.arrays(parts=("model", "average"))
         passed = time.monotonic() - self._last_save
         is_cheap = passed * _MOST_TIME_FOR_SAVING >= self._seconds_of_save
         if self.workers.agree(is_cheap or progress.epoch == self.config.training.epochs):
@@ -311,7 +302,7 @@ class Trainer:
         self._note_progress()
         try:
             return self._evaluate_both(can_stop=self.workers.count == 1)
-        except _Stopped:
+        except TrainingInterrupted:  # not saved there, where the weights may be the averaged ones
             self._interrupt()
         except UnreadableImageError as error:
             if self.workers.count > 1:
@@ -366,7 +357,7 @@ class Trainer:
             path = self._keeper.save(self._number, self.state.arrays())
             seconds = round(time.monotonic() - start, 3)
             name = str(path.relative_to(self.folder.path))
-            self._monitor.event("checkpoint", step=self._number, file=name, seconds=seconds)
+            self._monitor.log.event("checkpoint", step=self._number, file=name, seconds=seconds)
         self._last_save = time.monotonic()
         self._seconds_of_save = self._last_save - start
 
@@ -378,11 +369,10 @@ class Trainer:
         kept = "nothing was saved"
         if self.workers.is_chief:
             self.folder.write_not_finite(names)
-            if self._keeper.checkpoints.paths:
-                kept = f"the last checkpoint is {self._keeper.checkpoints.paths[-1]}"
-        if is_scalable:
-            problem, remedy = "The loss is not finite", "a lower --config.optimizer.learning_rate"
-        else:
+            if self._keeper.paths:
+                kept = f"the last checkpoint is {self._keeper.paths[-1]}"
+        problem, remedy = "The loss is not finite", "a lower --config.optimizer.learning_rate"
+        if not is_scalable:
             problem = f"Gradients overflow float16 even with the loss scale {_LEAST_LOSS_SCALE:g}"
             remedy = "--precision=mixed_bfloat16"
         return FloatingPointError(
@@ -426,7 +416,7 @@ class Trainer:
         def after_batch(done):
             self._monitor.display.step(done)
             if can_stop and self._interruption.signal:
-                raise _Stopped
+                raise TrainingInterrupted
 
         with self._unreadable_in_evaluation.plain_errors():
             return self._evaluator(self._evaluation_batches, after_batch)
@@ -462,23 +452,16 @@ class Trainer:
             **self.task.settings(),
             "unreadable_images": len(progress.unreadable),
         }
-        self._monitor.event("end", **results)
+        self._monitor.log.event("end", **results)
         return results
 
 
-class _Stopped(Exception):
-    """A signal stopped an evaluation."""
-
-
-def check_validation_images(source, verbose):
+def check_validation_images(source):
     """Reads the validation images for some seconds: an unreadable one would end the first epoch."""
     if not source.is_encoded:
         return
     unreadable, start = UnreadableImages(), time.monotonic()
-    images = load_images(source.scan("val"), source, "val", unreadable)
-    bar = keras.utils.Progbar(source.sizes["val"], verbose=int(verbose and sys.stdout.isatty()))
     with unreadable.plain_errors():
-        for number, _ in enumerate(images, 1):
-            bar.update(number)
+        for _ in load_images(source.scan("val"), source, "val", unreadable):
             if time.monotonic() - start > _SECONDS_FOR_VALIDATION_IMAGES:
                 return

@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 
 from pit_keras.runs.checkpoints import (
-    Checkpoints,
     DamagedCheckpointError,
+    RunKeeper,
     packed,
     read_arrays,
     unpacked,
     write_arrays,
 )
+from pit_keras.runs.run_folder import RunFolder
 
 ARRAYS = {
     "model/0000": np.arange(600, dtype="float32").reshape(20, 30),
@@ -36,14 +37,12 @@ def test_arrays_come_back_as_they_were(tmp_path):
 
 
 def test_the_newest_are_kept_in_the_order_of_their_steps(tmp_path):
-    checkpoints = Checkpoints(tmp_path, keep=2)
-    assert checkpoints.read_newest() == (None, None)
+    keeper = RunKeeper(RunFolder(tmp_path), keep=2, model=None)
+    assert keeper.newest() is None
     for step in (8, 9, 10, 123456789):
-        checkpoints.write(step, {"step": np.array(step)})
-    assert [path.name for path in checkpoints.paths] == ["step-00000010.npz", "step-123456789.npz"]
-    path, arrays = checkpoints.read_newest()
-    assert path == checkpoints.paths[-1]
-    assert arrays["step"] == 123456789
+        keeper.save(step, {"step": np.array(step)})
+    assert [path.name for path in keeper.paths] == ["step-00000010.npz", "step-123456789.npz"]
+    assert keeper.newest()["step"] == 123456789
 
 
 def test_any_cut_is_noticed(tmp_path):
@@ -74,32 +73,31 @@ def test_a_changed_byte_is_noticed_wherever_it_matters(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_all_damaged_is_an_error(tmp_path, capsys):
-    checkpoints = Checkpoints(tmp_path, keep=3)
-    for step in (1, 2, 3):
-        checkpoints.write(step, {"step": np.array(step)})
-    for name in ("step-00000003.npz", "step-00000002.npz"):
-        (tmp_path / name).write_bytes(b"PK")
-    path, arrays = checkpoints.read_newest()
-    assert (path.name, int(arrays["step"])) == ("step-00000001.npz", 1)
+    keeper = RunKeeper(RunFolder(tmp_path), keep=3, model=None)
+    paths = [keeper.save(step, {"step": np.array(step)}) for step in (1, 2, 3)]
+    for path in paths[1:]:
+        path.write_bytes(b"PK")
+    assert keeper.newest()["step"] == 1
     assert capsys.readouterr().out.count("cannot be read") == 2
-    path.write_bytes(b"")
+    paths[0].write_bytes(b"")
     with pytest.raises(OSError, match=r"None of the checkpoints in .* can be read"):
-        checkpoints.read_newest()
+        keeper.newest()
 
 
 FULL_DISK = """
-import pathlib, resource, signal
+import resource, signal
 import numpy as np
-from pit_keras.runs.checkpoints import Checkpoints
+from pit_keras.runs.checkpoints import RunKeeper
+from pit_keras.runs.run_folder import RunFolder
 
-checkpoints = Checkpoints(pathlib.Path(), keep=2)
+keeper = RunKeeper(RunFolder("."), keep=2, model=None)
 for step in (1, 2, 3):
-    checkpoints.write(step, {"a": np.zeros(1000)})
+    keeper.save(step, {"a": np.zeros(1000)})
 # No file may grow beyond this: what is written fails in the middle, as on a full disk.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 try:
-    checkpoints.write(4, {"a": np.zeros(10000)})
+    keeper.save(4, {"a": np.zeros(10000)})
 except OSError as error:
     print(error)
 """
@@ -109,8 +107,6 @@ def test_a_disk_that_is_full_costs_nothing_that_was_saved(tmp_path):
     process = forked.run_code(FULL_DISK, tmp_path)
     assert process.returncode == 0, process.stderr
     assert "step-00000004.npz cannot be written (File too large)" in process.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "step-00000002.npz",
-        "step-00000003.npz",
-    ]
-    read_arrays(tmp_path / "step-00000003.npz")
+    files = sorted((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in files] == ["step-00000002.npz", "step-00000003.npz"]
+    read_arrays(files[-1])

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from pit_keras.config.fields import Config
-from pit_keras.runs.run_folder import RunFolder, save_model_atomically, write_atomically
+from pit_keras.runs.run_folder import RunFolder, replacing, write_atomically
 
 HOLDING = """
 import sys, time
@@ -79,8 +79,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, no_spac
         file.write_text("before")
     model = keras.Sequential([keras.Input((30,)), keras.layers.Dense(30)])
 
-    with pytest.raises(OSError, match=rf"{model_file} cannot be written \(.*\)\.$"):
-        save_model_atomically(model, model_file)
+    with (
+        pytest.raises(OSError, match=rf"{model_file} cannot be written \(.*\)\.$"),
+        replacing(model_file) as temporary,
+    ):
+        model.save(temporary)
     with pytest.raises(OSError, match=rf"{text_file} cannot be written \(.*\)\.$"):
         write_atomically(text_file, "x" * 2000)
 
@@ -88,6 +91,15 @@ def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path, no_spac
         "model.keras": "before",
         "config.json": "before",
     }
+
+
+def test_history_is_what_its_rows_say(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.write_history([])  # there is none yet
+    folder.write_history([{"epoch": 0, "loss": 0.1 + 0.2}, {"epoch": 1, "loss": 2.0}])
+    assert folder.history.read_text() == "epoch,loss\n0,0.30000000000000004\n1,2.0\n"
+    folder.write_history([])
+    assert not folder.history.exists()
 
 
 def test_unreadable_images_are_listed_whatever_their_names(tmp_path):
@@ -129,3 +141,9 @@ def test_a_run_does_not_get_other_classes(tmp_path):
     for names, numbers in ((("dog", "cat"), (3, 7)), (("cat", "dog"), (3, 8)), (("cat",), (3,))):
         with pytest.raises(ValueError, match=r"trained on the classes cat.*another --output_dir"):
             folder.check(config, names, numbers)
+
+
+def test_names_of_folders_may_be_no_utf_8(tmp_path):
+    folder, names = RunFolder(tmp_path / "run"), ("grün", "\udcff")
+    folder.create(Config(), names)
+    folder.check(Config(), names)

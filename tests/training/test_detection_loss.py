@@ -9,7 +9,7 @@ import tensorflow as tf
 from single_boxes import corners, l1, overlap
 from tolerances import assert_close
 
-from pit_keras.training.detection_loss import box_total, class_weight_total, detection_losses
+from pit_keras.training.detection_loss import detection_losses, loss_totals
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "detection_loss.npz"
 CASES = (
@@ -46,13 +46,8 @@ def batch():
 
 def losses_of(outputs, targets, matches, weights=PUBLISHED, totals=None):
     labels, queries = targets["labels"], outputs["logits"].shape[2]
-    boxes, class_weights = totals or (
-        box_total(labels),
-        class_weight_total(labels, queries, weights["no_object_weight"]),
-    )
-    return detection_losses(
-        outputs, targets, matches, box_total=boxes, class_weight_total=class_weights, **weights
-    )
+    totals = totals or loss_totals(labels, queries, weights["no_object_weight"])
+    return detection_losses(outputs, targets, matches, **totals, **weights)
 
 
 def gradients_of(outputs, targets, matches, jit=False, no_object_weight=0.1):
@@ -140,9 +135,10 @@ def test_matches_the_definition(batch, weights):
 def test_totals_of_the_labels(batch):
     """2 + 0 + 3 boxes; of 18 queries 5 have one. With two queries the third box is not matched."""
     labels = batch[1]["labels"]
-    assert float(box_total(labels)) == 5
-    assert float(class_weight_total(labels, 6, 0.1)) == pytest.approx(5 + 13 * 0.1)
-    assert float(class_weight_total(labels, 2, 0.1)) == pytest.approx(4 + 2 * 0.1)
+    for queries, weights in ((6, 5 + 13 * 0.1), (2, 4 + 2 * 0.1)):
+        totals = loss_totals(labels, queries, 0.1)
+        assert float(totals["box_total"]) == 5
+        assert float(totals["class_weight_total"]) == pytest.approx(weights)
 
 
 def test_shares_of_a_split_batch_add_up_to_the_whole(batch):
@@ -152,10 +148,8 @@ def test_shares_of_a_split_batch_add_up_to_the_whole(batch):
         ({k: v[part] for k, v in outputs.items()}, {k: v[part] for k, v in targets.items()})
         for part in (slice(0, 1), slice(1, 2), slice(2, 3))
     ]
-    totals = [
-        sum(f(targets["labels"]) for _, targets in parts)
-        for f in (box_total, lambda labels: class_weight_total(labels, QUERIES, 0.1))
-    ]
+    of_parts = [loss_totals(targets["labels"], QUERIES, 0.1) for _, targets in parts]
+    totals = {name: sum(of_part[name] for of_part in of_parts) for name in of_parts[0]}
 
     shares = [
         losses_of(outputs, targets, matches[i : i + 1], totals=totals)
@@ -275,10 +269,3 @@ def test_the_batch_size_may_be_unknown(batch):
         return losses_of(*arguments)
 
     assert_equal(compiled(*batch), expected)
-
-
-def test_outputs_without_an_axis_of_layers_are_refused(batch):
-    outputs, targets, matches = batch
-    last = {name: values[:, -1] for name, values in outputs.items()}
-    with pytest.raises(ValueError, match=r"logits must be \(B, L, Q, classes \+ 1\)"):
-        losses_of(last, targets, matches)

@@ -6,7 +6,7 @@ from keras import ops
 from make_detection_loss import CASES, NO_OBJECT_WEIGHT, inputs, reference
 from tolerances import assert_close
 
-from pit_keras.training.detection_loss import box_total, class_weight_total, detection_losses
+from pit_keras.training.detection_loss import detection_losses, loss_totals
 from pit_keras.training.matching import least_cost, matching_costs
 
 
@@ -23,8 +23,7 @@ def test_the_reference_has_the_same_pairs_and_losses(case, seed):
         {"logits": logits, "boxes": boxes},
         {"labels": labels, "boxes": target_boxes},
         ops.convert_to_tensor(matches),
-        box_total=box_total(labels),
-        class_weight_total=class_weight_total(labels, logits.shape[2], NO_OBJECT_WEIGHT),
+        **loss_totals(labels, logits.shape[2], NO_OBJECT_WEIGHT),
         no_object_weight=NO_OBJECT_WEIGHT,
         l1_weight=5.0,
         giou_weight=2.0,

@@ -45,8 +45,8 @@ def test_the_run_folder_holds_what_it_should(finished):
     config, path, _, results = finished
     folder = RunFolder(path)
     assert Config.from_json(folder.config.read_text()) == config
-    assert folder.read_classes() == ("red", "green", "blue")
-    assert folder.read_categories() == (2, 5, 11)
+    assert folder.classes.read_text() == "red\ngreen\nblue\n"
+    assert folder.categories.read_text() == "2\n5\n11\n"
     assert json.loads(folder.results.read_text()) == results
     assert set(COCO_NAMES) <= set(results)
     assert (results["images"], results["model"], results["epochs"]) == (6, "detr_pit_s", 2)

@@ -26,7 +26,7 @@ def test_the_run_folder_holds_what_it_should(finished):
     config, path, _, results = finished
     folder = RunFolder(path)
     assert Config.from_json(folder.config.read_text()) == config
-    assert folder.read_classes() == ("0", "1", "2")
+    assert folder.classes.read_text() == "0\n1\n2\n"
     assert json.loads(folder.results.read_text()) == results
     assert len(rows(path)) == 2
     assert list(folder.logs.rglob("events.out.tfevents.*"))

@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import threading
@@ -8,7 +9,8 @@ from pit_keras.training.interruption import Interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_next_would_end_the_process(number, capfd):
+def test_the_first_signal_is_noted_and_the_next_would_end_the_process(number, capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr", io.StringIO())  # as in a notebook: no file with a number
     before = signal.getsignal(number)
     with Interruption() as interruption:
         assert interruption.signal is None

@@ -201,20 +201,3 @@ def test_no_gradient_passes():
         tape.watch([logits, boxes])
         costs = matching_costs(logits, boxes, target_boxes, labels)
     assert tape.gradient(costs, [logits, boxes]) == [None, None]
-
-
-@pytest.mark.parametrize(
-    ("changed", "shape", "message"),
-    [
-        (0, (2, 7, 5), r"logits must be \(B, L, Q, classes \+ 1\), got \(2, 7, 5\)"),
-        (1, (2, 3, 6, 4), r"boxes must be \(B, L, Q, 4\), got \(2, 3, 6, 4\) .* Q = 7"),
-        (1, (2, 3, 7, 5), "boxes"),
-        (2, (1, 5, 4), r"target boxes must be \(B, M, 4\), got \(1, 5, 4\) .* B = 2"),
-        (3, (2, 6), r"labels must be \(B, M\), got \(2, 6\) .* M = 5"),
-    ],
-)
-def test_bad_shapes(changed, shape, message):
-    arguments = list(batch())
-    arguments[changed] = np.zeros(shape, arguments[changed].dtype)
-    with pytest.raises(ValueError, match=message):
-        match(*arguments)

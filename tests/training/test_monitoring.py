@@ -35,9 +35,9 @@ def lines(folder):
 
 
 def test_a_line_that_was_cut_short_does_not_spoil_the_next(folder):
-    RunLog(folder.log, folder.logs).event("start", step=3)
+    RunLog(folder).event("start", step=3)
     folder.log.write_bytes(folder.log.read_bytes() + b'{"time": "2026')
-    RunLog(folder.log, folder.logs).event("end", top1=0.5)
+    RunLog(folder).event("end", top1=0.5)
     first, cut, last, *rest = folder.log.read_text().split("\n")
     assert json.loads(first)["event"] == "start"
     assert cut == '{"time": "2026'
@@ -64,11 +64,11 @@ def test_rates_count_the_steps_that_were_measured(monkeypatch):
     assert meter.rates(images=32) == {"images_per_second": 4 * 32 / 2, "data_wait": 0.5}
 
 
-def watched(folder, **options):
+def watched(folder, *, verbose=False, **options):
     config = Config()
     config.training.batch_size, config.training.epochs = 4, 2
     config.training.log_every_steps = 2
-    return Monitor(config, folder, CLASSIFICATION, 3, verbose=False, **options)
+    return Monitor(config, folder, CLASSIFICATION, 3, verbose=verbose, **options)
 
 
 def train(monitor):
@@ -145,17 +145,18 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_bar_shows_rate_loss_accuracy_and_time_left(monkeypatch):
+def test_the_bar_shows_rate_loss_accuracy_and_time_left(folder, monkeypatch):
     terminal = Terminal()
     monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stdout", terminal)
-    display = EpochDisplay(3, CLASSIFICATION)
-    with display.shown():
-        display.begin("Epoch 1/3", 20)
-        display.step(7, {"loss": 1.5, "top1": 0.25}, 1e-3, 123.4)
+    monitor = watched(folder, is_chief=False, verbose=True)
+    monkeypatch.setattr(monitoring.Meter, "rates", lambda *_: {"images_per_second": 123.4})
+    with monitor.watching():
+        monitor.begin_epoch(Progress())
+        monitor.after_step(0, {"loss": 1.5, "top1": 0.25}, 0.0, lambda: 1e-3)
     drawn = terminal.getvalue()
-    for part in ("Epoch 1/3", "7/20", "loss 1.500", "top-1 0.250", "lr 1.0e-03", "123 images/s"):
+    for part in ("Epoch 1/2", "1/3", "loss 1.500", "top-1 0.250", "lr 1.0e-03", "123 images/s"):
         assert part in drawn
     assert ":" in drawn.rpartition("images/s")[2]
 
@@ -183,6 +184,6 @@ def test_a_log_file_gets_a_line_an_epoch(capsys):
 
 
 def test_what_is_not_finite_is_null_as_json_has_no_infinity(folder):
-    RunLog(folder.log, folder.logs).event("step", loss=1.5, gradient_norm=math.inf)
+    RunLog(folder).event("step", loss=1.5, gradient_norm=math.inf)
     assert lines(folder)[0]["loss"] == 1.5
     assert lines(folder)[0]["gradient_norm"] is None

@@ -103,24 +103,6 @@ def test_config_round_trip():
     assert float(loaded(77)) == rate(77)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"warmup_steps": 300}, "warmup_steps must be in"),
-        ({"warmup_steps": -1}, "warmup_steps must be in"),
-        ({"steps": 0, "warmup_steps": 0}, "at least one step"),
-        ({"base": 0.0}, "base learning rate must be positive"),
-        ({"minimum": -1e-5}, "minimum must not be negative"),
-        ({"warmup_start": -1e-6}, "warmup_start must not be negative"),
-    ],
-)
-def test_arguments_out_of_range(changes, message):
-    with pytest.raises(ValueError, match=message):
-        WarmupCosine(**{**SETTINGS, **changes})
-    with pytest.raises(ValueError, match=message):
-        rate(0, **changes)
-
-
 def test_scaled_learning_rate():
     assert scaled_learning_rate(5e-4, 512) == 5e-4
     assert scaled_learning_rate(5e-4, 1024) == 1e-3
@@ -147,14 +129,7 @@ def test_the_drop_at_its_ends():
     assert float(warmup_drop(0, **{**DROP, "base": 1e-7})) == np.float32(1e-7)  # never above
 
 
-def test_the_drop_has_a_config_and_a_range():
+def test_the_drop_has_a_config():
     schedule = WarmupDrop(**DROP)
     loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
     assert (type(loaded), loaded.get_config()) == (WarmupDrop, DROP)
-    for share in (0.0, 1.5):
-        with pytest.raises(ValueError, match="drop_at"):
-            WarmupDrop(**{**DROP, "drop_at": share})
-        with pytest.raises(ValueError, match="drop_at"):
-            warmup_drop(0, **{**DROP, "drop_at": share})
-    with pytest.raises(ValueError, match="warmup_steps must be in"):
-        WarmupDrop(**{**DROP, "warmup_steps": 150})

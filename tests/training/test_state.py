@@ -56,9 +56,9 @@ def test_arrays_of_another_run_change_nothing():
     _, kept = state()
     for other, message in (
         (state(width=4)[1].arrays(), "model/0000 is not this run's"),
-        ({**kept.arrays(), "progress": np.array("{}x")}, "the progress cannot be read"),
-        ({**kept.arrays(), "progress": np.array('{"speed": 1}')}, "the progress cannot be read"),
-        ({**kept.arrays(), "config": np.array("{")}, "the configuration cannot be read"),
+        ({**kept.arrays(), "progress": np.array("{}x")}, "its fields cannot be read"),
+        ({**kept.arrays(), "progress": np.array('{"speed": 1}')}, "its fields cannot be read"),
+        ({**kept.arrays(), "config": np.array("{")}, "its fields cannot be read"),
     ):
         model, restored = state()
         before = model.get_weights()
