@@ -90,13 +90,10 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True):
     from pit_keras.runs.trained_model import read_class_names
 
     class_names = None if options.classes is None else read_class_names(options.classes)
-    if not is_tflite(options.model):
-        from pit_keras.runs.trained_detector import load_any as load
+    if is_tflite(options.model):
+        from pit_keras.export.tflite import load_tflite_model as load
     else:
-        from pit_keras.export import tflite
-
-        is_file_of_detector = tflite.is_tflite_detector(options.model)
-        load = tflite.load_tflite_detector if is_file_of_detector else tflite.load_tflite_model
+        from pit_keras.runs.trained_detector import load_any as load
     trained = load(options.model, class_names)
     if is_detector(trained) and not takes_detectors:
         raise ValueError(f"{options.model} is a detector; a classifier is wanted here.")

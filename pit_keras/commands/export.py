@@ -17,13 +17,13 @@ from pit_keras.commands.arguments import (
     open_data_set,
     positive,
     refuse,
+    share,
 )
 from pit_keras.errors import sigterm_as_ctrl_c
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
     LEAST_CALIBRATION_IMAGES,
-    check_formats,
     checked_limits,
 )
 
@@ -66,11 +66,10 @@ def add(commands):
 
 
 def _share_of_format(text):
-    name, _, share = text.partition("=")
-    try:
-        return name, float(share)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be like tflite_int8=0.95, got {text}") from None
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"must be like tflite_int8=0.95, got {text}")
+    return name, share(value)
 
 
 def _images_for_calibration(text):
@@ -86,7 +85,6 @@ def run(options):
     paths = image_files(options.images or [])
     calibration_paths = image_files(options.calibration_images or [])
     formats = tuple(dict.fromkeys(options.formats or DEFAULT_FORMATS))
-    check_formats(formats)
     limits = dict(options.min_agreement)
     checked_limits(limits, formats)
     given, least = len(calibration_paths), LEAST_CALIBRATION_IMAGES

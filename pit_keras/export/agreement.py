@@ -16,8 +16,7 @@ MOST_PHOTOGRAPHS = 32
 # by no more than that.
 SAME_BOX = 0.02
 SAME_SCORE = 0.1
-CALLS = 30
-_WARM_UP_CALLS = 3
+_WARM_UP_CALLS, _CALLS = 3, 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +40,6 @@ def take_sample(images, data, origin):
     """The `Sample` of uint8 images (h, w, 3) of any sizes, cropped as a `DataConfig` says."""
     crops, photographs = [], []
     for image in images:
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
-            raise ValueError(
-                f"Images must be uint8 (H, W, 3); got {image.dtype} of shape {image.shape}."
-            )
         crop = resize_and_crop(image, data.image_size, data.eval_crop)
         crops.append(tf.cast(crop, tf.uint8).numpy())  # whole levels: nothing is lost
         if len(photographs) < MOST_PHOTOGRAPHS:
@@ -100,7 +94,8 @@ class _Differences:
         if not self.finite:
             return "its numbers, or the Keras model's, are not finite"
         if min_agreement is None:
-            return f"{self.largest_errors}; {TOLERANCE:.0e} is allowed"
+            figures = ", ".join(map(" ".join, zip(self.HEADINGS, self.cells, strict=True)))
+            return f"{figures}; an error of {TOLERANCE * self.scale:.1e} is allowed"
         return (
             f"the same for {self.share:.1%}, while {min_agreement:.1%} of the {self.ANSWERS} must "
             "be the same"
@@ -138,15 +133,10 @@ class Agreement(_Differences):
         # False for NaN and infinity too.
         return self.max_difference <= tolerance * self.scale < np.inf
 
-    @property
-    def largest_errors(self):
-        return f"logits differ by {self.max_difference / (self.scale or 1):.0e} of the largest"
-
 
 def compare(expected, actual):
     """The `Agreement` of two arrays of logits, both (N, classes)."""
-    expected, actual = np.asarray(expected), np.asarray(actual)
-    _check_shape("logits", expected, actual)
+    expected, actual = np.stack([expected, actual])  # an error for other shapes
     with np.errstate(invalid="ignore"):  # inf - inf
         differences = np.abs(expected - actual)
     return Agreement(
@@ -158,27 +148,19 @@ def compare(expected, actual):
     )
 
 
-def _check_shape(name, expected, actual):
-    if expected.shape != actual.shape:  # they might broadcast
-        raise ValueError(
-            f"The exported model's {name} are {actual.shape}, the Keras model's {expected.shape}."
-        )
-
-
 @dataclasses.dataclass(frozen=True)
 class DetectionAgreement(_Differences):
     """How the answers of two detectors differ, query by query.
 
-    Attributes:
-        score_difference: The largest absolute difference of two scores.
-        box_difference: The largest difference of two boxes' sides, as a share of the image's.
-        same_objects: The share of objects, 0..1, that both find: of the same class, with sides
-            within `SAME_BOX` and a score within `SAME_SCORE`. 1 if there are no objects.
-        objects: The number that either found, with a score of `THRESHOLD` or more.
+    `score_difference` and `box_difference`, of a side as a share of the image's, are the largest
+    absolute ones. `objects` counts what either found with a score of `THRESHOLD` or more, and
+    `same_objects` is the share of them, 0..1, that both find: of the same class, with sides within
+    `SAME_BOX` and a score within `SAME_SCORE`. It is 1 if there are no objects.
     """
 
     HEADINGS: ClassVar = ("score error", "box error", "same objects", "images")
     ANSWERS: ClassVar = "objects"
+    scale: ClassVar = 1.0  # of scores, and of boxes as shares
 
     score_difference: float
     box_difference: float
@@ -202,26 +184,19 @@ class DetectionAgreement(_Differences):
         largest = max(self.score_difference, self.box_difference)
         return self.finite and largest <= tolerance and self.same_objects == 1
 
-    @property
-    def largest_errors(self):
-        return (
-            f"scores differ by {self.score_difference:.0e}, boxes by {self.box_difference:.0e} of "
-            f"the image's sides, and {self.same_objects:.1%} of the objects are the same"
-        )
-
 
 def compare_detections(expected, actual):
     """The `DetectionAgreement` of two detectors on N images, with Q queries each.
 
     Both give `boxes` (N, Q, 4), shares of the images' sides, `scores` (N, Q) and `labels` (N, Q).
     """
-    for name in ("boxes", "scores", "labels"):
-        _check_shape(name, expected[name], actual[name])
+    names = ("boxes", "scores", "labels")
+    both = {name: np.stack([expected[name], actual[name]]) for name in names}  # (2, N, Q, ...)
     with np.errstate(invalid="ignore"):  # inf - inf
-        scores = np.abs(expected["scores"] - actual["scores"])  # (N, Q)
-        boxes = np.abs(expected["boxes"] - actual["boxes"]).max(axis=-1)  # (N, Q)
-    is_object = np.maximum(expected["scores"], actual["scores"]) >= THRESHOLD
-    is_same = expected["labels"] == actual["labels"]
+        scores = np.abs(np.subtract(*both["scores"]))  # (N, Q)
+        boxes = np.abs(np.subtract(*both["boxes"])).max(axis=-1)  # (N, Q)
+    is_object = both["scores"].max(axis=0) >= THRESHOLD
+    is_same = np.equal(*both["labels"])
     is_same &= (boxes <= SAME_BOX) & (scores <= SAME_SCORE)
     return DetectionAgreement(
         score_difference=float(scores.max()),
@@ -232,10 +207,10 @@ def compare_detections(expected, actual):
     )
 
 
-def median_milliseconds(call, calls=CALLS):
+def median_milliseconds(call):
     """Median duration of a function's calls, after a few that are not timed."""
     seconds = []
-    for _ in range(_WARM_UP_CALLS + calls):
+    for _ in range(_WARM_UP_CALLS + _CALLS):
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from pit_keras.export.export_report import REPORT_FILE
 from pit_keras.export.formats import FORMATS
-from pit_keras.export.model_card import CARD_FILE, is_model_card
+from pit_keras.export.model_card import CARD_FILE, MARK
 from pit_keras.export.sidecars import CLASSES_FILE
 
 # A folder is an export's if it has the card: written first, removed last.
@@ -24,13 +24,9 @@ _LOCK = ".export.lock"
 def check_targets(output_dir, formats, overwrite=False):
     """Checks that `formats` can be exported to a folder; leaves no trace.
 
-    Raises:
-        OSError: If the folder cannot be written to, a target exists and is not to be overwritten,
-            or something is in its place that an export did not write.
+    What an export did not write is never replaced, what one did only with `overwrite`.
     """
     output_dir = pathlib.Path(output_dir)
-    if os.path.lexists(output_dir) and not output_dir.is_dir():
-        raise NotADirectoryError(f"{output_dir} is a file; the exported models need a folder.")
     targets = [output_dir / FORMATS[name].target for name in formats]
     for target in targets:
         if os.path.lexists(target) and not overwrite:
@@ -53,7 +49,7 @@ def check_targets(output_dir, formats, overwrite=False):
 def _foreign(output_dir, targets):
     """Paths that, if they exist, an export did not write."""
     card = output_dir / CARD_FILE
-    if not (card.is_file() and is_model_card(card.read_text("utf-8", errors="replace"))):
+    if not (card.is_file() and card.read_text("utf-8", errors="replace").startswith(MARK)):
         yield from (output_dir / name for name in TEXTS)
     for target in targets:
         if target.parent != output_dir and not _is_folder(target.parent):
@@ -122,21 +118,12 @@ def put_in_place(folder, output_dir, written, removed):
 def move_into_place(source, target):
     """Moves a file or folder to a path of the same file system.
 
-    A file replaces a file in one step. A folder that is there already is moved aside first, beside
-    `source`, and comes back if the move fails.
+    A file replaces a file in one step. Where a folder comes or goes, what is there already is moved
+    aside first, beside `source`.
     """
-    try:
-        os.replace(source, target)
-    except OSError:
-        if not os.path.lexists(target):
-            raise
-        aside = source.with_name(f"{source.name}.replaced")
-        os.replace(target, aside)
-        try:
-            os.replace(source, target)
-        except OSError:
-            os.replace(aside, target)
-            raise
+    if target.is_dir() or (source.is_dir() and os.path.lexists(target)):
+        os.replace(target, source.with_name(f"{source.name}.replaced"))
+    os.replace(source, target)
 
 
 def size_of(path):

@@ -7,6 +7,7 @@ import pathlib
 import keras
 
 from pit_keras.export import export_folder
+from pit_keras.export.agreement import median_milliseconds
 from pit_keras.export.export_report import (
     Entry,
     Report,
@@ -16,7 +17,7 @@ from pit_keras.export.export_report import (
     read_report,
 )
 from pit_keras.export.families import Job, families, full_float32, in_float32, why_not
-from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, check_formats, checked_limits
+from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, checked_limits
 from pit_keras.export.model_card import model_card
 from pit_keras.export.sidecars import class_names_text
 
@@ -53,7 +54,6 @@ def export(
         compare_on: A `Sample` of images.
         calibrate_on: A `Sample` of at least `LEAST_CALIBRATION_IMAGES` others, for int8.
         min_agreement: `{format: share}`, overrides `FORMATS`.
-        force: Whether to write also what does not agree.
         batch_size: Images of one call of a TFLite file.
         license: The weights' licence, as a text; None for that of an earlier export.
         announce: Called with a few words before each piece of work.
@@ -68,18 +68,19 @@ def export(
     if keras.backend.backend() != "tensorflow":
         raise ValueError("Exporting needs Keras' TensorFlow backend; set KERAS_BACKEND=tensorflow.")
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
-    names, left_out = _chosen(formats, job)
-    limits = checked_limits(min_agreement or {}, names)
+    limits, left_out = _chosen(formats, min_agreement or {}, job)
     description = describe_model(job.trained)
     with export_folder.exclusive_folder(output_dir) as folder:
-        export_folder.check_targets(output_dir, names, overwrite)
-        earlier, earlier_license = _earlier(output_dir, names, description, overwrite)
+        export_folder.check_targets(output_dir, limits, overwrite)
+        earlier, earlier_license = _earlier(output_dir, limits, description, overwrite)
         entries = _write_and_compare(job, folder, limits, compare_on, announce, left_out, formats)
         for name, entry in entries.items():
             entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
         written = {name: entry for name, entry in entries.items() if entry.written}
         if not written:
-            raise ExportError(f"Nothing was written: {_reasons(entries, left_out)}.")
+            reasons = [f"{explain(entries.values())}; {REMEDY}"] if entries else []
+            reasons += [f"{name}: {reason}" for name, reason in left_out.items()]
+            raise ExportError(f"Nothing was written: {'; '.join(reasons)}.")
         together = {**entries, **earlier, **written}
         report = Report(
             model=description,
@@ -96,21 +97,18 @@ def export(
     return report
 
 
-def _chosen(formats, job):
-    """The names of the formats to write, and why default ones are left out."""
-    reasons = {name: why_not(format_, job) for name, format_ in FORMATS.items()}
-    if formats is None:
-        names = tuple(name for name in DEFAULT_FORMATS if reasons[name] is None)
-        left_out = {name: reasons[name] for name in DEFAULT_FORMATS if name not in names}
-    else:
-        names, left_out = tuple(dict.fromkeys(formats)), {}
-        check_formats(names)
-        for name in names:
-            if reasons[name] is not None:
-                raise ValueError(f"{name} cannot be written: {reasons[name]}.")
-    if job.batch_size != 1 and not any(FORMATS[name].family == "tflite" for name in names):
+def _chosen(formats, min_agreement, job):
+    """The formats to write, each with its limit, and why default ones are left out."""
+    limits = checked_limits(min_agreement, formats or DEFAULT_FORMATS)
+    reasons = {name: why_not(name, job) for name in limits}
+    left_out = {name: reason for name, reason in reasons.items() if reason is not None}
+    for name in left_out:
+        del limits[name]
+        if formats:
+            raise ValueError(f"{name} cannot be written: {left_out[name]}.")
+    if job.batch_size != 1 and not any(FORMATS[name].family == "tflite" for name in limits):
         raise ValueError("--batch_size is for TFLite files, and none is to be exported.")
-    return names, left_out
+    return limits, left_out
 
 
 def _earlier(output_dir, names, description, overwrite):
@@ -148,10 +146,10 @@ def _write_and_compare(job, folder, limits, compare_on, announce, left_out, by_n
     """
     expected = functools.cache(lambda answers_of: answers_of(job.trained, compare_on))
     entries = {}
-    for name, min_agreement in limits.items():
+    for name, limit in limits.items():
         try:
             entries[name] = _write_and_measure(
-                name, job, folder, min_agreement, compare_on, expected, announce
+                name, limit, job, folder, compare_on, expected, announce
             )
         except OSError:
             raise
@@ -163,7 +161,7 @@ def _write_and_compare(job, folder, limits, compare_on, announce, left_out, by_n
     return entries
 
 
-def _write_and_measure(name, job, folder, min_agreement, compare_on, expected, announce):
+def _write_and_measure(name, limit, job, folder, compare_on, expected, announce):
     format_ = FORMATS[name]
     family, path = families(job.trained)[format_.family], folder / format_.target
     announce(f"Writing {format_.target}")
@@ -172,25 +170,24 @@ def _write_and_measure(name, job, folder, min_agreement, compare_on, expected, a
     announce(f"Comparing {format_.target} with the Keras model")
     calibrated_on = job.calibration if format_.kind == "int8" else None
     with full_float32():
-        return Entry(
-            format=name,
-            path=format_.target,
-            bytes=export_folder.size_of(path),
-            sha256=export_folder.digest_of(path),
-            agreement=family.compare(expected(family.expected), family.answers(path, compare_on)),
-            min_agreement=min_agreement,
-            latency_ms=family.latency(path, compare_on.crops[0]),
-            batch_size=job.batch_size if format_.family == "tflite" else 1,
-            compared_on=compare_on.origin,
-            calibrated_on=calibrated_on and f"{len(calibrated_on):,} {calibrated_on.origin}",
-            written=True,
-        )
-
-
-def _reasons(rejected, left_out):
-    """Why nothing was written."""
-    reasons = [f"{explain(rejected.values())}; {REMEDY}"] if rejected else []
-    return "; ".join(reasons + [f"{name}: {reason}" for name, reason in left_out.items()])
+        agreement = family.compare(expected(family.expected), family.answers(path, compare_on))
+        latency_ms = {
+            str(threads): median_milliseconds(family.call(path, compare_on.crops[0], threads))
+            for threads in family.threads
+        }
+    return Entry(
+        format=name,
+        path=format_.target,
+        bytes=export_folder.size_of(path),
+        sha256=export_folder.digest_of(path),
+        agreement=agreement,
+        min_agreement=limit,
+        latency_ms=latency_ms,
+        batch_size=job.batch_size if format_.family == "tflite" else 1,
+        compared_on=compare_on.origin,
+        calibrated_on=calibrated_on and f"{len(calibrated_on):,} {calibrated_on.origin}",
+        written=True,
+    )
 
 
 def _write_texts(trained, report, folder):

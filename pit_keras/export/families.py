@@ -6,6 +6,7 @@ model was trained with.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pit_keras.data.detection_preprocessing import fit
 from pit_keras.export import onnx_file, saved_model, tflite
 from pit_keras.export.agreement import Sample, compare, compare_detections
 from pit_keras.export.formats import DETECTOR_FORMATS, FORMATS, LEAST_CALIBRATION_IMAGES
@@ -21,7 +21,6 @@ from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import TrainedModel
 
-THREADS = (1, 2)
 _PACKAGES = {
     "tflite": ("export", ("ai_edge_litert", "ai_edge_quantizer")),
     "onnx": ("onnx", ("onnx", "onnxruntime", "onnxscript", "tf2onnx")),
@@ -48,17 +47,14 @@ class Family(NamedTuple):
     write: Callable  # (job, kind, path)
     expected: Callable  # (trained, sample) -> answers
     answers: Callable  # (path, sample) -> answers
-    latency: Callable  # (path, crop) -> median milliseconds of a call, by the number of threads
+    call: Callable  # (path, crop, threads) -> a function that runs the model once
     compare: Callable = compare  # (expected, answers) -> agreement
+    threads: tuple = (1, 2)
 
 
 def _write_tflite(job, kind, path):
     calibration = job.calibration.crops if kind == "int8" else None
     tflite.export_tflite(job.trained, path, kind, job.batch_size, calibration, license=job.license)
-
-
-def _latency_by_threads(latency):
-    return lambda path, crop: {str(threads): latency(path, crop, threads) for threads in THREADS}
 
 
 def _logits_of_crops(trained, sample):
@@ -67,75 +63,63 @@ def _logits_of_crops(trained, sample):
 
 FAMILIES = {
     "saved_model": Family(
-        write=lambda job, kind, path: saved_model.export_saved_model(
-            job.trained, path.parent, kind
-        ),
+        write=lambda job, kind, path: saved_model.export_saved_model(job.trained, path, kind),
         # Photographs, since its own resizing is compared too.
         expected=lambda trained, sample: trained.logits(sample.photographs),
         answers=lambda path, sample: saved_model.run_saved_model(path, sample.photographs),
-        latency=lambda path, crop: {"all": saved_model.saved_model_latency(path, crop)},
+        call=lambda path, crop, _: functools.partial(saved_model.load_saved_model(path), crop),
+        threads=("all",),
     ),
     "tflite": Family(
         write=_write_tflite,
         expected=_logits_of_crops,
-        answers=lambda path, sample: tflite.run_tflite(path, sample.crops),
-        latency=_latency_by_threads(tflite.tflite_latency),
+        answers=lambda path, sample: tflite.load_tflite_model(path).logits_of_crops(sample.crops),
+        call=lambda path, _, threads: tflite.call_of_tflite(path, threads),
     ),
     "onnx": Family(
         write=lambda job, kind, path: onnx_file.export_onnx(job.trained, path),
         expected=_logits_of_crops,
         answers=lambda path, sample: onnx_file.run_onnx(path, sample.crops),
-        latency=_latency_by_threads(onnx_file.onnx_latency),
+        call=lambda path, crop, threads: functools.partial(
+            onnx_file.load_onnx(path, threads), crop
+        ),
     ),
 }
 
 
 def _detector_answers(trained, sample, fixed_size=None):
-    answers = (trained.answers(image, fixed_size) for image in sample.photographs)
-    return _stacked(map(_as_shares, answers, sample.photographs))
+    answers = [trained.answers(image, fixed_size) for image in sample.photographs]
+    return _together(answers, sample)
 
 
 def _detector_saved_model_answers(path, sample):
     answers = []
-    for found in saved_model.saved_model_answers(path, sample.photographs):
+    for found in map(saved_model.load_saved_model(path), sample.photographs):
         order = np.argsort(found["queries"][0])
         answers.append({name: found[name][0][order] for name in ("boxes", "scores", "labels")})
-    return _stacked(map(_as_shares, answers, sample.photographs))
+    return _together(answers, sample)
 
 
 def _detector_tflite_answers(path, sample):
-    return _stacked(map(tflite.load_tflite_detector(path).answers, sample.photographs))
+    detector = tflite.load_tflite_model(path)
+    return _together([detector.answers(image) for image in sample.photographs], sample)
 
 
-def _as_shares(answers, image):
-    height, width = image.shape[:2]
-    return {**answers, "boxes": answers["boxes"] / [width, height, width, height]}
-
-
-def _stacked(answers):
-    """Arrays (N, Q, ...) of the answers for N images; boxes within the image."""
-    answers = list(answers)
-    together = {name: np.stack([each[name] for each in answers]) for name in answers[0]}
-    return {**together, "boxes": np.clip(together["boxes"], 0, 1)}
-
-
-def _detector_tflite_latency(path, crop, threads):
-    size = tflite.load_tflite_detector(path).image_size
-    pixels, content = fit(crop[np.newaxis], size, size)
-    return tflite.tflite_latency(path, pixels[0], threads, content=content)
+def _together(answers, sample):
+    """Arrays (N, Q, ...) of the answers for N images; boxes within them, as shares of the sides."""
+    arrays = {name: np.stack([each[name] for each in answers]) for name in answers[0]}
+    sizes = [image.shape[1::-1] * 2 for image in sample.photographs]  # width, height, twice
+    return {**arrays, "boxes": np.clip(arrays["boxes"] / np.array(sizes)[:, np.newaxis], 0, 1)}
 
 
 DETECTOR_FAMILIES = {
-    "saved_model": Family(
-        write=lambda job, kind, path: saved_model.export_detector_saved_model(
-            job.trained, path.parent
-        ),
+    "saved_model": FAMILIES["saved_model"]._replace(
+        write=lambda job, kind, path: saved_model.export_detector_saved_model(job.trained, path),
         expected=_detector_answers,
         answers=_detector_saved_model_answers,
-        latency=FAMILIES["saved_model"].latency,
         compare=compare_detections,
     ),
-    "tflite": Family(
+    "tflite": FAMILIES["tflite"]._replace(
         write=lambda job, kind, path: tflite.export_detector_tflite(
             job.trained, path, kind, job.batch_size
         ),
@@ -144,7 +128,6 @@ DETECTOR_FAMILIES = {
             trained, sample, tflite.tflite_size(trained)
         ),
         answers=_detector_tflite_answers,
-        latency=_latency_by_threads(_detector_tflite_latency),
         compare=compare_detections,
     ),
 }
@@ -170,10 +153,10 @@ def full_float32():
         tf.config.experimental.enable_tensor_float_32_execution(before)
 
 
-def why_not(format_, job):
+def why_not(name, job):
     """Why a format cannot be written, or None."""
-    known = [FORMATS[name] for name in DETECTOR_FORMATS]
-    if isinstance(job.trained, TrainedDetector) and format_ not in known:
+    format_ = FORMATS[name]
+    if isinstance(job.trained, TrainedDetector) and name not in DETECTOR_FORMATS:
         return f"detectors are written as {', '.join(DETECTOR_FORMATS)} only"
     extra, packages = _PACKAGES.get(format_.family, ("", ()))
     if any(importlib.util.find_spec(package) is None for package in packages):

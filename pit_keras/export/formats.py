@@ -38,23 +38,12 @@ DETECTOR_FORMATS = ("saved_model", "tflite", "tflite_float16", "tflite_dynamic")
 DEFAULT_FORMATS = tuple(name for name, format_ in FORMATS.items() if format_.by_default)
 
 
-def check_formats(names):
-    """Raises a ValueError if a format is unknown, or there are none."""
-    for name in names:
+def checked_limits(min_agreement, names):
+    """The least agreement of each format in `names`: `min_agreement[name]`, or else its own."""
+    for name in (*names, *min_agreement):
         if name not in FORMATS:
             raise ValueError(f"Unknown format {name!r}; known are {', '.join(FORMATS)}.")
-    if not names:
-        raise ValueError(f"No format to export to; known are {', '.join(FORMATS)}.")
-
-
-def checked_limits(min_agreement, names):
-    """The least agreement of each format in `names`: `min_agreement[name]`, or else its own.
-
-    Raises:
-        ValueError: If a share is not in 0..1, or its format has none or is not in `names`.
-    """
-    for name, share in min_agreement.items():
-        check_formats([name])
+    for name in min_agreement:
         if name not in names:
             raise ValueError(f"--min_agreement names {name}, which is not to be exported.")
         if FORMATS[name].min_agreement is None:
@@ -62,6 +51,4 @@ def checked_limits(min_agreement, names):
                 f"{name} computes what the Keras model does and is held to {TOLERANCE:.0e} of the "
                 "largest logit, not to a share of the images."
             )
-        if not 0 <= share <= 1:
-            raise ValueError(f"The agreement of {name} is a share in 0..1; got {share}.")
     return {name: min_agreement.get(name, FORMATS[name].min_agreement) for name in names}

@@ -1,6 +1,5 @@
 """The model card: `README.md` of an export folder, made from the run and the export's report."""
 
-import importlib.resources
 import json
 
 import jinja2
@@ -18,11 +17,6 @@ MARK = "<!-- Written by pit-keras export; made anew by each. -->"
 MOST_CLASSES = 20  # named one by one
 
 
-def is_model_card(text):
-    """Whether a text was written by `model_card`, and not by hand."""
-    return text.startswith(MARK)
-
-
 def model_card(trained, report):
     """The card of a `Report` as Markdown text; only a run folder knows data, recipe and results."""
     run = None if trained.folder is None else RunFolder(trained.folder)
@@ -30,7 +24,14 @@ def model_card(trained, report):
     height, width = tflite_size(trained) if detector else trained.data.image_size
     written = [entry for entry in report.entries.values() if entry.written]
     rounded = [entry for entry in written if entry.min_agreement is not None]
-    return _template().render(
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, ""),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    return environment.get_template("model_card.md").render(
         mark=MARK,
         report=report,
         report_file=REPORT_FILE,
@@ -56,17 +57,6 @@ def model_card(trained, report):
         same_score=SAME_SCORE,
         same_box=SAME_BOX,
     )
-
-
-def _template():
-    environment = jinja2.Environment(
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    text = importlib.resources.files(__package__).joinpath("model_card.md").read_text("utf-8")
-    return environment.from_string(text)
 
 
 def _alike(entries):

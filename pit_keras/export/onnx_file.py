@@ -1,6 +1,5 @@
 """ONNX: one file for ONNX Runtime, OpenVINO and others that read this format."""
 
-import importlib
 import re
 
 import numpy as np
@@ -8,7 +7,6 @@ import tensorflow as tf
 
 from pit_keras.data.preprocessing import normalise
 from pit_keras.export import sidecars
-from pit_keras.export.agreement import CALLS, median_milliseconds
 from pit_keras.models.inference import logits_only
 
 OPSET = 18  # of ONNX 1.13; the newest that tf2onnx writes
@@ -22,58 +20,45 @@ def export_onnx(trained, path):
     class names, one a line in the order of the logits, as `classes.txt`, and the whole of the
     preprocessing as `preprocessing.json`. `trained` is a `TrainedModel` in float32.
     """
-    metadata = {
-        sidecars.CLASSES_FILE: sidecars.class_names_text(trained.class_names),
-        sidecars.PREPROCESSING_FILE: sidecars.preprocessing_text(trained.data),
-    }
-    onnx = _package("onnx")
-    model = fused(_convert(trained))
-    model.graph.name, model.graph.doc_string = trained.model.name, ""
-    _name_by_order(model.graph)
-    for value in (*model.graph.input, *model.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    onnx.helper.set_model_props(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    import onnx
+    import tf2onnx
 
-
-def run_onnx(path, images, threads=1):
-    """Logits (N, classes) of an ONNX file for uint8 images (H, W, 3) of the model's own size."""
-    classify = _classifier(path, threads)
-    return np.concatenate([classify(image[np.newaxis]) for image in images])
-
-
-def onnx_latency(path, image, threads=1, calls=CALLS):
-    """Median milliseconds of a call with one uint8 image (H, W, 3) of the model's own size."""
-    classify, batch = _classifier(path, threads), image[np.newaxis]
-    return median_milliseconds(lambda: classify(batch), calls)
-
-
-def _classifier(path, threads):
-    """A function: uint8 images (B, H, W, 3) to logits (B, classes)."""
-    runtime = _package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda images: session.run(["logits"], {"images": images})[0]
-
-
-def _convert(trained):
-    """The `onnx.ModelProto` by tf2onnx, normalisation included."""
-    data, model = trained.data, logits_only(trained.model)
+    data, network = trained.data, logits_only(trained.model)
 
     @tf.function(autograph=False)
     def classify(images):
         images = normalise(images, data.mean, data.std)
-        return {"logits": model(images, training=False)}
+        return {"logits": network(images, training=False)}
 
-    converted, _ = _package("tf2onnx").convert.from_function(
+    converted, _ = tf2onnx.convert.from_function(
         classify,
         input_signature=[tf.TensorSpec((None, *data.image_size, 3), tf.uint8, name="images")],
         opset=OPSET,
         custom_op_handlers={"Erfc": (_erfc, [])},
     )
-    return converted
+    model = fused(converted)
+    model.graph.name, model.graph.doc_string = trained.model.name, ""
+    _name_by_order(model.graph)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.helper.set_model_props(model, sidecars.texts(trained))
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
+
+
+def run_onnx(path, images):
+    """Logits (N, classes) of an ONNX file for uint8 images (H, W, 3) of the model's own size."""
+    return np.concatenate(list(map(load_onnx(path), images)))
+
+
+def load_onnx(path, threads=1):
+    """A function of one uint8 image (H, W, 3) of the model's own size: its logits (1, classes)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(["logits"], {"images": image[np.newaxis]})[0]
 
 
 def _erfc(context, node, *_):
@@ -105,81 +90,58 @@ def _name_by_order(graph):
 
 def fused(model):
     """The same `onnx.ModelProto`, with the LayerNormalization and GELU that runtimes know."""
-    rewriter = _package("onnxscript.rewriter")
-    replacements = (
-        (_normalisation, _layer_normalization, _has_constants),
-        (_centred_normalisation, _layer_normalization, _has_constants),
-        (_gelu_by_complement, _gelu, _is_gelu),
-    )
-    rules = [rewriter.pattern.RewriteRule(*replacement) for replacement in replacements]
+    from onnxscript import rewriter
+
+    rules = [
+        rewriter.pattern.RewriteRule(_normalisation, _layer_normalization, _has_constants),
+        rewriter.pattern.RewriteRule(_gelu_by_complement, _gelu),
+    ]
     return rewriter.rewrite(model, pattern_rewrite_rules=rules)
 
 
-def _normalisation(op, x, gamma, beta, epsilon, axes):
-    mean, scale = _mean_and_scale(op, x, gamma, epsilon, axes)
-    return op.Add(op.Mul(x, scale), op.Add(op.Mul(op.Neg(mean), scale), beta))
+def _normalisation(op, x, gamma, beta, epsilon):
+    from onnxscript.rewriter.pattern import OrValue
 
-
-def _centred_normalisation(op, x, gamma, epsilon, axes):
-    """With a beta of zeros, as before training, which TensorFlow leaves out."""
-    mean, scale = _mean_and_scale(op, x, gamma, epsilon, axes)
-    return op.Add(op.Mul(x, scale), op.Mul(op.Neg(mean), scale))
-
-
-def _mean_and_scale(op, x, gamma, epsilon, axes):
-    mean = op.ReduceMean(x, axes, keepdims=1, _allow_other_attributes=True)
+    mean = op.ReduceMean(x, [-1], keepdims=1, _allow_other_attributes=True)
     centred = op.Sub(x, mean)
     square = op.Mul(centred, centred)
-    variance = op.ReduceMean(square, axes, keepdims=1, _allow_other_attributes=True)
-    return mean, op.Mul(op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))), gamma)
+    variance = op.ReduceMean(square, [-1], keepdims=1, _allow_other_attributes=True)
+    scale = op.Mul(op.Reciprocal(op.Sqrt(op.Add(variance, epsilon))), gamma)
+    shift = op.Mul(op.Neg(mean), scale)
+    # TensorFlow leaves out a beta of zeros, as before training.
+    return op.Add(op.Mul(x, scale), OrValue([op.Add(shift, beta), shift]))
 
 
-def _has_constants(context, gamma, epsilon, axes, beta=None, **_):
+def _has_constants(context, gamma, epsilon, beta=None, **_):
     channels = _constant(gamma)
     return (
         channels is not None
         and channels.size == channels.shape[-1]
         and (beta is None or np.shape(_constant(beta)) == channels.shape)
         and np.size(_constant(epsilon)) == 1
-        and np.array_equal(_constant(axes), [-1])
     )
 
 
-def _layer_normalization(op, x, gamma, epsilon, axes, beta=None):
+def _layer_normalization(op, x, gamma, epsilon, beta=None):
+    import onnx_ir
+
     gamma = _constant(gamma).reshape(-1)
     beta = np.zeros_like(gamma) if beta is None else _constant(beta).reshape(-1)
-    tensor = _package("onnx_ir").tensor
-    scale = op.initializer(tensor(gamma), name=f"{x.name}_gamma")
-    bias = op.initializer(tensor(beta), name=f"{x.name}_beta")
+    scale = op.initializer(onnx_ir.tensor(gamma), name=f"{x.name}_gamma")
+    bias = op.initializer(onnx_ir.tensor(beta), name=f"{x.name}_beta")
     return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=float(_constant(epsilon).item()))
 
 
-def _gelu_by_complement(op, x, half, one, root):
+def _gelu_by_complement(op, x):
     """x / 2 * erfc(-x * sqrt(1 / 2)), as TensorFlow computes it."""
-    return op.Mul(op.Mul(half, x), op.Sub(one, op.Erf(op.Mul(op.Neg(x), root))))
+    return op.Mul(op.Mul(0.5, x), op.Sub(1.0, op.Erf(op.Mul(op.Neg(x), 0.5**0.5))))
 
 
-def _is_gelu(context, half, one, root, **_):
-    values = [_constant(value) for value in (half, one, root)]
-    return all(np.size(value) == 1 and value is not None for value in values) and np.allclose(
-        [value.item() for value in values], [0.5, 1.0, 0.5**0.5]
-    )
-
-
-def _gelu(op, x, half, one, root):
+def _gelu(op, x):
+    half, one, root = (op.Constant(value_float=value) for value in (0.5, 1.0, 0.5**0.5))
     return op.Mul(op.Mul(x, op.Add(op.Erf(op.Mul(x, root)), one)), half)
 
 
 def _constant(value):
     """The array of a value of the graph; None if it is computed."""
     return None if value.const_value is None else value.const_value.numpy()
-
-
-def _package(name):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        missing = (error.name or name).partition(".")[0]
-        raise ImportError(
-            f"ONNX files need the package {missing}: pip install pit_keras[onnx]."
-        ) from error

@@ -9,13 +9,11 @@ import tensorflow as tf
 from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluation, resize_and_crop
 from pit_keras.export import sidecars
-from pit_keras.export.agreement import CALLS, median_milliseconds
 from pit_keras.models.detr_outputs import detected
 from pit_keras.models.dtype_policy import with_dtype_policy
 from pit_keras.models.features import pre_logits
 from pit_keras.models.inference import logits_only
 from pit_keras.runs.found_objects import THRESHOLD
-from pit_keras.runs.versioned_folder import find_saved_model, version_folder
 
 SIGNATURE = "serving_default"
 TOP = 5  # likeliest classes named for each image
@@ -24,7 +22,7 @@ _IMAGE_BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
 
 
 def export_saved_model(trained, path, kind="float32"):
-    """Writes a SavedModel that takes images as they come from a file to `version_folder(path)`.
+    """Writes a SavedModel that takes images as they come from a file.
 
     Resizing, centre crop and normalisation are inside; using it needs only TensorFlow. Signatures:
 
@@ -43,7 +41,7 @@ def export_saved_model(trained, path, kind="float32"):
     """
     serve, signatures = _functions(trained, kind)
     weights = trained.model.weights if kind == "float32" else []
-    _write(trained, path, serve, signatures, weights, sidecars.preprocessing_text(trained.data))
+    _write(trained, path, serve, signatures, weights)
 
 
 def _functions(trained, kind):
@@ -83,8 +81,11 @@ def _functions(trained, kind):
         "serving_float": serve.get_concrete_function(float_images),
         "serve_bytes": serve_bytes.get_concrete_function(_IMAGE_BYTES),
     }
-    features = _feature_model(trained.model) if kind == "float32" else None
-    if features is not None:
+    try:
+        features = pre_logits(trained.model)
+    except ValueError:  # a model from elsewhere
+        features = None
+    if kind == "float32" and features is not None:
 
         @tf.function(autograph=False)
         def describe(images):
@@ -95,12 +96,9 @@ def _functions(trained, kind):
 
 
 def _network(model, kind):
+    model = logits_only(with_dtype_policy(model, kind))
     if kind == "float32":
-        model = logits_only(model)
         return lambda images: model(images, training=False)
-    if kind != "bfloat16":
-        raise ValueError(f"Unknown kind of SavedModel {kind!r}; known are float32, bfloat16.")
-    model = logits_only(with_dtype_policy(model, "bfloat16"))
     trainable = [variable.numpy() for variable in model.trainable_variables]
     others = [variable.numpy() for variable in model.non_trainable_variables]
 
@@ -111,13 +109,6 @@ def _network(model, kind):
         return tf.cast(logits, tf.float32)
 
     return network
-
-
-def _feature_model(model):
-    try:
-        return pre_logits(model)
-    except ValueError:  # a model from elsewhere
-        return None
 
 
 def export_detector_saved_model(trained, path):
@@ -134,13 +125,6 @@ def export_detector_saved_model(trained, path):
 
     `serve` and the assets are as those of `export_saved_model`.
     """
-    serve, signatures = _detector_functions(trained)
-    preprocessing = sidecars.detection_preprocessing_text(trained.data, trained.fixed_size)
-    _write(trained, path, serve, signatures, trained.model.weights, preprocessing)
-
-
-def _detector_functions(trained):
-    """The function `serve`, and the signatures by name."""
     names = tf.constant(trained.class_names)
 
     @tf.function(autograph=False, input_signature=[_IMAGES])
@@ -162,10 +146,11 @@ def _detector_functions(trained):
         # One after the other, since their sizes differ.
         return tf.map_fn(serve_one, image_bytes, fn_output_signature=of_one, parallel_iterations=1)
 
-    return serve, {
+    signatures = {
         SIGNATURE: serve.get_concrete_function(),
         "serve_bytes": serve_bytes.get_concrete_function(_IMAGE_BYTES),
     }
+    _write(trained, path, serve, signatures, trained.model.weights)
 
 
 def _in_order(answers, sizes, names):
@@ -184,17 +169,15 @@ def _in_order(answers, sizes, names):
     }
 
 
-def _write(trained, path, serve, signatures, weights, preprocessing):
-    folder = version_folder(path)
-    names = sidecars.class_names_text(trained.class_names)
-    with tempfile.TemporaryDirectory() as assets:
-        classes = pathlib.Path(assets, sidecars.CLASSES_FILE)
-        classes.write_bytes(names.encode())
-        file = pathlib.Path(assets, sidecars.PREPROCESSING_FILE)
-        file.write_bytes(preprocessing.encode())
-        attributes = {"serve": serve, "classes": tf.saved_model.Asset(classes)}
-        _save(signatures, weights, folder, **attributes, preprocessing=tf.saved_model.Asset(file))
-    sidecars.write_warm_up(folder, trained.model.name, trained.data.image_size)
+def _write(trained, path, serve, signatures, weights):
+    attributes = {"serve": serve}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in sidecars.texts(trained).items():
+            file = pathlib.Path(folder, name)
+            file.write_bytes(text.encode())
+            attributes[file.stem] = tf.saved_model.Asset(file)
+        _save(signatures, weights, path, **attributes)
+    sidecars.write_warm_up(path, trained.model.name, trained.data.image_size)
 
 
 def save_function(function, inputs, model, path):
@@ -217,29 +200,16 @@ def _save(signatures, weights, path, **attributes):
 
 def run_saved_model(path, images):
     """Logits (N, classes) of a SavedModel for uint8 images (H, W, 3) of any sizes."""
-    return np.concatenate([answer["logits"] for answer in saved_model_answers(path, images)])
+    return np.concatenate([found["logits"] for found in map(load_saved_model(path), images)])
 
 
-def saved_model_answers(path, images):
-    """All outputs of a SavedModel by name, for one uint8 image (H, W, 3) of any size at a time."""
-    loaded = _load(path)  # its variables live as long as it does
-    serve = loaded.signatures[SIGNATURE]
-    for image in images:
-        answers = serve(images=tf.constant(image[np.newaxis]))
-        yield {name: answer.numpy() for name, answer in answers.items()}
+def load_saved_model(path):
+    """A function of one uint8 image (H, W, 3) of any size: a SavedModel's outputs by name."""
+    loaded = tf.saved_model.load(str(path))
 
+    def serve(image):
+        # By way of `loaded`, since its variables live as long as it does.
+        outputs = loaded.signatures[SIGNATURE](images=tf.constant(image[np.newaxis]))
+        return {name: output.numpy() for name, output in outputs.items()}
 
-def saved_model_latency(path, image, calls=CALLS):
-    """Median milliseconds of a call with one uint8 image (H, W, 3), on all TensorFlow's threads."""
-    loaded = _load(path)
-    serve, images = loaded.signatures[SIGNATURE], tf.constant(image[np.newaxis])
-    return median_milliseconds(
-        lambda: [each.numpy() for each in serve(images=images).values()], calls
-    )
-
-
-def _load(path):
-    folder = find_saved_model(path)
-    if folder is None:
-        raise FileNotFoundError(f"There is no SavedModel in {path}.")
-    return tf.saved_model.load(str(folder))
+    return serve

@@ -6,9 +6,10 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.runs.trained_detector import TrainedDetector
+
 CLASSES_FILE = "classes.txt"
 PREPROCESSING_FILE = "preprocessing.json"
-DETECTION = "detection"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 
 
@@ -20,34 +21,26 @@ def class_names_text(class_names):
     return "".join(f"{name}\n" for name in class_names)
 
 
-def preprocessing_text(data):
-    """JSON of what `preprocess_evaluation` does with a `DataConfig`.
+def texts(trained, fixed_size=None):
+    """The contents of `CLASSES_FILE` and `PREPROCESSING_FILE` of a trained model, by name.
 
-    An RGB image, 0..255, is scaled until it covers `image_size` (height, width) / `eval_crop`; the
-    middle is cut out; then (pixel / 255 - `mean`) / `std`.
+    A classifier's RGB image, 0..255, is scaled until it covers `image_size` (height, width) /
+    `eval_crop`, and the middle is cut out; then (pixel / 255 - `mean`) / `std`. A detector's is
+    scaled until it fits into `image_size`, height and width, or turned for upright images unless it
+    is `fixed`; (pixel / 255 - `mean`) / `std` is filled up with zeros at the right and below.
     """
-    values = {"image_size": data.image_size, "eval_crop": data.eval_crop}
-    return _json(values, "bicubic", data)
-
-
-def detection_preprocessing_text(data, fixed_size=None):
-    """JSON of what `preprocess_detection` does with a `DataConfig`.
-
-    An RGB image, 0..255, is scaled until it fits into `image_size`, height and width, or turned for
-    upright images unless it is `fixed`; (pixel / 255 - `mean`) / `std` is filled up with zeros at
-    the right and below.
-    """
-    values = {
-        "task": DETECTION,
-        "image_size": fixed_size or data.image_size,
-        "fixed": fixed_size is not None,
+    data = trained.data
+    if isinstance(trained, TrainedDetector):
+        size = fixed_size or trained.fixed_size
+        values = {"task": "detection", "image_size": size or data.image_size, "fixed": bool(size)}
+    else:
+        values = {"image_size": data.image_size, "eval_crop": data.eval_crop}
+    values["interpolation"] = "bilinear" if "task" in values else "bicubic"
+    values |= {"antialias": True, "channels": "RGB", "mean": data.mean, "std": data.std}
+    return {
+        CLASSES_FILE: class_names_text(trained.class_names),
+        PREPROCESSING_FILE: json.dumps(values, indent=2) + "\n",
     }
-    return _json(values, "bilinear", data)
-
-
-def _json(values, interpolation, data):
-    values |= {"interpolation": interpolation, "antialias": True, "channels": "RGB"}
-    return json.dumps({**values, "mean": data.mean, "std": data.std}, indent=2) + "\n"
 
 
 def write_warm_up(folder, model_name, image_size):

@@ -14,14 +14,13 @@ import tensorflow as tf
 from pit_keras.data.detection_preprocessing import fit, masked_inputs
 from pit_keras.data.preprocessing import normalise, resize_and_crop
 from pit_keras.export import sidecars
-from pit_keras.export.agreement import CALLS, median_milliseconds
 from pit_keras.export.saved_model import SIGNATURE, save_function
 from pit_keras.export.tflite_metadata import with_metadata
-from pit_keras.export.tflite_quantization import check_calibration, int8_products
+from pit_keras.export.tflite_quantization import int8_products
 from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.detr_outputs import detected
 from pit_keras.models.inference import logits_only
-from pit_keras.runs.found_objects import THRESHOLD, found_objects
+from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import names_of_classes
 
 # By kind, the end of the file's description.
@@ -31,7 +30,6 @@ TFLITE_KINDS = {
     "dynamic": "with weights in int8 and activations quantised while it runs",
     "int8": "with matrix products in int8, calibrated on images",
 }
-DETECTOR_KINDS = ("float32", "float16", "dynamic")
 
 
 def export_tflite(trained, path, kind="float32", batch=1, calibration=None, license=None):
@@ -51,29 +49,9 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         kind: `float32`; `float16`, half the size; `dynamic`, a quarter of it; or `int8`, a quarter
             of it too, see `int8_products`. In a convolutional network all operations are in int8.
         batch: Number of images that the file takes at once.
-        calibration: For `int8` only, images such as the model will see: uint8 (N, H, W, 3) of the
-            model's size, N at least 32, by `data.preprocessing.resize_and_crop`.
+        calibration: Used by `int8` alone, images such as the model will see: uint8 (N, H, W, 3) of
+            the model's size, N at least 32, by `data.preprocessing.resize_and_crop`.
     """
-    _check_kind(kind, TFLITE_KINDS)
-    if type(batch) is not int or batch < 1:
-        raise ValueError(f"The batch of a TFLite file must be a positive integer, not {batch!r}.")
-    if kind == "int8":
-        check_calibration(calibration, trained.data.image_size)
-    elif calibration is not None:
-        raise ValueError(f"Only int8 takes calibration images, not {kind}.")
-    names = sidecars.class_names_text(trained.class_names)
-    model = _converted_classifier(trained, kind, batch, calibration)
-    description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
-    contents = with_metadata(model, trained.model.name, description, license)
-    _write(path, contents, names, sidecars.preprocessing_text(trained.data))
-
-
-def _check_kind(kind, known):
-    if kind not in known:
-        raise ValueError(f"Unknown kind of TFLite file {kind!r}; known are {', '.join(known)}.")
-
-
-def _converted_classifier(trained, kind, batch, calibration):
     data, model = trained.data, logits_only(trained.model)
 
     def classify(images):
@@ -87,8 +65,12 @@ def _converted_classifier(trained, kind, batch, calibration):
         return ({"images": images} for images, _ in batches(calibration, batch))
 
     if kind == "int8" and has_transformer_blocks(trained.model):
-        return int8_products(_converted(classify, [images], model, "float32"), samples())
-    return _converted(classify, [images], model, kind, samples)
+        contents = int8_products(_converted(classify, [images], model, "float32"), samples())
+    else:
+        contents = _converted(classify, [images], model, kind, samples)
+    description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
+    contents = with_metadata(contents, trained.model.name, description, license)
+    _write(path, contents, sidecars.texts(trained))
 
 
 def tflite_size(trained):
@@ -109,8 +91,7 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
     Normalisation and the padding's mask are inside; names and preprocessing travel with it as in
     `export_tflite`, without TFLite metadata.
     """
-    _check_kind(kind, DETECTOR_KINDS)
-    size, names = tflite_size(trained), sidecars.class_names_text(trained.class_names)
+    size = tflite_size(trained)
 
     def detect(images, content):
         outputs = trained.outputs(masked_inputs(images, content, trained.data))
@@ -121,7 +102,7 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
         tf.TensorSpec((batch, 2), tf.int32, name="content"),
     ]
     contents = _converted(detect, inputs, trained.model, kind)
-    _write(path, contents, names, sidecars.detection_preprocessing_text(trained.data, size))
+    _write(path, contents, sidecars.texts(trained, size))
 
 
 def _converted(function, inputs, model, kind, samples=None):
@@ -140,14 +121,14 @@ def _converted(function, inputs, model, kind, samples=None):
         return converter.convert()
 
 
-def _write(path, contents, names, preprocessing):
-    """Writes a TFLite file with `classes.txt` and `preprocessing.json` behind the model."""
+def _write(path, contents, texts):
+    """Writes a TFLite file with texts, by the names of their files, behind the model."""
     pathlib.Path(path).write_bytes(contents)
     with zipfile.ZipFile(path, "a") as archive:
-        # A fixed date, so that the same model gives the same bytes; no compression, since readers
-        # that map the file into memory have no decoder.
-        archive.writestr(zipfile.ZipInfo(sidecars.CLASSES_FILE), names)
-        archive.writestr(zipfile.ZipInfo(sidecars.PREPROCESSING_FILE), preprocessing)
+        for name, text in texts.items():
+            # A fixed date, so that the same model gives the same bytes; no compression, since
+            # readers that map the file into memory have no decoder.
+            archive.writestr(zipfile.ZipInfo(name), text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,28 +140,23 @@ class TFLiteModel:
     image_size: tuple[int, int]
     eval_crop: float
 
+    @functools.cached_property
+    def _classify(self):
+        return signature(self.path)
+
     def crop(self, image):
         """uint8 (H, W, 3) of the model's own size, from an image of any size."""
         return tf.cast(resize_and_crop(image, self.image_size, self.eval_crop), tf.uint8).numpy()
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
-        return run_tflite(self.path, map(self.crop, images))
+        return self.logits_of_crops(map(self.crop, images))
 
-
-def load_tflite_model(path, class_names=None):
-    """The `TFLiteModel` of a file of `export_tflite`; class names are the file's own by default."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a TFLite file.")
-    try:
-        own, preprocessing = _texts(path)
-        image_size, eval_crop = tuple(preprocessing["image_size"]), preprocessing["eval_crop"]
-        signature(path)  # an error if LiteRT cannot load it
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
-    names = names_of_classes(class_names or own, len(own), path, None)
-    return TFLiteModel(path, names, image_size, eval_crop)
+    def logits_of_crops(self, crops):
+        """Logits (N, classes) of any number of uint8 images (H, W, 3) of the model's own size."""
+        batch = self._classify.get_input_details()["images"]["shape"][0]
+        parts = batches(crops, batch)
+        return np.concatenate([self._classify(images=part)["logits"][:n] for part, n in parts])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,71 +172,46 @@ class TFLiteDetector:
         return signature(self.path)
 
     def answers(self, image):
-        """`boxes` (Q, 4), shares of the sides, `scores` (Q,) and `labels` (Q,) in a uint8 image."""
+        """`boxes` (Q, 4) in pixels, `scores` (Q,) and `labels` (Q,) of a uint8 image (H, W, 3)."""
         batch = self._detect.get_input_details()["images"]["shape"][0]
         pixels, content = fit(image[np.newaxis], self.image_size, self.image_size)
         answers = self._detect(
             images=np.repeat(pixels, batch, axis=0), content=np.tile(content, (batch, 1))
         )
-        return {name: values[0] for name, values in answers.items()}
+        boxes, scores, labels = (answers[name][0] for name in ("boxes", "scores", "labels"))
+        height, width = image.shape[:2]
+        boxes = boxes * [width, height, width, height]  # from shares
+        return {"boxes": boxes, "scores": scores, "labels": labels}
 
-    def detections_of(self, images, threshold=THRESHOLD):
-        """See `TrainedDetector.detections_of`."""
-        found = []
-        for image in images:
-            height, width = image.shape[:2]
-            answers = self.answers(image)
-            answers["boxes"] = answers["boxes"] * [width, height, width, height]
-            found.append(found_objects(answers, (height, width), self.class_names, threshold))
-        return found
+    detections_of = TrainedDetector.detections_of
 
 
-def load_tflite_detector(path, class_names=None):
-    """The `TFLiteDetector` of a file; class names are the file's own by default."""
-    own, preprocessing = _texts(path)
-    names = names_of_classes(class_names or own, len(own), path, None)
-    return TFLiteDetector(pathlib.Path(path), names, tuple(preprocessing["image_size"]))
-
-
-def is_tflite_detector(path):
-    """Whether a file was written by `export_detector_tflite`."""
+def load_tflite_model(path, class_names=None):
+    """The `TFLiteModel` or `TFLiteDetector` of a file; class names are its own by default."""
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; give a TFLite file.")
     try:
-        return _texts(path)[1].get("task") == sidecars.DETECTION
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, AttributeError):
-        return False
+        with zipfile.ZipFile(path) as archive:
+            own = archive.read(sidecars.CLASSES_FILE).decode().splitlines()
+            preprocessing = json.loads(archive.read(sidecars.PREPROCESSING_FILE))
+        size, detects = tuple(preprocessing["image_size"]), "task" in preprocessing
+        eval_crop = None if detects else preprocessing["eval_crop"]
+        signature(path)  # an error if LiteRT cannot load it
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
+    names = names_of_classes(class_names or own, len(own), path, None)
+    if detects:
+        return TFLiteDetector(path, names, size)
+    return TFLiteModel(path, names, size, eval_crop)
 
 
-def _texts(path):
-    """The class names and the preprocessing that a TFLite file of ours carries."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.read(sidecars.CLASSES_FILE).decode().splitlines()
-        return names, json.loads(archive.read(sidecars.PREPROCESSING_FILE))
-
-
-def run_tflite(path, images, threads=1):
-    """Logits (N, classes) of a TFLite file for any number of uint8 images (H, W, 3) of its size."""
-    return logits_of(signature(path, threads), images)
-
-
-def logits_of(classify, images):
-    """Logits (N, classes) of a TFLite file's `signature`; see `run_tflite`."""
-    batch = classify.get_input_details()["images"]["shape"][0]
-    logits = [classify(images=filled)["logits"][:count] for filled, count in batches(images, batch)]
-    return np.concatenate(logits)
-
-
-def tflite_latency(path, image, threads=1, calls=CALLS, **others):
-    """Median milliseconds of a call with a whole batch of one uint8 image of the model's size.
-
-    `others` are further inputs of each image, by name.
-    """
-    interpreter = _interpreter(path, threads)
-    interpreter.allocate_tensors()
-    details = interpreter.get_signature_runner(SIGNATURE).get_input_details()
-    for name, value in {"images": image, **others}.items():
-        value = np.broadcast_to(value, details[name]["shape"])
-        interpreter.set_tensor(details[name]["index"], value)
-    return median_milliseconds(interpreter.invoke, calls)
+def call_of_tflite(path, threads):
+    """A function of no arguments that runs a TFLite file once, with a whole batch of images."""
+    run = signature(path, threads)
+    inputs = run.get_input_details().items()
+    ones = {name: np.ones(each["shape"], each["dtype"]) for name, each in inputs}
+    return functools.partial(run, **ones)
 
 
 def batches(images, batch):
@@ -272,14 +223,11 @@ def batches(images, batch):
 
 def signature(path, threads=1):
     """The function of a TFLite file, called with arrays by name."""
-    return _interpreter(path, threads).get_signature_runner(SIGNATURE)
-
-
-def _interpreter(path, threads):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise ImportError(
             "Running a TFLite file needs the package ai-edge-litert: pip install pit_keras[export]."
         ) from error
-    return Interpreter(model_path=str(path), num_threads=int(threads))
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    return interpreter.get_signature_runner(SIGNATURE)

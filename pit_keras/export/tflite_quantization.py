@@ -10,9 +10,6 @@ that LiteRT's CPU library, XNNPACK, cannot join: a PiT wholly in int8 is both wr
 import contextlib
 import io
 
-import numpy as np
-
-from pit_keras.export.formats import LEAST_CALIBRATION_IMAGES
 from pit_keras.export.saved_model import SIGNATURE
 
 _PRODUCTS = ("FULLY_CONNECTED", "CONV_2D")
@@ -47,14 +44,3 @@ def int8_products(model, samples):
         calibrator.calibrate({SIGNATURE: list(samples)}, recipe)
         result = quantizer.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
     return bytes(result.quantized_model)
-
-
-def check_calibration(calibration, image_size):
-    """Raises a ValueError if calibration images are not of the model's size, or too few."""
-    given, shape = np.asarray([] if calibration is None else calibration), (*image_size, 3)
-    enough = len(given) >= LEAST_CALIBRATION_IMAGES
-    if given.dtype != np.uint8 or given.shape[1:] != shape or not enough:
-        raise ValueError(
-            f"int8 needs {LEAST_CALIBRATION_IMAGES} or more calibration images, uint8 of shape "
-            f"{shape}; got {given.dtype} of shape {given.shape}."
-        )

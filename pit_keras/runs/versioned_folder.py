@@ -6,10 +6,6 @@ VERSION = 1  # of exports here; Serving takes the highest that it finds
 _FILE = "saved_model.pb"
 
 
-def version_folder(path):
-    return pathlib.Path(path, str(VERSION))
-
-
 def find_saved_model(path):
     """The folder of the SavedModel at a path: itself, or its highest version; None without one."""
     path = pathlib.Path(path)

@@ -7,12 +7,13 @@ from pit_keras.export.saved_model import TOP
 from pit_keras.serving.requests import INPUT, SIGNATURES
 
 VERSION = "1"
-LIMITS = ("max_batch", "max_queue", "max_request_bytes", "max_pixels")
-OUTPUTS = ("logits", "probabilities", "top_classes", "top_probabilities")
+# The answer to `GET /v1/models/NAME`: there is one version, and it is ready.
+_OK = {"error_code": "OK", "error_message": ""}
+STATUS = {"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": _OK}]}
 
 
 def prediction(logits, class_names):
-    """The `OUTPUTS` of one image from its logits (classes,), float32."""
+    """The outputs of one image, by name, from its logits (classes,), float32."""
     if not np.isfinite(logits).all():  # JSON has no number for them
         raise FloatingPointError("The model's logits of this image are not finite.")
     exponentials = np.exp(logits - logits.max())
@@ -26,11 +27,6 @@ def prediction(logits, class_names):
     }
 
 
-def columns(predictions):
-    """The same outputs by name, each a list with one entry for each image."""
-    return {name: [prediction[name] for prediction in predictions] for name in OUTPUTS}
-
-
 def explanation(size, network, stage, maps):
     """Where the model looked in an image of `size` (height, width).
 
@@ -38,10 +34,8 @@ def explanation(size, network, stage, maps):
     (heads, h, w), of a stage's last block. Models without attention have None instead.
     """
     height, width = size
-    resized, corner = (
-        values.numpy().astype(float)
-        for values in evaluation_geometry(height, width, network.image_size, network.eval_crop)
-    )
+    geometry = evaluation_geometry(height, width, network.image_size, network.eval_crop)
+    resized, corner = np.array(geometry, float)
     places = [*(corner * size / resized), *(np.asarray(network.image_size) * size / resized)]
     return {
         "image": {"height": height, "width": width},
@@ -55,12 +49,6 @@ def explanation(size, network, stage, maps):
             "heads": _numbers(maps),
         },
     }
-
-
-def status():
-    """The answer to `GET /v1/models/NAME`: there is one version, and it is ready."""
-    status = {"error_code": "OK", "error_message": ""}
-    return {"model_version_status": [{"version": VERSION, "state": "AVAILABLE", "status": status}]}
 
 
 def metadata(service):
@@ -84,7 +72,7 @@ def metadata(service):
                 for stage, each in network.attention.items()
             ],
         },
-        "limits": {name: getattr(service.limits, name) for name in LIMITS},
+        "limits": service.limits._asdict(),
         "statistics": {
             "batches": service.batcher.batches,
             "largest_batch": service.batcher.largest,
@@ -95,8 +83,7 @@ def metadata(service):
 
 def _numbers(values):
     """Nested lists of the shortest numbers that are these of float32; others are twice as long."""
-    shortest = [float(text) for text in values.astype(str).flat]
-    return np.reshape(shortest, values.shape).tolist()
+    return values.astype(str).astype(float).tolist()
 
 
 def _signature(classes):

@@ -12,7 +12,7 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pit_keras.serving.answers import VERSION, columns, explanation, metadata, prediction, status
+from pit_keras.serving.answers import STATUS, VERSION, explanation, metadata, prediction
 from pit_keras.serving.batching import Batcher, Work
 from pit_keras.serving.limits import Places, SameSiteGuard
 from pit_keras.serving.requests import decode_safely, parse, read_body
@@ -28,17 +28,17 @@ PAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
+# To an error of ours.
+FAILED = JSONResponse({"error": "The server failed; its log says why."}, 500)
+
 _PREDICT = "predict"
 
 
 class Service:
     """One model behind HTTP, as an ASGI `application`. Making it compiles the model.
 
-    Args:
-        network: A `KerasNetwork` or `TFLiteNetwork`.
-        name: The model's name in the addresses, of characters that are safe there.
-        limits: The `Limits`.
-        host: The address that the server is bound to.
+    `network` is a `KerasNetwork` or a `TFLiteNetwork`, `name` the model's in the addresses, of
+    characters that are safe there, and `host` the address that the server is bound to.
     """
 
     def __init__(self, network, name, limits, host):
@@ -46,13 +46,17 @@ class Service:
         self.places = Places(limits.max_queue)
         works = {_PREDICT: Work(network.logits, min(limits.max_batch, limits.max_queue))}
         works |= {stage: Work(each.function, 1) for stage, each in network.attention.items()}
-        self._warm_up(works)
+        # Everything is compiled before the first request, for the smallest and the largest batch.
+        prepared = network.prepare(np.zeros((*network.image_size, 3), np.uint8))
+        for work in works.values():
+            for count in {1, work.most}:
+                work.function([prepared] * count)
         self.batcher = Batcher(works)
         self.decoders = concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "decode")
         self.application = Starlette(
             routes=self._routes(),
             middleware=[Middleware(SameSiteGuard, host=host)],
-            exception_handlers={HTTPException: self._refused, Exception: _failed},
+            exception_handlers={HTTPException: self._refused, Exception: lambda *_: FAILED},
         )
 
     def close(self):
@@ -60,21 +64,13 @@ class Service:
         self.decoders.shutdown()
         self.batcher.close()
 
-    def _warm_up(self, works):
-        """Computes everything for the smallest and the largest batch."""
-        black = np.zeros((*self.network.image_size, 3), np.uint8)
-        prepared = self.network.prepare(black)
-        for work in works.values():
-            for count in {1, work.most}:
-                work.function([prepared] * count)
-
     def _routes(self):
         routes = [Route(f"/{file}", self._file) for file in ("", *PAGE_TYPES)]
         model = f"/v1/models/{self.name}"
         for path in (model, f"{model}/versions/{VERSION}"):
             routes += [
-                Route(path, self._status),
-                Route(f"{path}/metadata", self._metadata),
+                Route(path, lambda _: JSONResponse(STATUS)),
+                Route(f"{path}/metadata", lambda _: JSONResponse(metadata(self))),
                 Route(f"{path}:predict", self._predict, methods=["POST"]),
                 Route(f"{path}:explain", self._explain, methods=["POST"]),
             ]
@@ -86,12 +82,6 @@ class Service:
         text = text.replace("MODEL_NAME", self.name)
         return Response(text, media_type=PAGE_TYPES[file], headers=PAGE_HEADERS)
 
-    async def _status(self, request):
-        return JSONResponse(status())
-
-    async def _metadata(self, request):
-        return JSONResponse(metadata(self))
-
     async def _predict(self, request):
         with self.places.holding_one() as take_more:
             asked, _, prepared = await self._prepared(request, take_more)
@@ -101,7 +91,8 @@ class Service:
         except FloatingPointError as error:
             raise HTTPException(500, str(error)) from None
         if asked.columnar:
-            return JSONResponse({"outputs": columns(predictions)})
+            outputs = {name: [each[name] for each in predictions] for name in predictions[0]}
+            return JSONResponse({"outputs": outputs})
         return JSONResponse({"predictions": predictions})
 
     async def _explain(self, request):
@@ -166,8 +157,3 @@ class Service:
             allowed = (error.headers or {}).get("Allow", "")
             sentence = f"{request.url.path} takes {allowed}, not {request.method}."
         return JSONResponse({"error": sentence}, error.status_code, headers=error.headers)
-
-
-async def _failed(request, error):
-    """An error of ours; the server's log has its traceback."""
-    return JSONResponse({"error": "The server failed; its log says why."}, 500)

@@ -17,14 +17,10 @@ class Batcher:
     """Gathers items into batches and computes them one batch at a time.
 
     The thread never waits for a batch to fill: it takes what came while it computed. So an item
-    alone is computed at once, and the more there are, the larger the batches.
+    alone is computed at once, and the more there are, the larger the batches. `works` are `Work` by
+    name; a batch holds items of one name, the longest waiting first.
 
-    Args:
-        works: A `Work` by name. A batch holds items of one name, the longest waiting first.
-
-    Attributes:
-        batches: How many were computed.
-        largest: Size of the largest.
+    `batches` is the number that was computed, `largest` the size of the largest.
     """
 
     def __init__(self, works):

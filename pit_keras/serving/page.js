@@ -1,9 +1,5 @@
 "use strict";
 
-const RAMP = ["0c0824", "57106e", "bc3754", "f98e09", "fcffa4"].map((colour) =>
-  [0, 2, 4].map((at) => parseInt(colour.slice(at, at + 2), 16)),
-);
-
 const part = (id) => document.getElementById(id);
 const address = `/v1/models/${document.body.dataset.model}`;
 
@@ -45,9 +41,8 @@ async function learnFacts() {
 }
 
 async function explain() {
-  const stage = part("stage").value;
-  const content = stage === "" ? { instances } : { instances, stage: Number(stage) };
-  return (await ask(":explain", content)).explanations[0];
+  const stage = Number(part("stage").value) || undefined; // without attention there is none
+  return (await ask(":explain", { instances, stage })).explanations[0];
 }
 
 function encoded(file) {
@@ -64,7 +59,6 @@ function encoded(file) {
 async function look(file) {
   const mine = ++turn;
   clear();
-  document.body.classList.add("looking");
   say("Looking …");
   try {
     if (!file.size) throw new Error("The file is empty.");
@@ -159,12 +153,12 @@ function showAttention() {
   const most = Math.max(...values);
   canvas.width = rows[0].length;
   canvas.height = rows.length;
-  const pixels = new ImageData(canvas.width, canvas.height);
+  const brush = canvas.getContext("2d");
   values.forEach((value, index) => {
-    const colour = colourOf(most > least ? (value - least) / (most - least) : 0);
-    pixels.data.set([...colour, 255], 4 * index);
+    const share = most > least ? (value - least) / (most - least) : 0;
+    brush.fillStyle = `hsl(${280 + 140 * share} 90% ${5 + 85 * share}%)`;
+    brush.fillRect(index % canvas.width, Math.floor(index / canvas.width), 1, 1);
   });
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
   canvas.ariaLabel = `Attention map of ${canvas.width} × ${canvas.height} cells over the frame`;
   part("least").textContent = percent(least, 2);
   part("most").textContent = percent(most, 2);
@@ -172,14 +166,6 @@ function showAttention() {
   part("share").textContent =
     `Each cell's share of the attention in ${attention.block}; together ${percent(sum)}, ` +
     "the rest goes to class tokens.";
-}
-
-function colourOf(share) {
-  const place = share * (RAMP.length - 1);
-  const below = Math.min(Math.floor(place), RAMP.length - 2);
-  return RAMP[below].map((level, index) =>
-    Math.round(level + (place - below) * (RAMP[below + 1][index] - level)),
-  );
 }
 
 function percent(share, digits = 1) {

@@ -103,16 +103,12 @@ def _json(body, most_instances):
             'and each is an encoded image, {"b64": "..."}, not its pixels.'
         )
     try:
-        content = json.loads(body, parse_constant=_refuse_constant)
+        content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise _bad(f"The request is not JSON: {error}.") from None
     if not isinstance(content, dict):
         raise _bad(f"The request must be an object such as {_EXAMPLE}.")
     return content
-
-
-def _refuse_constant(name):
-    raise ValueError(f"{name} is not a value of JSON")
 
 
 def _images(content, most_instances):
@@ -152,13 +148,10 @@ def decode_safely(contents, max_pixels):
     A ValueError begins with a verb, so that the image's name can be put before it.
     """
     height, width = _size(contents)
-    if height * width > max_pixels:
+    if height * width > max_pixels or max(height, width) > MOST_PIXELS_OF_A_SIDE:
         raise ValueError(
-            f"has {width} x {height} pixels, and this server takes {max_pixels:,} at most."
-        )
-    if max(height, width) > MOST_PIXELS_OF_A_SIDE:
-        raise ValueError(
-            f"has {width} x {height} pixels, and a side has {MOST_PIXELS_OF_A_SIDE:,} at most."
+            f"has {width} x {height} pixels, and this server takes {max_pixels:,} at most, "
+            f"{MOST_PIXELS_OF_A_SIDE:,} a side."
         )
     if contents.startswith(_JPEG_START) and contents.count(_JPEG_SCAN) > MOST_SCANS:
         raise ValueError(f"is a JPEG of more than {MOST_SCANS} scans.")

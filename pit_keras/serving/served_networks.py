@@ -7,7 +7,6 @@ import keras
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import preprocess_evaluation
-from pit_keras.export.tflite import logits_of, signature
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.features import attention_maps, stage_features
 from pit_keras.models.inference import logits_only
@@ -42,55 +41,40 @@ class KerasNetwork:
         self.class_names = trained.class_names
         self.image_size, self.eval_crop = trained.data.image_size, trained.data.eval_crop
         model = logits_only(trained.model)
-        self._logits = self._compile(lambda images: model(images, training=False))
+        self.logits = self._compile(lambda images: model(images, training=False))  # (N, classes)
+        blocks = [layer for layer in trained.model.layers if isinstance(layer, TransformerBlock)]
+        stages = [int(each.name.partition("_")[0].removeprefix("stage")) for each in blocks]
         self.attention = {
             stage: self._attention(trained.model, stage, block)
-            for stage, block in _last_blocks(trained.model).items()
+            for stage, block in dict(zip(stages, blocks, strict=True)).items()  # the last of each
         }
 
     def prepare(self, image):
         """uint8 (H, W, 3) to what the model sees, float32 of its own size. For any thread."""
         return preprocess_evaluation(image, self._data)
 
-    def logits(self, prepared):
-        """Logits (N, classes) of a list of prepared images."""
-        return self._logits(tf.stack(prepared)).numpy()
-
     def _attention(self, model, stage, block):
-        heads = model.get_layer(block).num_heads
+        heads, maps = block.num_heads, attention_maps(model, block.name)
         height, width = stage_features(model, stage).output_shape[1:3]
-        maps = attention_maps(model, block)
 
         def of_class_token(images):
             weights = maps(images, training=False)  # (B, heads, T + N, T + N)
             spatial = weights[:, :, 0, -height * width :]
             return tf.reshape(spatial, (-1, heads, height, width))
 
-        compiled = self._compile(of_class_token)
-        return Attention(
-            block, heads, (height, width), lambda prepared: compiled(tf.stack(prepared)).numpy()
-        )
+        return Attention(block.name, heads, (height, width), self._compile(of_class_token))
 
     def _compile(self, function):
+        """The function of a list of prepared images, of any length."""
         images = tf.TensorSpec((None, *self.image_size, 3), tf.float32)
-        return tf.function(function, input_signature=[images], autograph=False)
+        compiled = tf.function(function, input_signature=[images], autograph=False)
+        return lambda prepared: compiled(tf.stack(prepared)).numpy()
 
 
 class TFLiteNetwork:
-    """A `TFLiteModel`, loaded once, and without attention."""
+    """A `TFLiteModel`, without attention."""
 
     def __init__(self, model):
         self.class_names, self.image_size = model.class_names, model.image_size
         self.eval_crop, self.attention = model.eval_crop, {}
-        self.prepare = model.crop
-        self._classify = signature(model.path)
-
-    def logits(self, prepared):
-        """Logits (N, classes) of a list of prepared images."""
-        return logits_of(self._classify, prepared)
-
-
-def _last_blocks(model):
-    """By number of the stage, the name of its last block."""
-    blocks = [layer.name for layer in model.layers if isinstance(layer, TransformerBlock)]
-    return {int(name.partition("_")[0].removeprefix("stage")): name for name in blocks}
+        self.prepare, self.logits = model.crop, model.logits_of_crops

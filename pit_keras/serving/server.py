@@ -1,5 +1,6 @@
 """The server process: its address, its model, and its end."""
 
+import os
 import pathlib
 import re
 import signal
@@ -31,21 +32,18 @@ def bind(host, port):
     `host` is a name or address of this machine; `port` 0 stands for a free one.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, *_, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except (OSError, UnicodeError) as error:
         raise OSError(f"--host={host} is no address of this machine.") from error
-    listener = socket.socket(family, kind)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)  # a port that is taken is an error before the model is loaded
+        # It listens at once: a port that is taken is an error before the model is loaded.
+        of_both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()
+        return socket.create_server(address, family=family, backlog=BACKLOG, dualstack_ipv6=of_both)
     except OSError as error:
-        listener.close()
-        sentence = f"--host={host} --port={port} cannot be served at: {error.strerror}."
-        raise OSError(sentence) from error
-    return listener
+        cause = os.strerror(error.errno)
+        raise OSError(f"--host={host} --port={port} cannot be served at: {cause}.") from error
 
 
 def run(network, name, listener, limits):

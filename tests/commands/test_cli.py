@@ -635,6 +635,15 @@ def test_bad_input_is_one_sentence_and_a_failure(
             (["predict", "--model=x", f"--top={top}", "y"], "must be a whole number, 1 or more")
             for top in ("0", "-1", "abc", "1.5", "")
         ),
+        *(
+            (["export", "--model=x", "--min_agreement", f"tflite_int8{share}"], message)
+            for share, message in {
+                "": "must be like tflite_int8=0.95",
+                "=": "must be a number in 0..1; got ''",
+                "=1.5": "must be a number in 0..1; got '1.5'",
+                "=nan": "must be a number in 0..1; got 'nan'",
+            }.items()
+        ),
     ],
 )
 def test_wrong_usage_is_explained(arguments, message, capsys):

@@ -31,7 +31,8 @@ def test_figures():
     assert agreement.scale == 4.0
     assert agreement.top1_agreement == 0.5
     assert agreement.images == 2
-    assert "differ by 4e-01 of the largest" in agreement.shortfall(None)
+    assert agreement.shortfall(None).startswith("largest error 1.5e+00, mean error 5.6e-01, same")
+    assert agreement.shortfall(None).endswith("; an error of 4.0e-04 is allowed")
     assert agreement.shortfall(0.9).startswith("the same for 50.0%, while 90.0% of")
 
 
@@ -52,7 +53,7 @@ def test_what_is_not_finite_never_agrees(bad):
 
 
 def test_other_shapes_are_an_error():
-    with pytest.raises(ValueError, match=r"logits are \(2, 1\), .* \(2, 2\)"):
+    with pytest.raises(ValueError, match="same shape"):
         compare(EXPECTED, EXPECTED[:, :1])
 
 
@@ -91,7 +92,7 @@ def test_agreement_counts_the_objects_that_stay_the_same():
     assert changed("boxes", (0, 0, 2), -0.021).same_objects == 0.75
     assert changed("labels", (1, 1), 1).same_objects == 0.75
     assert not changed("labels", (1, 1), 1).within()
-    assert "75.0% of the objects" in changed("labels", (1, 1), 1).shortfall(None)
+    assert "same objects 75.0% of 4" in changed("labels", (1, 1), 1).shortfall(None)
     assert changed("labels", (1, 3), 1).same_objects == 1  # nobody is sure of it
     assert changed("labels", (1, 3), 1).within()
     assert changed("scores", (1, 0), -0.11).same_objects == 0.75
@@ -114,7 +115,7 @@ def test_what_is_not_finite_does_not_agree():
         assert not agreement.finite
         assert not agreement.within()
     few = {name: values[:1] for name, values in answers_of().items()}
-    with pytest.raises(ValueError, match="boxes are"):
+    with pytest.raises(ValueError, match="same shape"):
         compare_detections(answers_of(), few)
     nothing = {**answers_of(), "scores": np.full((2, 4), 0.3)}
     assert dataclasses.astuple(compare_detections(nothing, nothing))[2:4] == (1.0, 0)
@@ -161,20 +162,6 @@ def test_training_images_are_drawn_from_the_other_split_and_are_always_the_same(
     assert len(list(training_images(digits, 5000))) == digits.sizes["train"]
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((8, 8, 3), np.float32), "must be uint8"),
-        (np.zeros((8, 8), np.uint8), r"got uint8 of shape \(8, 8\)"),
-        (np.zeros((8, 8, 4), np.uint8), "of shape"),
-        (np.zeros((0, 8, 3), np.uint8), r"of shape \(0, 8, 3\)"),
-    ],
-)
-def test_other_images_are_refused(image, message):
-    with pytest.raises(ValueError, match=message):
-        take_sample([image], DATA, "x")
-
-
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="There are no images"):
         take_sample([], DATA, "x")
@@ -182,7 +169,7 @@ def test_no_images_are_refused():
 
 def test_latency_is_the_median_of_calls_in_milliseconds():
     start = time.perf_counter()
-    milliseconds = median_milliseconds(lambda: time.sleep(0.002), calls=5)
+    milliseconds = median_milliseconds(lambda: time.sleep(0.002))
     passed = 1000 * (time.perf_counter() - start)
-    # Three of the five took at least as long as the median does.
-    assert 2 <= milliseconds <= passed / 3
+    # Fifteen of the thirty took at least as long as the median does.
+    assert 2 <= milliseconds <= passed / 15

@@ -269,7 +269,6 @@ def test_files_of_the_users_are_never_replaced(trained, sample, tmp_path, name):
     ("arguments", "message"),
     [
         ({"formats": ("onyx",)}, "Unknown format 'onyx'; known are saved_model, saved"),
-        ({"formats": ()}, "No format to export to"),
         ({"batch_size": 4}, "--batch_size is for TFLite files"),
         ({"min_agreement": {"saved_model": 0.9}}, "is held to 1e-04 of the largest logit"),
     ],

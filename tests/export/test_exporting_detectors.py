@@ -20,8 +20,7 @@ from pit_keras.export.exporting import export
 from pit_keras.export.formats import DETECTOR_FORMATS, TOLERANCE
 from pit_keras.export.tflite import (
     export_detector_tflite,
-    is_tflite_detector,
-    load_tflite_detector,
+    load_tflite_model,
     signature,
 )
 from pit_keras.runs.trained_detector import TrainedDetector
@@ -135,31 +134,26 @@ def test_a_tflite_file_gives_shares_of_the_image_whatever_lies_beside_it(trained
 
 
 def test_a_tflite_file_finds_objects_as_a_detector_does(trained, exported, photographs, tmp_path):
-    loaded = load_tflite_detector(exported / "model.tflite")
+    loaded = load_tflite_model(exported / "model.tflite")
     assert (loaded.class_names, loaded.image_size) == (NAMES, IMAGE_SIZE)
     lying = photographs[0]
     (found,), (expected,) = loaded.detections_of([lying]), trained.detections_of([lying])
     assert [each.name for each in found] == [each.name for each in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.box == pytest.approx(other.box, abs=SIDE * TOLERANCE)
-    assert load_tflite_detector(exported / "model.tflite", "abc").class_names == ("a", "b", "c")
+    assert load_tflite_model(exported / "model.tflite", "abc").class_names == ("a", "b", "c")
     with pytest.raises(ValueError, match="2 class names"):
-        load_tflite_detector(exported / "model.tflite", "ab")
-    assert is_tflite_detector(exported / "model.tflite")
-    (tmp_path / "other.tflite").write_bytes(b"something else")
-    assert not is_tflite_detector(tmp_path / "other.tflite")
+        load_tflite_model(exported / "model.tflite", "ab")
 
     export_detector_tflite(trained, tmp_path / "pair.tflite", batch=2)
-    (of_pair,) = load_tflite_detector(tmp_path / "pair.tflite").detections_of([lying])
+    (of_pair,) = load_tflite_model(tmp_path / "pair.tflite").detections_of([lying])
     assert [each.name for each in of_pair] == [each.name for each in found]
-    with pytest.raises(ValueError, match="Unknown kind of TFLite file 'int8'"):
-        export_detector_tflite(trained, tmp_path / "int8.tflite", "int8")
 
 
 def test_predict_takes_the_file_and_serve_does_not(exported, photographs, capsys, tmp_path):
     photo, model = tmp_path / "photo.png", exported / "model.tflite"
     Image.fromarray(photographs[0]).save(photo)
-    (expected,) = load_tflite_detector(model).detections_of([photographs[0]])
+    (expected,) = load_tflite_model(model).detections_of([photographs[0]])
     assert expected
     main(["predict", f"--model={model}", str(photo)])
     lines = capsys.readouterr().out.splitlines()
@@ -202,6 +196,7 @@ def test_what_has_no_meaning_for_a_detector_is_refused(tmp_path):
     common = "export", f"--model={path}", f"--output_dir={tmp_path / 'out'}"
     for arguments, sentence in (
         (("--format", "onnx"), "onnx cannot be written: detectors are written as saved_model"),
+        (("--format", "tflite_int8"), "tflite_int8 cannot be written: detectors are written as"),
         (("--calibrate_on=64",), "--calibrate_on has no meaning for a detector"),
         (("--compare_on=33",), "--compare_on of a detector is at most 32"),
     ):

@@ -1,6 +1,5 @@
 import dataclasses
 import json
-import sys
 from collections import Counter
 
 import numpy as np
@@ -13,7 +12,7 @@ from tolerances import assert_close
 
 from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.export.agreement import TOLERANCE, compare
-from pit_keras.export.onnx_file import export_onnx, fused, onnx_latency, run_onnx
+from pit_keras.export.onnx_file import export_onnx, fused, run_onnx
 
 # With (LayerNormalization, GELU): two norms and one GELU a block, and one norm at the end.
 MODELS = [
@@ -48,7 +47,6 @@ def test_it_computes_what_the_keras_model_does(written, photographs, name, fusio
     expected, crops = trained.logits(photographs), crops_of(photographs, trained.data)
     assert expected.std(axis=0).mean() > 10 * TOLERANCE * np.abs(expected).max()
     assert compare(expected, run_onnx(path, crops)).within()
-    assert compare(expected, run_onnx(path, iter(crops), threads=2)).within()
     assert_fused(path, fusions)
 
 
@@ -95,24 +93,11 @@ def test_the_same_model_gives_the_same_bytes(written, tmp_path):
     assert (tmp_path / "again.onnx").read_bytes() == path.read_bytes()
 
 
-def test_latency_is_of_a_call_with_one_image(written):
-    assert onnx_latency(written("vit_ti")[1], np.zeros((32, 32, 3), np.uint8), calls=2) > 0
-
-
 def test_a_line_break_in_a_name_is_an_error(make_trained, tmp_path):
     trained = dataclasses.replace(make_trained(), class_names=("cat\ndog", *"bcdefghij"))
     with pytest.raises(ValueError, match=r"'cat\\ndog' holds a line break"):
         export_onnx(trained, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
-
-
-@pytest.mark.parametrize("module", ["onnx", "tf2onnx", "onnxscript.rewriter", "onnxruntime"])
-def test_a_package_that_is_missing_is_named(written, tmp_path, monkeypatch, module):
-    (trained, path), package = written("vit_ti"), module.partition(".")[0]
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(ImportError, match=rf"package {package}: pip install pit_keras\[onnx\]\.$"):
-        run_onnx(path, []) if module == "onnxruntime" else export_onnx(trained, tmp_path / "x")
-    assert not (tmp_path / "x").exists()
 
 
 NORMALISATION = """<ir_version: 8, opset_import: ["": 18]>

@@ -16,7 +16,6 @@ from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import export_saved_model, run_saved_model
 from pit_keras.runs.trained_model import TrainedModel
-from pit_keras.runs.versioned_folder import version_folder
 
 MODELS = ("pit_ti_distilled", "vit_ti", pytest.param("pit_ti", marks=pytest.mark.slow))
 CLASSIFIERS = ("serving_default", "serving_float", "serve_bytes", "serve", "serve of floats")
@@ -31,7 +30,7 @@ import tensorflow as tf
 path = pathlib.Path(PATH)
 batches = [tf.constant(batch) for batch in np.load("images.npz").values()]
 files = tf.constant([tf.io.encode_png(image).numpy() for batch in batches for image in batch])
-loaded = tf.saved_model.load(str(path / "1"))
+loaded = tf.saved_model.load(str(path))
 call, floats = loaded.signatures, [tf.cast(batch, tf.float32) for batch in batches]
 outputs = {
     "serving_default": [call["serving_default"](images=batch) for batch in batches],
@@ -75,8 +74,8 @@ def batches(photographs):
 
 @pytest.fixture(scope="module")
 def written(exported, make_trained, tmp_path_factory):
-    """Gives a trained model and its SavedModel's folder of versions, by name; each written once."""
-    models = {"pit_ti_distilled": (exported.trained, exported.folder / "saved_model")}
+    """Gives a trained model and its SavedModel's folder, by name; each written once."""
+    models = {"pit_ti_distilled": (exported.trained, exported.folder / "saved_model/1")}
 
     def give(name):
         if name not in models:
@@ -105,7 +104,7 @@ def served(written, batches, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(written):
-    return tf.saved_model.load(str(version_folder(written("pit_ti_distilled")[1])))
+    return tf.saved_model.load(str(written("pit_ti_distilled")[1]))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -142,7 +141,7 @@ def test_features_are_what_the_classifier_sees(written, served, batches, name):
 def test_names_and_preprocessing_travel_with_it(written, served):
     trained, report = written("pit_ti_distilled")[0], served("pit_ti_distilled")[1]
     assert tuple(report["names"]) == trained.class_names
-    assert report["assets"] == ["1/assets/classes.txt", "1/assets/preprocessing.json"]
+    assert report["assets"] == ["assets/classes.txt", "assets/preprocessing.json"]
     assert report["preprocessing"] == {
         "image_size": [40, 24],
         "eval_crop": 0.9,
@@ -163,7 +162,7 @@ def test_names_and_preprocessing_travel_with_it(written, served):
 
 def test_weights_are_stored_once(written):
     trained, path = written("vit_ti")
-    (stored,) = version_folder(path).glob("variables/*.data*")
+    (stored,) = path.glob("variables/*.data*")
     weights = sum(array.nbytes for array in trained.model.get_weights())
     assert weights <= stored.stat().st_size < 1.1 * weights
 
@@ -173,7 +172,7 @@ def test_keras_reads_a_function_as_a_layer(written, photographs):
     image, expected = photographs[2], trained.logits(photographs[2:3])
     inputs = {"serve": image[None], "serve_bytes": tf.io.encode_png(image)[None]}
     for endpoint, given in inputs.items():
-        layer = keras.layers.TFSMLayer(version_folder(path), call_endpoint=endpoint)
+        layer = keras.layers.TFSMLayer(path, call_endpoint=endpoint)
         assert compare(expected, layer(tf.constant(given))["logits"]).within()
 
 
@@ -196,20 +195,11 @@ def test_a_model_from_elsewhere_has_its_classes_and_no_features(tmp_path, photog
     data = DataConfig(image_size=(32, 32))
     trained = TrainedModel(keras.Model(images, outputs), ("a", "b", "c"), data)
     export_saved_model(trained, tmp_path / "model")
-    loaded = tf.saved_model.load(str(version_folder(tmp_path / "model")))
+    loaded = tf.saved_model.load(str(tmp_path / "model"))
     assert "features" not in loaded.signatures
     top = loaded.serve(photographs[3][None])["top_classes"].numpy()
     assert top.shape == (1, 3)
     assert sorted(top[0]) == [b"a", b"b", b"c"]
-
-
-def test_it_runs_from_its_folder_and_from_that_of_its_versions(written, photographs):
-    trained, path = written("vit_ti")
-    expected = trained.logits(photographs[:2])
-    for given in (str(path), version_folder(path)):
-        assert compare(expected, run_saved_model(given, photographs[:2])).within()
-    with pytest.raises(FileNotFoundError, match="There is no SavedModel in "):
-        run_saved_model(path.parent, photographs[:2])
 
 
 def test_bfloat16_agrees_as_closely_as_16_bits_can(make_trained, photographs, tmp_path):
@@ -222,13 +212,8 @@ def test_bfloat16_agrees_as_closely_as_16_bits_can(make_trained, photographs, tm
     # what it gives, and six of them their kernels. Only one of both sides rounds, by half a unit.
     assert_close(actual, expected, roundings=(12 + 4 + 6) / 2, dtype="bfloat16")
     assert not compare(expected, actual).within()  # or it would not be in bfloat16
-    loaded = tf.saved_model.load(str(version_folder(tmp_path / "half")))
+    loaded = tf.saved_model.load(str(tmp_path / "half"))
     assert set(loaded.signatures) == {"serving_default", "serving_float", "serve_bytes"}
-
-
-def test_another_kind_is_an_error(make_trained, tmp_path):
-    with pytest.raises(ValueError, match="Unknown kind of SavedModel 'int4'; known are float32"):
-        export_saved_model(make_trained(), tmp_path / "model", "int4")
 
 
 def test_a_line_break_in_a_name_is_an_error(make_trained, tmp_path):

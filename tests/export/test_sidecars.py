@@ -7,7 +7,6 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from pit_keras.data.preprocessing import decode
 from pit_keras.export.agreement import compare
 from pit_keras.export.sidecars import class_names_text, prediction_log
-from pit_keras.runs.versioned_folder import version_folder
 
 # What the classes of tensorflow-serving-api 2.21.0 make of the request in the test.
 FROM_SERVING_API = (
@@ -57,7 +56,7 @@ def inputs_of(request):
 
 
 def test_the_requests_can_be_replayed(exported):
-    trained, folder = exported.trained, version_folder(exported.folder / "saved_model")
+    trained, folder = exported.trained, exported.folder / "saved_model/1"
     loaded = tf.saved_model.load(str(folder))
     file = folder / "assets.extra" / "tf_serving_warmup_requests"
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(file))]

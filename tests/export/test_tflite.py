@@ -16,10 +16,9 @@ from pit_keras.export.formats import FORMATS, TOLERANCE
 from pit_keras.export.tflite import (
     TFLITE_KINDS,
     batches,
+    call_of_tflite,
     export_tflite,
     load_tflite_model,
-    run_tflite,
-    tflite_latency,
 )
 from pit_keras.runs.trained_model import TrainedModel
 
@@ -66,6 +65,10 @@ def written(exported, make_trained, photographs, tmp_path_factory):
     return give
 
 
+def logits_of(path, crops):
+    return load_tflite_model(path).logits_of_crops(crops)
+
+
 def allowed(kind, path):
     """The difference of logits, as a share of the largest, that a kind's rounding explains.
 
@@ -88,7 +91,7 @@ def test_every_kind_agrees_with_built_in_operations_alone(written, photographs, 
     expected = trained.logits(photographs)
     # The images do make a difference, one that the comparison would see.
     assert expected.std(axis=0).mean() > 10 * TOLERANCE * np.abs(expected).max()
-    logits = run_tflite(path, crops_of(photographs, trained.data))
+    logits = logits_of(path, crops_of(photographs, trained.data))
     assert compare(expected, logits).within(allowed(kind, path))
     listed = operations(path)
     assert "CUSTOM" not in {operation for operation, _, _ in listed}
@@ -169,7 +172,7 @@ def test_a_file_of_another_batch(written, photographs, kind):
     assert tuple(inputs["shape"]) == (3, 32, 32, 3)
     _, single = written("vit_ti", kind)
     crops = crops_of(photographs, trained.data)  # 8: two and two thirds of a batch
-    assert compare(run_tflite(single, crops), run_tflite(path, crops)).within()
+    assert compare(logits_of(single, crops), logits_of(path, crops)).within()
     logits = load_tflite_model(path).logits(photographs)
     assert compare(trained.logits(photographs), logits).within(allowed(kind, path))
 
@@ -182,10 +185,8 @@ def test_the_last_batch_is_filled_up():
 
 
 def test_latency_is_of_a_call_with_the_files_whole_batch(written):
-    path, image = written("vit_ti", "float32", batch=3)[1], np.zeros((32, 32, 3), np.uint8)
-    assert tflite_latency(path, image, threads=2, calls=2) > 0
-    with pytest.raises(ValueError, match="broadcast"):
-        tflite_latency(path, image[:1, :31])
+    call = call_of_tflite(written("vit_ti", "float32", batch=3)[1], threads=2)
+    assert call()["logits"].shape == (3, 10)
 
 
 @pytest.mark.parametrize(("kind", "share"), [("float16", 0.6), ("int8", 0.35)])
@@ -203,18 +204,6 @@ def test_a_model_of_full_size(photographs, tmp_path):
         path = tmp_path / kind
         export_tflite(trained, path, kind, calibration=images)
         sizes[kind] = path.stat().st_size
-        assert compare(expected, run_tflite(path, crops)).within(allowed(kind, path))
+        assert compare(expected, logits_of(path, crops)).within(allowed(kind, path))
     assert sizes["float16"] < 0.52 * sizes["float32"]
     assert sizes["int8"] < 0.3 * sizes["float32"]
-
-
-@pytest.mark.parametrize("batch", [0, -1, 2.0, True])
-def test_a_batch_is_a_positive_integer(make_trained, tmp_path, batch):
-    with pytest.raises(ValueError, match="must be a positive integer, not"):
-        export_tflite(make_trained(), tmp_path / "m.tflite", batch=batch)
-
-
-def test_another_kind_is_an_error(make_trained, tmp_path):
-    with pytest.raises(ValueError, match="Unknown kind of TFLite file 'int4'; known are float32"):
-        export_tflite(make_trained(), tmp_path / "m.tflite", "int4")
-    assert not any(tmp_path.iterdir())

@@ -1,8 +1,4 @@
-import numpy as np
-import pytest
 from tflite_files import operations
-
-from pit_keras.export.tflite import export_tflite
 
 
 def test_int8_is_the_products_alone(exported):
@@ -24,20 +20,3 @@ def test_int8_is_the_products_alone(exported):
         "BATCH_MATMUL",
     }
     assert all({*inputs, *outputs} == {"FLOAT32"} for _, inputs, outputs in others)
-
-
-@pytest.mark.parametrize(
-    ("kind", "calibration", "message"),
-    [
-        ("int8", None, r"needs 32 or more calibration images, uint8 of shape \(32, 32, 3\)"),
-        ("int8", np.zeros((31, 32, 32, 3), np.uint8), r"got uint8 of shape \(31,"),
-        ("int8", np.zeros((32, 32, 24, 3), np.uint8), r"got uint8 of shape \(32, 32, 24,"),
-        ("int8", np.zeros((32, 32, 32, 3), np.float32), "got float32 of shape"),
-        ("int8", np.zeros((32, 32, 3), np.uint8), r"got uint8 of shape \(32, 32, 3\)"),
-        ("dynamic", np.zeros((32, 32, 32, 3), np.uint8), "Only int8 takes calibration images"),
-    ],
-)
-def test_other_calibration_images_are_refused(make_trained, tmp_path, kind, calibration, message):
-    with pytest.raises(ValueError, match=message):
-        export_tflite(make_trained(), tmp_path / "m.tflite", kind, calibration=calibration)
-    assert not any(tmp_path.iterdir())

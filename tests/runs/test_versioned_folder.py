@@ -1,4 +1,4 @@
-from pit_keras.runs.versioned_folder import find_saved_model, version_folder
+from pit_keras.runs.versioned_folder import find_saved_model
 
 
 def save(folder):
@@ -19,6 +19,6 @@ def test_the_highest_version_is_found(tmp_path):
 
 def test_a_model_without_versions_is_found_where_it_lies(tmp_path):
     save(tmp_path)
-    save(version_folder(tmp_path))
+    save(tmp_path / "1")
     assert find_saved_model(tmp_path) == tmp_path
-    assert find_saved_model(version_folder(tmp_path)) == tmp_path / "1"
+    assert find_saved_model(tmp_path / "1") == tmp_path / "1"
