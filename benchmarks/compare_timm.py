@@ -29,7 +29,7 @@ def main(arguments=None):
         use_two_threads()
     import numpy as np
 
-    from pit_keras.measure.compiled_calls import inference_call
+    from pit_keras.measure.measuring import inference_call
 
     ours, theirs = pair(options)
     shape = (options.image_size, options.image_size, 3)

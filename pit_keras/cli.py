@@ -2,11 +2,15 @@
 
 import argparse
 import contextlib
+import importlib
 import os
 import sys
 import warnings
 
 from pit_keras.errors import end_quietly, exit_with_one_sentence
+
+# Modules of `commands`, in the order of the help.
+COMMANDS = ("models", "benchmark", "runs", "predict", "evaluate", "convert", "export", "serve")
 
 
 def main(arguments=None):
@@ -29,7 +33,6 @@ def main(arguments=None):
 
 @contextlib.contextmanager
 def _warnings_in_one_sentence():
-    """Shows our warnings without the line of code that they come from."""
     usual = warnings.formatwarning
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
@@ -39,19 +42,8 @@ def _warnings_in_one_sentence():
 
 
 def _parser():
-    from pit_keras.commands import (
-        benchmark,
-        convert,
-        evaluate,
-        export,
-        models,
-        predict,
-        runs,
-        serve,
-    )
-
     parser = argparse.ArgumentParser(prog="pit-keras", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (models, benchmark, runs, predict, evaluate, convert, export, serve):
-        command.add(commands)
+    for name in COMMANDS:
+        importlib.import_module(f"pit_keras.commands.{name}").add(commands)
     return parser

@@ -65,8 +65,7 @@ def create_model(
     Raises:
         ValueError: For an unknown name or argument (with the valid ones), an image too small, an
             option without a meaning for the model, or weights that are damaged or do not fit.
-        FileNotFoundError: If the weights' file is not there, or the released weights are neither on
-            this machine nor within reach.
+        FileNotFoundError: If the weights are neither on this machine nor within reach.
     """
     variant = variant_of(name)
     _check_weights(name, weights, weights_across_distillation)

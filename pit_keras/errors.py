@@ -13,10 +13,7 @@ def exit_with_one_sentence(*errors):
     """Ends the program with the message of an error in the input, without a traceback.
 
     Wrap it around the reading of input (flags, files, folders, names), not around long work: an
-    error in there is ours, and its traceback is wanted.
-
-    Args:
-        *errors: Classes of such errors; by default those of reading input.
+    error in there is ours, and its traceback is wanted. `errors` are by default those of input.
     """
     errors = errors or (ValueError, OSError, ImportError)
     try:
@@ -55,8 +52,7 @@ def sigterm_as_ctrl_c():
 def check_can_write(path, option=None):
     """Checks that a file, which may exist, can be written; leaves no trace.
 
-    Args:
-        option: The flag that names the file, such as "--output"; None for a file of a fixed name.
+    `option` is the flag that names the file, such as "--output"; None for a file of a fixed name.
     """
     path = pathlib.Path(path)
     named = f"{path}" if option is None else f"{option}={path}"

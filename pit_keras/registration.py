@@ -18,7 +18,7 @@ def with_keras():
         sys.meta_path.insert(0, _AfterKeras())
 
 
-class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+class _AfterKeras(importlib.abc.MetaPathFinder):
     """Imports Keras as Python would, then the layers."""
 
     def find_spec(self, name, path=None, target=None):
@@ -27,13 +27,11 @@ class _AfterKeras(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
         if spec is not None:
-            self._loader, spec.loader = spec.loader, self
+            execute = spec.loader.exec_module
+
+            def execute_and_register(module):
+                execute(module)
+                importlib.import_module("pit_keras.models")
+
+            spec.loader.exec_module = execute_and_register
         return spec
-
-    def create_module(self, spec):
-        return self._loader.create_module(spec)
-
-    def exec_module(self, module):
-        module.__spec__.loader = module.__loader__ = self._loader
-        self._loader.exec_module(module)
-        importlib.import_module("pit_keras.models")

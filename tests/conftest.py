@@ -48,7 +48,7 @@ if _missing("torch", "transformers"):
 if _missing("torch"):
     collect_ignore += ["training/test_losses_live.py"]
 if _missing("jax") and _missing("torch"):
-    collect_ignore += ["measure/test_compiled_calls_live.py", "models/test_backends.py"]
+    collect_ignore += ["measure/test_measuring_live.py", "models/test_backends.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["training/test_optimizer_live.py"]
 if _missing("foolbox", "eagerpy"):

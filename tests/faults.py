@@ -265,8 +265,8 @@ FAULTS = (
     Fault(
         "split_of_a_detector_ignored",
         "pit-keras evaluate measures a detector on the validation images whatever it is told.",
-        "options.split,\n        batch_size=options.batch_size or BATCH_SIZE,\n        progress",
-        '"val",\n        batch_size=options.batch_size or BATCH_SIZE,\n        progress',
+        "options.split,\n        batch_size=options.batch_size or BATCH_SIZE_OF_DETECTOR",
+        '"val",\n        batch_size=options.batch_size or BATCH_SIZE_OF_DETECTOR',
         ("test_detection_commands.py",),
     ),
 )

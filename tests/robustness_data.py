@@ -71,7 +71,7 @@ def imagenet_model(seed=0):
 
 def imagenet_a_synsets():
     """WordNet's ids of its 200 classes, as folders have them."""
-    return list(imagenet_a.synsets())
+    return [imagenet.synsets()[number][0] for number in imagenet_a.NUMBERS]
 
 
 def write_imagenet_a(folder, synsets, images=2):

@@ -47,13 +47,18 @@ def main(arguments):
             check_can_write(path)
     # Imported here, since a wrong flag should not wait for it.
     from pit_keras.data.unreadable import UnreadableImageError
-    from pit_keras.explain.interaction import interaction_of_source, write_interaction
-    from pit_keras.plots.interaction_plot import draw_interaction
+    from pit_keras.explain.interaction import interaction_of_source
+    from pit_keras.models.attention import has_transformer_blocks
+    from pit_keras.plots.paper_figures import draw_interaction
+    from pit_keras.runs.run_folder import csv_text, write_atomically
 
     rows = []
     with exit_with_one_sentence(UnreadableImageError, OSError):
         for network in networks:
-            print(network.described, flush=True)
+            what = " has no attention: the paper's approximation stands in for it"
+            if has_transformer_blocks(network.model):
+                what = f", weights: {network.weights}"
+            print(f"{network.name}{what}", flush=True)
             rows += interaction_of_source(
                 network,
                 source,
@@ -63,7 +68,7 @@ def main(arguments):
                 definition=definition,
                 progress=sys.stdout.isatty(),
             )
-        write_interaction(rows, table)
+        write_atomically(table, csv_text(rows))
         draw_interaction(rows, picture)
     print(f"Written to {output_dir}: {table.name}, {picture.name}")
 
@@ -73,8 +78,9 @@ def prepare():
     import keras
 
     from pit_keras.data.labelled_images import open_source
-    from pit_keras.explain.interaction import Definition, check_measurable, check_tokens_used
+    from pit_keras.explain.interaction import Definition, check_measurable
     from pit_keras.explain.opened_networks import open_networks
+    from pit_keras.models.attention import has_transformer_blocks
 
     thresholds = numbers_of("thresholds", FLAGS.thresholds)
     definition = Definition(thresholds, FLAGS.queries, FLAGS.keys)
@@ -82,7 +88,14 @@ def prepare():
     size = None if FLAGS.image_size is None else image_size_of(FLAGS.image_size)
     keras.utils.set_random_seed(0)  # for --weights=none
     networks = open_networks(FLAGS.model, FLAGS.weights, size)
-    check_tokens_used(networks, definition)
+    if not any(has_transformer_blocks(network.model) for network in networks):
+        names = ", ".join(network.name for network in networks)
+        for option in ("queries", "keys"):
+            if FLAGS[option].value != "spatial":
+                raise ValueError(
+                    f"--{option}={FLAGS[option].value} is for networks with class tokens, and "
+                    f"{names} has none."
+                )
     for network in networks:
         check_measurable(network, source, FLAGS.split)
     return definition, networks, source

@@ -43,12 +43,12 @@ def main(arguments):
     from pit_keras.training.workers import join_workers
 
     with exit_with_one_sentence():
-        config = options.config_of("pit_ti")
+        config = options["config_of"]("pit_ti")
         workers, data = join_workers(config.training.distribute), config.data
         source = open_source(
             data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
         )
-        planned = plan_sweep(*options, source, FLAGS.output_dir)
+        planned = plan_sweep(**options, source=source, output_dir=FLAGS.output_dir)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with sigterm_as_ctrl_c():
         try:
@@ -108,15 +108,15 @@ def train_one(run, source, workers):
 
 
 def summarise(planned):
-    from pit_keras.measure.sweep import sweep_rows, write_sweep
-    from pit_keras.plots.sweep_plots import draw_sweep
+    from pit_keras.measure.sweep import sweep_rows
+    from pit_keras.plots.paper_figures import draw_sweep
+    from pit_keras.runs.run_folder import csv_text, write_atomically
 
     rows = sweep_rows(planned)
     if rows:
-        write_sweep(rows, pathlib.Path(FLAGS.output_dir) / "sweep.csv")
+        write_atomically(pathlib.Path(FLAGS.output_dir) / "sweep.csv", csv_text(rows))
         draw_sweep(rows, pathlib.Path(FLAGS.output_dir) / "sweep.png")
 
 
 if __name__ == "__main__":
-    parser = training_parser(own=sweep_flags.FLAG_NAMES, withheld=sweep_flags.WITHHELD_FLAGS)
-    app.run(main, flags_parser=parser)
+    app.run(main, flags_parser=training_parser(sweep_flags.SWEEP))

@@ -54,7 +54,6 @@ def progress(items, words):
 
 
 def models_matching(pattern):
-    """Names of the models that match a shell pattern; none is an error."""
     from pit_keras.models import list_models
 
     names = list_models(pattern)
@@ -108,11 +107,11 @@ def is_tflite(model):
     return pathlib.Path(model).suffix.lower() == ".tflite"
 
 
-def refuse(options, names, kind):
-    """Refuses options that have no meaning for a kind of model, such as "a detector"."""
+def refuse(options, names, why):
+    """Refuses options that have no meaning, and says why, such as "for a detector"."""
     for name in names:
         if getattr(options, name) is not None:
-            raise ValueError(f"--{name} has no meaning for {kind}, which {options.model} is.")
+            raise ValueError(f"--{name} has no meaning {why}.")
 
 
 def open_data_set(trained, dataset=None, data_dir=None, whole=False):

@@ -1,10 +1,13 @@
 """`pit-keras evaluate`: measure accuracy on a data set."""
 
+import itertools
 import json
 import pathlib
 import sys
 
-from pit_keras.commands import detectors as detection
+from rich.console import Console
+from rich.table import Table
+
 from pit_keras.commands import robustness
 from pit_keras.commands.arguments import (
     add_command,
@@ -17,7 +20,12 @@ from pit_keras.commands.arguments import (
 )
 from pit_keras.errors import check_different_files, check_outputs
 
-BATCH_SIZE = 64
+BATCH_SIZE, BATCH_SIZE_OF_DETECTOR = 64, 8
+# Rows of COCO's metrics, and the headings of their columns.
+_ROWS = (
+    ("average precision", ("IoU 0.5 to 0.95", "IoU 0.5", "IoU 0.75", "small", "medium", "large")),
+    ("average recall", ("1 an image", "10 an image", "100 an image", "small", "medium", "large")),
+)
 
 
 def add(commands):
@@ -30,7 +38,7 @@ def add(commands):
     argument("--data_dir", help="where TFDS keeps its data sets")
     help_ = "val (default): the validation or the held-out images; train: the others; all: both"
     argument("--split", choices=("train", "val", "all"), default="val", help=help_)
-    help_ = f"images at a time (default {BATCH_SIZE}, with a detector {detection.BATCH_SIZE})"
+    help_ = f"images at a time (default {BATCH_SIZE}, with a detector {BATCH_SIZE_OF_DETECTOR})"
     argument("--batch_size", type=positive, help=help_)
     argument("--crop", type=float, help="centre crop's share, of a classifier (default: the run's)")
     argument("--output", metavar="JSON", help="also write the results to a file")
@@ -44,17 +52,15 @@ def add(commands):
 def run(options):
     """Prints top-1, top-5 and loss of a model over a split, or COCO's metrics of a detector."""
     if options.suite is not None:
-        for name in ("report", "detections"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} has no meaning with --suite.")
+        refuse(options, ("report", "detections"), "with --suite")
         return robustness.run(options)
-    robustness.check_without_suites(options)
+    refuse(options, robustness.ONLY_WITH_SUITES, "without --suite")
     _check_outputs(options)
     trained = load_model(options)
     if is_detector(trained):
-        detection.evaluate(options, trained)
+        _evaluate_detector(options, trained)
     else:
-        refuse(options, ("detections",), "a classifier")
+        refuse(options, ("detections",), "for a classifier")
         _evaluate_classifier(options, trained)
 
 
@@ -77,26 +83,53 @@ def _check_outputs(options):
 
 
 def _evaluate_classifier(options, trained):
-    from pit_keras.evaluation.classification import evaluate_source
     from pit_keras.evaluation.predictions import evaluate_each
 
     source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
-    arguments = {
-        "split": options.split,
-        "batch_size": options.batch_size or BATCH_SIZE,
-        "crop": options.crop,
-        "progress": sys.stdout.isatty(),
-    }
-    if options.report is None:
-        results = evaluate_source(trained, source, **arguments)
-    else:
-        results, predictions = evaluate_each(trained, source, **arguments)
-    text = json.dumps(results, indent=2)
-    print(text)
-    if options.output is not None:
-        pathlib.Path(options.output).write_text(text + "\n")
+    results, predictions = evaluate_each(
+        trained,
+        source,
+        options.split,
+        batch_size=options.batch_size or BATCH_SIZE,
+        crop=options.crop,
+        progress=sys.stdout.isatty(),
+    )
+    _show(results, options.output)
     if options.report is not None:
         from pit_keras.evaluation.html_report import write_report
 
         page = write_report(options.report, trained, source, results, predictions)
         print(f"The report is {page}", file=sys.stderr)
+
+
+def _evaluate_detector(options, detector):
+    refuse(options, ("crop", "report"), "for a detector")
+    if options.split == "all":
+        raise ValueError("--split=all has no meaning for a detector: ids may occur in both parts.")
+    from pit_keras.evaluation.detection import COCO_METRICS, evaluate_detection_source
+
+    results, detections = evaluate_detection_source(
+        detector,
+        open_data_set(detector, options.dataset, options.data_dir),
+        options.split,
+        batch_size=options.batch_size or BATCH_SIZE_OF_DETECTOR,
+        progress=sys.stdout.isatty(),
+    )
+    metrics = iter(results[name] for name in COCO_METRICS)
+    for name, columns in _ROWS:
+        table = Table(name, box=None, pad_edge=False, collapse_padding=True)
+        for column in columns:
+            table.add_column(column, justify="right")
+        values = itertools.islice(metrics, len(columns))
+        table.add_row("", *("none" if value is None else f"{value:.3f}" for value in values))
+        Console(stderr=True).print(table)
+    _show(results, options.output)
+    if options.detections is not None:
+        pathlib.Path(options.detections).write_text(json.dumps(detections) + "\n")
+
+
+def _show(results, output):
+    text = json.dumps(results, indent=2)
+    print(text)
+    if output is not None:
+        pathlib.Path(output).write_text(text + "\n")

@@ -99,7 +99,7 @@ def run(options):
     check_targets(output_dir, formats, options.overwrite)
     trained = load_model(options)
     if is_detector(trained):
-        refuse(options, ("calibration_images", "calibrate_on"), "a detector")
+        refuse(options, ("calibration_images", "calibrate_on"), "for a detector")
         if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
             # They are kept in memory as they are.
             raise ValueError(f"--compare_on of a detector is at most {COMPARE_DETECTOR_ON}.")

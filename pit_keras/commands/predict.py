@@ -3,7 +3,6 @@
 import pathlib
 import sys
 
-from pit_keras.commands import detectors as detection
 from pit_keras.commands.arguments import (
     add_command,
     add_model_arguments,
@@ -41,18 +40,22 @@ def run(options):
     _check_pictures(options, paths)
     predictor = load_model(options, takes_tflite=True)
     if is_detector(predictor):
-        refuse(options, ("top", "explain"), "a detector")
-        detection.predict(options, predictor, paths)
+        refuse(options, ("top", "explain"), "for a detector")
+        _detect(options, predictor, paths)
     else:
-        refuse(options, ("threshold",), "a classifier")
+        refuse(options, ("threshold",), "for a classifier")
         _classify(options, predictor, paths)
 
 
 def _classify(options, classifier, paths):
     if options.explain is not None:
-        from pit_keras.explain.explanation import check_explainable, draw_explanations
+        from pit_keras.explain.explanation import draw_explanations
+        from pit_keras.models.attention import has_transformer_blocks
 
-        check_explainable(classifier.model, options.model)
+        if not has_transformer_blocks(classifier.model):
+            raise ValueError(
+                f"{options.model} has no attention to explain its decisions with; use a PiT or ViT."
+            )
     from pit_keras.runs.trained_model import predict as predict_files
 
     predictions = predict_files(classifier, progress(paths, "Reading"), options.top or TOP)
@@ -68,8 +71,27 @@ def _classify(options, classifier, paths):
         print(f"Explained in {options.explain}", file=sys.stderr)
 
 
+def _detect(options, detector, paths):
+    if options.output is not None:
+        from pit_keras.plots.galleries import MOST_DETECTED, draw_detections
+        from pit_keras.plots.pictures import check_picture
+
+        check_picture(options.output, len(paths), MOST_DETECTED)
+    from pit_keras.runs.trained_detector import detect
+
+    threshold = THRESHOLD if options.threshold is None else options.threshold
+    found = detect(detector, progress(paths, "Reading"), threshold)
+    for path, objects in zip(paths, found, strict=True):
+        print(f"{path}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
+        for each in objects:
+            box = "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*each.box)
+            print(f"  {each.name} {each.score:.1%}: {box}")
+    if options.output is not None:
+        draw_detections(paths, found, options.output)
+        print(f"Drawn in {options.output}", file=sys.stderr)
+
+
 def _check_pictures(options, paths):
-    """Checks the pictures that are to be drawn, before long work."""
     if options.explain is not None and is_tflite(options.model):
         raise ValueError(
             f"--explain needs a Keras model; give the run folder or .keras file of {options.model}."

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pit_keras import imagenet
-from pit_keras.commands.arguments import load_model, positive
+from pit_keras.commands.arguments import load_model, positive, refuse
 from pit_keras.errors import check_outputs
 
 
@@ -26,7 +26,7 @@ def add_options(command):
     argument("--imagenet_a", metavar="tfds|DIR", help="ImageNet-A (default: tfds, in --data_dir)")
     argument("--backgrounds", metavar="DIR", help="the backgrounds challenge's bg_challenge")
     help_ = "largest change of a pixel in 0..1, such as 4/255, or several (default: 8/255)"
-    argument("--fgsm_epsilon", type=fractions_listed, metavar="EPSILONS", help=help_)
+    argument("--fgsm_epsilon", type=shares, metavar="EPSILONS", help=help_)
     help_ = (
         "add the results to a table with a row for each model; its row is extended if it was "
         "measured in the same way, else replaced"
@@ -44,11 +44,14 @@ def whole_numbers(text):
     return tuple(positive(part) for part in listed(text))
 
 
-def fractions_listed(text):
+def shares(text):
     try:
-        return tuple(fractions.Fraction(part) for part in listed(text))
+        found = tuple(fractions.Fraction(part) for part in listed(text))
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"must be like 8/255 or 0.03, got {text}") from None
+        found = ()
+    if not found or not all(0 < number <= 1 for number in found):
+        raise argparse.ArgumentTypeError(f"must be in (0, 1], like 8/255 or 0.03; got {text}")
+    return found
 
 
 # The suites that use an option; one that no chosen suite uses is refused.
@@ -66,20 +69,20 @@ ONLY_WITH_SUITES = (*list(SUITES_OF_OPTIONS)[:5], "csv", "chart")
 WIDTH_OF_FILES = 10_000  # more than any table of this command needs
 
 
-def check_without_suites(options):
-    for name in ONLY_WITH_SUITES:
-        if getattr(options, name) is not None:
-            raise ValueError(f"--{name} has no meaning without --suite.")
-
-
 def run(options):
     """Prints the accuracies beside the paper's; fails at the end if a suite could not run."""
-    from pit_keras.evaluation.robustness_table import measured_columns, paper_rows, put_row
+    from pit_keras.evaluation import robustness_table as tables
     from pit_keras.evaluation.suites import checked_suites, run_suites
 
     suites = checked_suites(options.suite)
     check_options(options, suites)
-    check_files(options)
+    check_outputs({f"--{name}": getattr(options, name) for name in ("output", "csv", "chart")})
+    if options.csv is not None:
+        tables.read_rows(options.csv)
+    if options.chart is not None:
+        from pit_keras.plots.pictures import check_picture
+
+        check_picture(options.chart, 0)
     trained = load_model(options, takes_detectors=False)
     accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
@@ -89,45 +92,28 @@ def run(options):
     if accuracies:
         # The paper's rows are of ImageNet alone.
         is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()
-        paper = paper_rows() if is_imagenet else []
+        paper = tables.paper_rows() if is_imagenet else []
         _print(row, paper)
         if reasons:
             row["not_run"] = " ".join(reasons)
-        rows = [row] if options.csv is None else put_row(options.csv, row)
+        rows = [row] if options.csv is None else tables.put_row(options.csv, row)
         if options.chart is not None:
-            from pit_keras.plots.robustness_chart import draw_robustness
+            from pit_keras.plots.paper_figures import draw_robustness
 
-            draw_robustness(rows, paper, measured_columns(rows), options.chart)
+            draw_robustness(rows, paper, tables.measured_columns(rows), options.chart)
     if reasons:
         raise ValueError(
             " ".join(f"The suite {name} could not run: {why}" for name, why in reasons.items())
         )
 
 
-def check_files(options):
-    check_outputs({f"--{name}": getattr(options, name) for name in ("output", "csv", "chart")})
-    if options.csv is not None:
-        from pit_keras.evaluation.robustness_table import read_rows
-
-        read_rows(options.csv)
-    if options.chart is not None:
-        from pit_keras.plots.pictures import check_picture
-
-        check_picture(options.chart, 0)
-
-
 def check_options(options, suites):
-    """Refuses an option that no chosen suite uses."""
     chosen = f"--suite={','.join(suites)}"
     for name, users in SUITES_OF_OPTIONS.items():
-        if getattr(options, name) is not None and not set(users) & set(suites):
-            raise ValueError(f"--{name} has no meaning for {chosen}; it is for {', '.join(users)}.")
+        if not set(users) & set(suites):
+            refuse(options, [name], f"for {chosen}; it is for {', '.join(users)}")
     if options.split != "val" and not set(SUITES_OF_OPTIONS["dataset"]) & set(suites):
         raise ValueError(f"--split has no meaning for {chosen}, which uses whole data sets.")
-    if options.fgsm_epsilon is not None:
-        from pit_keras.evaluation.fgsm import fgsm_columns
-
-        fgsm_columns(options.fgsm_epsilon)
 
 
 def settings_of(options):
@@ -153,7 +139,7 @@ def row_settings(options, trained, suites):
 def _print(row, paper):
     """A table in percent: the model's row, and the paper's if there are any."""
     from pit_keras.evaluation.robustness_table import SETTINGS
-    from pit_keras.plots.robustness_chart import paper_name
+    from pit_keras.plots.paper_figures import paper_name
 
     columns = [name for name in row if name not in SETTINGS]
     table = Table(box=None, pad_edge=False)

@@ -1,36 +1,26 @@
 """Flags of `train/sweep.py` beside those of `train/train.py`."""
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 from absl import flags
 
-from pit_keras.commands.training_flags import config_from_flags, numbers_of
+from pit_keras.commands.training_flags import TRAIN, config_from_flags, numbers_of
 
 # Spelt here and not taken from `sweep`, which imports TensorFlow: a wrong flag should not wait.
 FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")
 PATCH_SIZES = ("16", "8", "4")
-RECIPES = ("vanilla", "cutmix", "deit")  # the others need weights or a teacher of each network
-FLAG_NAMES = ("families", "macs", "seeds", "patch_size")
 MOST_MACS = 1e12  # a hundred times PiT-B
-# What a sweep decides itself, or what has no meaning for many runs.
-WITHHELD_FLAGS = ("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview")
+SWEEP = TRAIN._replace(
+    recipes=("vanilla", "cutmix", "deit"),  # others need weights or a teacher of each network
+    own=("families", "macs", "seeds", "patch_size"),
+    # What a sweep decides itself, or what has no meaning for many runs.
+    withheld=("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview"),
+)
 WITHHELD_FIELDS = (
     *(f"model.{name}" for name in ("name", "weights", "frozen_stages", "patch_size", "stride")),
     *(f"model.{name}" for name in ("head_dim", "base_width", "stem_stride")),
     "training.seed",
 )
-
-
-class SweepOptions(NamedTuple):
-    """The first arguments of `pit_keras.measure.sweep.plan_sweep`."""
-
-    families: tuple[str, ...]
-    macs: tuple[float, ...]
-    seeds: int
-    patch_size: int
-    config_of: Callable
 
 
 def define(values=flags.FLAGS):
@@ -49,17 +39,13 @@ def define(values=flags.FLAGS):
 
 
 def options(values):
-    """The `SweepOptions` of parsed flags."""
-    for name in WITHHELD_FLAGS:
+    """The first arguments of `pit_keras.measure.sweep.plan_sweep`, by name, from parsed flags."""
+    for name in SWEEP.withheld:
         if values[name].present:
             raise ValueError(f"--{name} has no meaning for a sweep, which makes many runs.")
     for path in WITHHELD_FIELDS:
         if values[f"config.{path}"].present:
             raise ValueError(f"--config.{path} is decided by the sweep; leave it out.")
-    if values.recipe not in RECIPES:
-        raise ValueError(
-            f"--recipe of a sweep must be one of {', '.join(RECIPES)}; got {values.recipe}."
-        )
     if "multi_worker" in (values.distribute, values["config.training.distribute"].value):
         raise ValueError("--distribute of a sweep must be none or mirrored: it has one machine.")
     families = values.families or []
@@ -71,5 +57,10 @@ def options(values):
     macs = numbers_of("macs", values.macs or [])
     if not macs or not all(0 < number <= MOST_MACS for number in macs):
         raise ValueError(f"--macs must be positive numbers of at most {MOST_MACS:g}, such as 2e6.")
-    config_of = functools.partial(config_from_flags, values)
-    return SweepOptions(tuple(families), macs, values.seeds, int(values.patch_size), config_of)
+    return {
+        "families": families,
+        "targets": macs,
+        "seeds": values.seeds,
+        "patch_size": int(values.patch_size),
+        "config_of": functools.partial(config_from_flags, values),
+    }

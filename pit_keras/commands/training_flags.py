@@ -25,12 +25,13 @@ from pit_keras.config.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, 
 
 
 class Script(NamedTuple):
-    """How the flags of `train/train.py` and of `train/detect.py` differ."""
+    """How the flags of the programs in `train/` that train differ."""
 
     recipes: tuple[str, ...]  # the default first
     model: str  # the default
     dataset: str  # in words
     withheld: tuple[str, ...] = ()  # flags that have no meaning for the script
+    own: tuple[str, ...] = ()  # flags that it defines itself
 
 
 TRAIN = Script(CLASSIFICATION_RECIPES, "pit_s", "digits, folder:PATH or a TFDS name")
@@ -55,10 +56,7 @@ _FIELDS = {
     "jit": ("training.jit", "Whether XLA compiles the step: on, off or auto (as measured)."),
     "accumulate": ("training.accumulate", "Batches whose gradients are summed for one update."),
     "checkpoint_every_steps": ("training.checkpoint_every_steps", "Updates between saves."),
-    "checkpoint_every_minutes": (
-        "training.checkpoint_every_minutes",
-        "Minutes between saves.",
-    ),
+    "checkpoint_every_minutes": ("training.checkpoint_every_minutes", "Minutes between saves."),
 }
 # Flags that say where and how a run is done, not what it is: they are not part of its Config.
 _CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview")
@@ -95,11 +93,7 @@ def _types(path):
 
 
 def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
-    """Defines the flags of a training script and parses a command line; returns what is left.
-
-    Raises:
-        absl.flags.Error: In one sentence, for an unknown or a wrong flag.
-    """
+    """Defines the flags of a training script and parses a command line; returns what is left."""
     _define_flags(values, script)
     rest = parse_flags(argv, values)
     missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
@@ -109,7 +103,7 @@ def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
 
 
 def parse_flags(argv, values=flags.FLAGS):
-    """`values(argv)` with absl's and Python's messages made readable."""
+    """`values(argv)`, whose `absl.flags.Error`s are one readable sentence."""
     try:
         return values(argv)
     except flags.Error as error:
@@ -136,31 +130,26 @@ def parse_or_exit(argv, parse=parse_flags):
         sys.exit(f"error: {error}")
 
 
-def training_parser(script=TRAIN, own=(), withheld=()):
-    """The `flags_parser` of a program that trains; it prints the help too.
-
-    Args:
-        script: Whose flags are parsed.
-        own, withheld: Names of flags that the program has beside the script's, and has no use for.
-    """
+def training_parser(script=TRAIN):
+    """The `flags_parser` of a program that trains; it prints the help too."""
 
     def parse(argv):
         if set(argv[1:]) & set(_HELP):
-            own_flags = [flags.FLAGS[name] for name in own]
-            print(help_text(sys.modules["__main__"].__doc__ or "", own_flags, withheld, script))
+            print(help_text(sys.modules["__main__"].__doc__ or "", script))
             sys.exit(0)
         return parse_training_flags(argv, script=script)
 
     return lambda argv: parse_or_exit(argv, parse)
 
 
-def help_text(description, own_flags=(), withheld=(), script=TRAIN):
+def help_text(description, script=TRAIN):
     """A program's description, its flags, and the paths of all fields with the recipe's values."""
-    values, withheld = flags.FlagValues(), (*withheld, *script.withheld)
+    values = flags.FlagValues()
     _define_flags(values, script)
-    names = [name for name in ("output_dir", *_FIELDS, *_CIRCUMSTANCES) if name not in withheld]
+    names = ("output_dir", *_FIELDS, *_CIRCUMSTANCES)
+    shown = [values[name] for name in names if name not in script.withheld]
     lines = [description.strip(), "", "Flags:"]
-    for flag in (*own_flags, *(values[name] for name in names)):
+    for flag in (*(flags.FLAGS[name] for name in script.own), *shown):
         note = "" if flag.default is None else f" (default {flag.default})"
         note = " (required)" if flag.name in _REQUIRED else note
         lines += [f"  --{flag.name}", textwrap.indent(textwrap.fill(flag.help + note, 78), " " * 6)]
@@ -182,14 +171,9 @@ def profiled_steps(text):
 
 
 def config_from_flags(values, model=None):
-    """The configuration that parsed flags describe.
+    """The configuration that parsed flags describe, of their model or another one.
 
-    Args:
-        values: `absl.flags.FLAGS` after parsing.
-        model: The model's name; None for that of the flag.
-
-    Raises:
-        ValueError: For a wrong value, or a field that is set twice to different values.
+    A wrong value, or a field that is set twice to different values, is a ValueError.
     """
     given = {path: values[flag].value for flag, (path, _) in _FIELDS.items()}
     given["model.name"] = model or values.model
@@ -226,7 +210,6 @@ def _value(path, text):
 
 
 def _check_task(config):
-    """Refuses a model that the other training script trains."""
     is_detector, model = config.model.is_detector, config.model.name
     if is_detector != (config.recipe in DETECTION_RECIPES):
         kind, script = ("detector", "detect.py") if is_detector else ("classifier", "train.py")

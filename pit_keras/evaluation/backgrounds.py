@@ -49,7 +49,6 @@ HOW_TO_GET_IT = (
 class Challenge:
     """The files of the challenge."""
 
-    folder: pathlib.Path
     class_of_logit: np.ndarray  # one of the nine, or -1, for each of ImageNet's: int64 (1000,)
     foregrounds: tuple[tuple[pathlib.Path, pathlib.Path, int], ...]  # photograph, mask, class
     backgrounds: tuple[pathlib.Path, ...]
@@ -57,7 +56,6 @@ class Challenge:
 
 def open_challenge(folder):
     """Lists the files of the challenge; a ValueError or FileNotFoundError if one is missing."""
-    folder = pathlib.Path(folder).expanduser()
     masks, photographs, backgrounds = (
         _class_folders(folder / part / "val") for part in ("fg_mask", "original", "only_bg_t")
     )
@@ -80,7 +78,7 @@ def open_challenge(folder):
     for files, part in ((foregrounds, "fg_mask"), (found, "only_bg_t")):
         if not files:
             raise FileNotFoundError(f"{folder / part} holds no files. {HOW_TO_GET_IT}")
-    return Challenge(folder, _read_mapping(folder), foregrounds, found)
+    return Challenge(_read_mapping(folder), foregrounds, found)
 
 
 def _variations_in(folder):
@@ -124,27 +122,26 @@ def _read_mapping(folder):
 
 
 def evaluate_backgrounds(trained, folder, *, batch_size=64, progress=True):
-    """The challenge's accuracy, and top-1 on the variations of ImageNet-9 that are there.
+    """The challenge's accuracy, and top-1 on those variations of ImageNet-9 that are there.
 
-    Returns:
-        `{"backgrounds": ..., "backgrounds_original": ..., ...}`, fractions. Images are not cropped.
+    Fractions, `{"backgrounds": ..., "backgrounds_original": ..., ...}`. Images are not cropped.
     """
+    folder = pathlib.Path(folder).expanduser()
     challenge = open_challenge(folder)
     if imagenet.in_words(trained.class_names) != imagenet.class_names():
         raise ValueError("The backgrounds challenge needs a model of ImageNet's 1000 classes.")
     data = dataclasses.replace(trained.data, eval_crop=1.0)
     results = {"backgrounds": challenge_accuracy(trained.model, challenge, data, batch_size)}
     counts = nine_class_counts(challenge.class_of_logit)
-    for variation in _variations_in(challenge.folder):
-        source = open_source(f"folder:{challenge.folder / variation / 'val'}", holdout=None)
+    for variation in _variations_in(folder):
+        source = open_source(f"folder:{folder / variation / 'val'}", holdout=None)
         measured = measure_source(trained.model, source, "all", data, counts, batch_size, progress)
         results[f"backgrounds_{variation}"] = measured["top1"]
     return results
 
 
 def nine_class_counts(class_of_logit):
-    """What `Evaluator` measures of images of the nine classes: `top1` and `images`."""
-    class_of_logit = tf.constant(class_of_logit, tf.int64)
+    """What `Evaluator` measures of images of the nine classes."""
 
     def counts(model, batch):
         logits = model(batch["image"], training=False)
@@ -169,7 +166,7 @@ def challenge_accuracy(model, challenge, data, batch_size=64):
         tf.constant(backgrounds[start : start + batch_size])
         for start in range(0, len(backgrounds), batch_size)
     ]
-    is_misled = _misled_by(model, tf.constant(challenge.class_of_logit, tf.int64), data)
+    is_misled = _misled_by(model, challenge.class_of_logit, data)
     misled = np.zeros(len(batches), int)  # foregrounds, by each batch
     for photograph, mask, label in challenge.foregrounds:
         foreground, inside = tf.constant(_load(photograph, size)), tf.constant(_mask(mask, size))

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import itertools
 
 import keras
 import tensorflow as tf
@@ -14,12 +15,11 @@ from pit_keras.data.unreadable import UnreadableImages
 
 
 def classification_scores(logits, labels):
-    """Scores of each image of a batch, from logits (B, classes) and integer labels (B,).
+    """Scores of each image of a batch, (B,), from logits (B, classes) and integer labels (B,).
 
-    Returns:
-        A dict of (B,): `top1` and `top5`, 1 if the label is among the first one or five classes,
-        else 0; `loss`, the cross-entropy; `predicted`, the likeliest class, the first of equals;
-        `probability`, its softmax.
+    `top1` and `top5` are 1 if the label is among the first one or five classes, else 0; `loss` is
+    the cross-entropy; `predicted` the likeliest class, the first of equals; `probability` its
+    softmax.
     """
     logits = ops.cast(logits, "float32")
     best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
@@ -34,11 +34,7 @@ def classification_scores(logits, labels):
 
 
 def classification_counts(logits, labels, weights):
-    """Sums of `top1`, `top5` and `loss` over a batch, and its number of `images`.
-
-    Args:
-        weights: (B,), 1 for an image and 0 for padding.
-    """
+    """Sums of `top1`, `top5` and `loss`, and the number of `images`; padding has the weight 0."""
     return _summed(classification_scores(logits, labels), weights)
 
 
@@ -66,9 +62,8 @@ class Evaluator:
     Args:
         model: Images (B, H, W, C) to logits (B, classes).
         strategy: A `tf.distribute.Strategy`; None for the current one.
-        counts: What is measured: a function of the model and a batch that returns sums over the
-            batch's images, among them their number `images`, and perhaps `each_image`, see
-            `recorded_counts`.
+        counts: A function of the model and a batch that returns sums over the batch's images, among
+            them their number `images`, and perhaps `each_image`, see `recorded_counts`.
     """
 
     def __init__(self, model, strategy=None, counts=standard_counts):
@@ -78,28 +73,22 @@ class Evaluator:
         def compiled_counts(batch):
             sums = strategy.run(functools.partial(counts, model), args=(batch,))
             each_image = sums.pop("each_image", {})
-            return (
-                {
-                    name: strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None)
-                    for name, value in sums.items()
-                },
-                {  # of this process' replicas
-                    name: tf.concat(strategy.experimental_local_results(value), axis=0)
-                    for name, value in each_image.items()
-                },
-            )
+            sums = {name: strategy.reduce("SUM", value, axis=None) for name, value in sums.items()}
+            # Of this process' replicas.
+            each_image = {
+                name: tf.concat(strategy.experimental_local_results(value), axis=0)
+                for name, value in each_image.items()
+            }
+            return sums, each_image
 
         self._counts = compiled_counts
 
     def __call__(self, batches, after_batch=None, record=None):
         """Measures one pass over `pit_keras.data.pipeline.evaluation_batches`.
 
-        Args:
-            after_batch: Called with the number of batches done, after each.
-            record: Called with the `each_image` of each batch, as arrays (n,) without padding.
-
-        Returns:
-            The mean of each sum over the images, and the number of `images`.
+        `after_batch` is called with the number of batches done, `record` with the `each_image` of
+        each batch, as arrays (n,) without padding. Returns the means of the sums over the images,
+        and the number of `images`.
         """
         totals = collections.Counter()
         for done, batch in enumerate(batches, 1):
@@ -133,12 +122,10 @@ def evaluate_source(
     Args:
         split: "train", "val", or "all" for every image of both, the training images first.
         crop: The centre crop's share of the short side; None for the model's own.
-        progress: Whether to show a progress bar.
         counts, record: See `Evaluator`; images are recorded in the order of `Source.scan`.
 
-    Returns:
-        The means of `counts`, by default `top1`, `top5` and `loss`; `images`, `dataset`, `split`,
-        `eval_crop`.
+    Returns the means of `counts`, by default `top1`, `top5` and `loss`; `images`, `dataset`,
+    `split`, `eval_crop`.
     """
     check_classes(trained.class_names, source)
     data = with_crop(trained.data, crop)
@@ -161,18 +148,12 @@ def with_crop(data, crop):
 
 def measure_source(model, source, split, data, counts, batch_size, progress, record=None):
     """The means of `counts` over a split, whatever its classes are; see `evaluate_source`."""
-    unreadable = UnreadableImages()
-    sizes = part_sizes(source, split)
-    bar = keras.utils.Progbar(
-        sum(-(-size // batch_size) for size in sizes.values()), verbose=int(progress)
-    )
-    batches = (
-        batch
-        for part in sizes
-        for batch in evaluation_batches(
-            source, part, data, batch_size=batch_size, unreadable=unreadable
-        )
-    )
+    unreadable, sizes = UnreadableImages(), part_sizes(source, split)
+    number = sum(-(-size // batch_size) for size in sizes.values())
+    bar = keras.utils.Progbar(number, verbose=int(progress))
+    options = {"batch_size": batch_size, "unreadable": unreadable}
+    parts = (evaluation_batches(source, part, data, **options) for part in sizes)
+    batches = itertools.chain.from_iterable(parts)
     with unreadable.plain_errors():
         return Evaluator(model, counts=counts)(batches, bar.update, record)
 
@@ -188,17 +169,12 @@ def check_classes(class_names, source):
 
     ImageNet's names and WordNet's ids, as in TFDS's ImageNet and in class folders, are the same.
     """
-    if imagenet.in_words(class_names) == imagenet.in_words(source.class_names):
-        return
     count = len(source.class_names)
     if len(class_names) != count:
         raise ValueError(f"{source.name} has {count} classes and the model {len(class_names)}.")
-    label, ours, theirs = next(
-        (label, ours, theirs)
-        for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True))
-        if ours != theirs
-    )
-    raise ValueError(
-        f"Class {label} is {theirs!r} in {source.name} and {ours!r} in the model; give its names "
-        "in the data set's order with --classes=FILE."
-    )
+    for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True)):
+        if imagenet.in_words([ours]) != imagenet.in_words([theirs]):
+            raise ValueError(
+                f"Class {label} is {theirs!r} in {source.name} and {ours!r} in the model; give its "
+                "names in the data set's order with --classes=FILE."
+            )

@@ -23,10 +23,8 @@ COCO_METRICS = (
 def coco_detections(image_ids, category_ids, boxes, scores, labels):
     """The results of `detected` for N images, as in COCO's results files.
 
-    `image_ids` (N,) and `category_ids` (classes,) are COCO's.
-
-    Returns:
-        N * Q of {"image_id", "category_id", "bbox": [left, top, width, height], "score"}.
+    `image_ids` (N,) and `category_ids` (classes,) are COCO's. There are N * Q of {"image_id",
+    "category_id", "bbox": [left, top, width, height], "score"}.
     """
     corners, extents = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     boxes = np.concatenate([corners, extents], axis=-1)
@@ -45,15 +43,14 @@ def coco_detections(image_ids, category_ids, boxes, scores, labels):
 def coco_metrics(ground_truth, detections):
     """COCO's twelve metrics of boxes, by pycocotools.
 
+    They are fractions by the names `COCO_METRICS`, None where there is no such object. `AP` is the
+    mean over ten thresholds of IoU, 0.5 to 0.95; small objects have less than 32 x 32 pixels of the
+    stored image, large ones more than 96 x 96.
+
     Args:
         ground_truth: As in COCO's annotation files: `images`, `annotations` with `area` and
             `iscrowd`, `categories`. All its images count.
         detections: See `coco_detections`. The 100 of the highest scores count per image and class.
-
-    Returns:
-        Fractions by the names `COCO_METRICS`, None where there is no such object. `AP` is the mean
-        over ten thresholds of IoU, 0.5 to 0.95; small objects have less than 32 x 32 pixels of the
-        stored image, large ones more than 96 x 96.
     """
     COCO, COCOeval = _pycocotools()
     numbers = np.array([[*each["bbox"], each["score"]] for each in detections]).reshape(-1, 5)
@@ -68,10 +65,6 @@ def coco_metrics(ground_truth, detections):
     )
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _indexed(COCO(), ground_truth, truth)
-        for kind, known in (("image", truth.imgs), ("category", truth.cats)):
-            unknown = {each[f"{kind}_id"] for each in detections} - known.keys()
-            if unknown:
-                raise ValueError(f"The ground truth lacks the {kind} {min(unknown)}.")
         # Not for an empty list, which `loadRes` cannot read.
         found = truth.loadRes(found) if found else _indexed(COCO(), ground_truth, found)
         evaluation = COCOeval(truth, found, "bbox")
@@ -98,10 +91,7 @@ def _indexed(coco, ground_truth, annotations):
 
 
 class DetectionEvaluator:
-    """Evaluates a detector on all devices of a strategy; compiled once, used every epoch.
-
-    `source` and `split` are those of the batches.
-    """
+    """Evaluates a detector on all devices of a strategy; compiled once, used every epoch."""
 
     def __init__(self, model, source, split="val", strategy=None):
         _pycocotools()
@@ -127,11 +117,8 @@ class DetectionEvaluator:
     def __call__(self, batches, after_batch=None):
         """Measures one pass over `pit_keras.data.detection_pipeline.detection_evaluation_batches`.
 
-        Args:
-            after_batch: Called with the number of batches done, after each.
-
-        Returns:
-            `coco_metrics` and the number of `images`; and the detections, see `coco_detections`.
+        `after_batch` is called with the number of batches done. Returns `coco_metrics` and the
+        number of `images`; and the detections, see `coco_detections`.
         """
         detections, images = [], 0
         for done, batch in enumerate(batches, 1):
@@ -151,9 +138,8 @@ class DetectionEvaluator:
 def evaluate_detection_source(trained, source, split="val", *, batch_size=8, progress=True):
     """Evaluates a trained detector on a split of a data set with the detector's classes.
 
-    Returns:
-        `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long side
-        of the detector's images; and the detections, see `coco_detections`.
+    Returns `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long
+    side of the detector's images; and the detections, see `coco_detections`.
     """
     check_classes(trained.class_names, source)
     if trained.fixed_size is not None:

@@ -11,14 +11,9 @@ DEFAULT_EPSILON = fractions.Fraction(8, 255)  # of pixels in 0..1
 
 
 def fgsm_columns(epsilons=(DEFAULT_EPSILON,)):
-    """Epsilons, largest changes of a pixel in 0..1, by their columns in the table of results.
-
-    For example {"fgsm": Fraction(8, 255), "fgsm_4/255": Fraction(4, 255)}.
-    """
+    """Epsilons, of pixels in 0..1, by their columns: {"fgsm_4/255": Fraction(4, 255)}."""
     columns = {}
     for epsilon in epsilons:
-        if not 0 < epsilon <= 1:
-            raise ValueError(f"An epsilon of FGSM must lie in (0, 1], as 8/255; got {epsilon}.")
         levels = epsilon * 255
         text = f"{levels}/255" if levels.denominator == 1 else f"{float(epsilon):g}"
         columns["fgsm" if epsilon == DEFAULT_EPSILON else f"fgsm_{text}"] = epsilon
@@ -56,11 +51,10 @@ def fgsm_images(images, gradient, epsilon, mean, std):
 
 
 def fgsm_counts(epsilons, data):
-    """What `Evaluator` measures of attacked images; each epsilon costs one more forward pass.
+    """What `Evaluator` measures of images whose pixels are attacked after resizing and cropping.
 
-    Pixels are attacked after resizing and cropping. The sums are the correct answers for each of
-    the `fgsm_columns`, and the cross-entropies `loss` before the attack and `loss_fgsm` (and so on)
-    after it.
+    The sums are the correct answers for each of the `fgsm_columns`, and the cross-entropies `loss`
+    before the attack and `loss_fgsm` (and so on) after it.
     """
 
     def counts(model, batch):

@@ -27,19 +27,6 @@ MOST_CLASSES_OF_MATRIX = 40
 MOST_PIXELS = 256  # of a picture's side in the gallery
 
 
-@dataclasses.dataclass(frozen=True)
-class Mistake:
-    """An image that was misclassified."""
-
-    picture: str  # what the model saw, as a data URI
-    name: str  # the file, relative to its data set, or the record
-    label: str  # the true class
-    predicted: str
-    own_probability: float  # of the true class
-    probability: float  # of the predicted class
-    loss: float
-
-
 def check_report_folder(folder):
     """Checks, before long work, that `index.html` can be written into a folder."""
     folder = pathlib.Path(folder)
@@ -71,7 +58,7 @@ def report_page(trained, source, results, predictions):
         undefined=jinja2.StrictUndefined,
     )
     names, calibration = trained.class_names, predictions.calibration()
-    has_matrix = predictions.classes <= MOST_CLASSES_OF_MATRIX
+    has_matrix = len(names) <= MOST_CLASSES_OF_MATRIX
     text = environment.get_template("html_report.html").render(
         model=trained.model.name,
         facts=_facts(trained, results),
@@ -95,32 +82,33 @@ def report_page(trained, source, results, predictions):
 
 
 def worst_mistakes(trained, source, eval_crop, predictions, count=MOST_MISTAKES):
-    """At most `count` mistakes, those with the highest loss first."""
+    """At most `count` mistakes, those with the highest loss first, as the page shows them."""
     names, data = trained.class_names, dataclasses.replace(trained.data, eval_crop=eval_crop)
     worst = predictions.worst(count)
     splits, positions = predictions.split[worst], predictions.position[worst]
     examples = {
         (split, position): example
         for split in ("train", "val")
-        for position, *example in _load(source, split, positions[splits == split].tolist(), data)
+        for position, example in _load(source, split, positions[splits == split].tolist(), data)
     }
     return [
-        Mistake(
-            *examples[split, position],
-            label=names[predictions.label[index]],
-            predicted=names[predictions.predicted[index]],
-            own_probability=float(np.exp(-predictions.loss[index])),
-            probability=float(predictions.probability[index]),
-            loss=float(predictions.loss[index]),
-        )
+        {
+            **examples[split, position],
+            "label": names[predictions.label[index]],
+            "predicted": names[predictions.predicted[index]],
+            "own_probability": float(np.exp(-predictions.loss[index])),  # of the true class
+            "probability": float(predictions.probability[index]),
+            "loss": float(predictions.loss[index]),
+        }
         for index, split, position in zip(worst, splits, positions.tolist(), strict=True)
     ]
 
 
 def _load(source, split, positions, data):
-    """What the model saw at some positions of a split's scan: (position, data URI, name).
+    """What the model saw at some positions of a split's scan: (position, {"picture", "name"}).
 
-    Passes over the split once, and decodes only these images.
+    Passes over the split once, and decodes only these images. A picture is a data URI, a name the
+    file's below its data set, or the record's.
     """
     if not positions:
         return
@@ -134,11 +122,10 @@ def _load(source, split, positions, data):
         picture.save(file, "JPEG", quality=92, subsampling=0)
         name = source.describe(split, int(example["id"]))
         name = name.removeprefix(source.name.removeprefix("folder:") + "/")
-        yield int(position), _data_uri("image/jpeg", file), name
+        yield int(position), {"picture": _data_uri("image/jpeg", file), "name": name}
 
 
 def _facts(trained, results):
-    """What was evaluated and how: (term, text)."""
     height, width = trained.data.image_size
     facts = [
         ("Data set", f"{results['dataset']}, {results['split']}"),

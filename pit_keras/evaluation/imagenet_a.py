@@ -36,22 +36,11 @@ HOW_TO_GET_IT = (
 )
 
 
-def synsets():
-    """WordNet's ids of the 200 classes, sorted."""
-    ids = [synset for synset, _ in imagenet.synsets()]
-    return tuple(ids[number] for number in NUMBERS)
-
-
 def open_imagenet_a(where=TFDS, data_dir=None):
-    """Opens ImageNet-A.
+    """Opens ImageNet-A from "tfds", or from the folder of the 200 class folders.
 
-    Args:
-        where: "tfds", or the folder of the 200 class folders.
-        data_dir: Where TFDS keeps its data sets.
-
-    Returns:
-        The source, and the labels that occur in it: int64 (200,), sorted. TFDS numbers all of
-        ImageNet's classes.
+    Returns the source, and the labels that occur in it: int64 (200,), sorted. TFDS numbers all of
+    ImageNet's classes.
     """
     try:
         if where == TFDS:
@@ -62,11 +51,17 @@ def open_imagenet_a(where=TFDS, data_dir=None):
             source = open_source(f"folder:{where}", holdout=None)
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"{error} {HOW_TO_GET_IT}") from error
-    labels = _labels_of(source)
+    # Without decoding an image.
+    batches = [
+        source.scan(split).map(lambda example: example["label"]).batch(1024)
+        for split, size in source.sizes.items()
+        if size
+    ]
+    labels = np.unique([label for each in batches for batch in each for label in batch.numpy()])
     if len(labels) != len(NUMBERS):
         raise ValueError(f"{where} has {len(labels)} classes instead of 200. {HOW_TO_GET_IT}")
     found = imagenet.in_words([source.class_names[label] for label in labels])
-    foreign = sorted(set(found) - set(imagenet.in_words(synsets())))
+    foreign = sorted(set(found) - {imagenet.class_names()[number] for number in NUMBERS})
     if foreign:
         raise ValueError(f"{where} has {foreign[0]!r}, which ImageNet-A lacks. {HOW_TO_GET_IT}")
     images = sum(source.sizes.values())
@@ -75,23 +70,10 @@ def open_imagenet_a(where=TFDS, data_dir=None):
     return source, labels
 
 
-def _labels_of(source):
-    """The labels that occur, without decoding an image."""
-    labels = [
-        batch.numpy()
-        for split, size in source.sizes.items()
-        if size
-        for batch in source.scan(split).map(lambda example: example["label"]).batch(1024)
-    ]
-    return np.unique(np.concatenate(labels)) if labels else np.array([], np.int64)
-
-
 def logits_of_labels(class_names, source, labels):
     """The model's logit for each of a data set's classes, -1 for classes that do not occur.
 
-    Args:
-        class_names: The model's, ImageNet's names or WordNet's ids.
-        labels: Those that occur in the source, (L,).
+    `class_names` are the model's; `labels` (L,) occur in the source.
     """
     places = {name: place for place, name in enumerate(imagenet.in_words(class_names))}
     words = imagenet.in_words(source.class_names)
@@ -106,8 +88,7 @@ def logits_of_labels(class_names, source, labels):
 def imagenet_a_counts(logit_of_label):
     """What `Evaluator` measures on ImageNet-A, with the result of `logits_of_labels`.
 
-    Correct answers `imagenet_a` among the data set's own classes, and `imagenet_a_all_classes`
-    among all of the model's.
+    Correct answers among the data set's own classes, and among all of the model's.
     """
     own = tf.constant(np.sort(logit_of_label[logit_of_label >= 0]), tf.int64)  # (200,)
     logit_of_label = tf.constant(logit_of_label, tf.int64)
@@ -115,17 +96,13 @@ def imagenet_a_counts(logit_of_label):
     def counts(model, batch):
         logits = model(batch["image"], training=False)  # (B, 1000)
         true = tf.gather(logit_of_label, batch["label"])
-        among_own = tf.gather(own, tf.argmax(tf.gather(logits, own, axis=-1), axis=-1))
-        among_all = tf.argmax(logits, axis=-1)
-
-        def correct(answers):
-            return tf.reduce_sum(tf.cast(answers == true, "float32") * batch["weight"])
-
-        return {
-            "imagenet_a": correct(among_own),
-            "imagenet_a_all_classes": correct(among_all),
-            "images": tf.reduce_sum(batch["weight"]),
+        answers = {
+            "imagenet_a": tf.gather(own, tf.argmax(tf.gather(logits, own, axis=-1), axis=-1)),
+            "imagenet_a_all_classes": tf.argmax(logits, axis=-1),
         }
+        hits = {name: tf.cast(given == true, "float32") for name, given in answers.items()}
+        sums = {name: tf.reduce_sum(hit * batch["weight"]) for name, hit in hits.items()}
+        return {**sums, "images": tf.reduce_sum(batch["weight"])}
 
     return counts
 

@@ -5,20 +5,15 @@ import tensorflow as tf
 
 from pit_keras.evaluation.classification import classification_counts
 
-FILLS = ("mean", "black")  # zero after normalisation, or before it
-
 
 def centre_box(image_size, box_size):
-    """True within a box in the middle of an image, (H, W, 1); an odd row or column is after it.
+    """True within a box (height, width) in the middle of an image, (H, W, 1).
 
-    Both sizes are (height, width).
+    An odd row or column is after it.
     """
-    if not all(0 < box <= side for box, side in zip(box_size, image_size, strict=True)):
-        raise ValueError(
-            "A box of {} x {} pixels does not fit into images of {} x {}.".format(
-                *box_size, *image_size
-            )
-        )
+    if any(box > side for box, side in zip(box_size, image_size, strict=True)):
+        sizes = "{} x {} pixels does not fit into images of {} x {}".format(*box_size, *image_size)
+        raise ValueError(f"A box of {sizes}.")
     inside = np.zeros((*image_size, 1), bool)
     top, left = ((side - box) // 2 for side, box in zip(image_size, box_size, strict=True))
     inside[top : top + box_size[0], left : left + box_size[1]] = True
@@ -28,12 +23,9 @@ def centre_box(image_size, box_size):
 def occlusion_columns(image_size, sizes=None, fill="mean"):
     """Boxes (height, width) by their columns in the table of results.
 
-    Half of each side is "occlusion" (the paper's 112 x 112 of 224 x 224), other boxes are
-    "occlusion_56"; those filled with black end in "_black".
-
-    Args:
-        sizes: Sides of square boxes in pixels of the model's images; None for half of each side.
-        fill: One of `FILLS`.
+    `sizes` are sides of square boxes in pixels of the model's images; None for half of each side,
+    "occlusion" (the paper's 112 x 112 of 224 x 224). Other boxes are "occlusion_56"; those filled
+    with black end in "_black".
     """
     half = tuple(side // 2 for side in image_size)
     boxes = [half] if sizes is None else [(size, size) for size in sizes]
@@ -44,23 +36,17 @@ def occlusion_columns(image_size, sizes=None, fill="mean"):
 def occlusion_counts(boxes, data, fill="mean"):
     """What `Evaluator` measures of images with the boxes of `occlusion_columns` hidden.
 
-    Args:
-        data: The `DataConfig` of the images.
-        fill: "mean" sets the box to zero in normalised space, the mean colour; "black" sets its
-            pixels to zero.
+    The fill "mean" is zero in normalised space, the mean colour; "black" is zero before it.
     """
-    if fill not in FILLS:
-        raise ValueError(f"Unknown fill {fill!r}; known are {', '.join(FILLS)}.")
-    level = 0.0 if fill == "mean" else -np.asarray(data.mean) / np.asarray(data.std)
-    colour = tf.constant(np.broadcast_to(level, 3), tf.float32)
+    levels = {"mean": np.zeros(3), "black": -np.asarray(data.mean) / np.asarray(data.std)}
+    colour = tf.constant(levels[fill], tf.float32)
     hidden = {column: centre_box(data.image_size, box) for column, box in boxes.items()}
 
     def counts(model, batch):
         sums = {"images": tf.reduce_sum(batch["weight"])}
         for column, inside in hidden.items():
             logits = model(tf.where(inside, colour, batch["image"]), training=False)
-            hits = classification_counts(logits, batch["label"], batch["weight"])
-            sums[column] = hits["top1"]
+            sums[column] = classification_counts(logits, batch["label"], batch["weight"])["top1"]
         return sums
 
     return counts

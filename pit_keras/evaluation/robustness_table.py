@@ -2,11 +2,10 @@
 
 import csv
 import importlib.resources
-import io
 import math
 import pathlib
 
-from pit_keras.runs.run_folder import write_atomically
+from pit_keras.runs.run_folder import csv_text, write_atomically
 
 # What tells a row's measurement from another's, and the columns of the paper's table 5.
 SETTINGS = ("model", "architecture", "dataset", "split", "eval_crop")
@@ -26,36 +25,24 @@ def read_rows(path):
     if not path.exists():
         return []
     # Names of files may hold bytes that are not text.
-    text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        columns = reader.fieldnames or ()
-    except csv.Error:
-        columns = ()
-    if not set(SETTINGS) <= set(columns):
-        raise ValueError(f"{path} is not a table of robustness results; give another file.")
-    rows = []
-    for row in reader:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        reader = csv.DictReader(file)
         try:
-            rows.append(_parsed(row))
-        except ValueError as error:
+            if set(SETTINGS) <= set(reader.fieldnames or ()):
+                return [_parsed(row) for row in reader]
+        except (ValueError, csv.Error) as error:
             raise ValueError(
                 f"Line {reader.line_num} of {path}: {error}; correct it or give another file."
             ) from error
-    return rows
+    raise ValueError(f"{path} is not a table of robustness results; give another file.")
 
 
 def put_row(path, row):
-    """Writes a row into a table, in the place of the row of the same model if there is one.
+    """Writes a row into a table, in the place of the row of the same model; returns all rows.
 
-    If both were measured in the same way, the old row's other columns stay.
-
-    Args:
-        row: `SETTINGS`, accuracies as fractions by column, and `not_run`, the suites that were
-            asked for and could not run.
-
-    Returns:
-        All rows of the table.
+    If both were measured in the same way, the old row's other columns stay. A row has `SETTINGS`,
+    accuracies as fractions by column, and `not_run`, the suites that were asked for and could not
+    run.
     """
     rows = read_rows(path)
     places = [place for place, other in enumerate(rows) if other["model"] == row["model"]]
@@ -63,13 +50,8 @@ def put_row(path, row):
         rows[places[0]] = _combined(rows[places[0]], row)
     else:
         rows.append(row)
-    others = dict.fromkeys(name for row in rows for name in row)
-    columns = list(dict.fromkeys((*SETTINGS, *COLUMNS, *others)))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(pathlib.Path(path), text.getvalue())
+    columns = dict.fromkeys((*SETTINGS, *COLUMNS, *(name for row in rows for name in row)))
+    write_atomically(pathlib.Path(path), csv_text(rows, list(columns)))
     return rows
 
 
@@ -108,18 +90,12 @@ def _parsed(row):
         raise ValueError(f"it has {'more' if None in row else 'fewer'} cells than the columns")
     if row.get("model") == "":
         raise ValueError("its model is empty")
-    return {
-        name: value if name in _TEXTS else _number(name, value)
-        for name, value in row.items()
-        if value
-    }
-
-
-def _number(name, text):
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"its {name} is {text!r} instead of a number")
-    return number
+    parsed = {name: value for name, value in row.items() if value}
+    for name in [name for name in parsed if name not in _TEXTS]:
+        try:
+            parsed[name] = float(row[name])
+        except ValueError:
+            parsed[name] = math.nan
+        if not math.isfinite(parsed[name]):
+            raise ValueError(f"its {name} is {row[name]!r} instead of a number")
+    return parsed

@@ -72,10 +72,9 @@ def _backgrounds(trained, settings):
 
 
 def _evaluate(trained, settings, counts):
-    dataset, data_dir = settings.dataset, settings.data_dir
     source = open_source(
-        trained.data.dataset if dataset is None else dataset,
-        data_dir=data_dir or trained.data.data_dir,
+        trained.data.dataset if settings.dataset is None else settings.dataset,
+        data_dir=settings.data_dir or trained.data.data_dir,
         holdout=None if settings.split == "all" else trained.data.holdout,
     )
     return evaluate_source(
@@ -110,9 +109,7 @@ def checked_suites(names):
 def run_suites(trained, names, settings):
     """Measures a trained model on some suites; one that cannot run does not stop the others.
 
-    Returns:
-        The accuracies by column, fractions, and the reason of each suite that could not run, by its
-        name.
+    Returns the accuracies by column, fractions, and by suite the reasons of those that cannot run.
     """
     accuracies, reasons = {}, {}
     for name in checked_suites(names):

@@ -5,32 +5,17 @@ from matplotlib.figure import Figure  # not pyplot, which needs a display and ha
 
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.explain.rollout import Rollout, token_centres
-from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.plots.pictures import DPI
-
-
-def check_explainable(model, name=None):
-    """Raises ValueError for a model without attention; `name` is what the user calls it."""
-    if not has_transformer_blocks(model):
-        raise ValueError(
-            f"{name or model.name} has no attention to explain its decisions with; use a PiT or "
-            "ViT."
-        )
 
 
 def draw_explanations(trained, paths, predictions, output):
     """Draws images as the model sees them, and beside each an overlay for each stage.
 
     An overlay is the stage's `Rollout`, from its smallest value to its largest. All but the last
-    stage's are smoothed, see `without_lattice`.
-
-    Args:
-        trained: A `TrainedModel` of a PiT or ViT.
-        paths: Image files, at most `pit_keras.plots.pictures.MOST_EXPLAINED`.
-        predictions: For each a list of (class name, probability), likeliest first.
-        output: The picture to write; its suffix decides the format.
+    stage's are smoothed, see `without_lattice`. `paths` are at most
+    `pit_keras.plots.pictures.MOST_EXPLAINED` image files, `predictions` have for each a list of
+    (class name, probability), likeliest first.
     """
-    check_explainable(trained.model)
     data, rollout = trained.data, Rollout(trained.model)
     first, spacings = token_centres(trained.model)
     columns = 1 + len(spacings)

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from pit_keras.models.classifier import check_functional
 from pit_keras.models.pooling import TokenPooling
 from pit_keras.models.tokens import pooled_grid
 
@@ -26,7 +25,6 @@ class PoolingStep(NamedTuple):
 
 def pooling_step(model, stage, images):
     """The `PoolingStep` after a stage, from 1 on, for normalised images (B, H, W, 3)."""
-    check_functional(model, "pooling_step")
     pooling = pooling_after(model, stage)
     reader = keras.Model(model.input, [*pooling.input, pooling.output])
     tokens, before, joined = map(ops.convert_to_numpy, reader(images, training=False))
@@ -45,28 +43,11 @@ def pooling_after(model, stage):
     """The `TokenPooling` after a stage, from 1 on."""
     poolings = [layer for layer in model.layers if isinstance(layer, TokenPooling)]
     if stage not in range(1, len(poolings) + 1):
+        count = len(poolings)
         raise ValueError(
-            f"{model.name} has {len(poolings)} token poolings, after stages counted from 1; got "
-            f"{stage!r}."
+            f"{model.name} has {count} token poolings, from stage 1 on; got {stage!r}."
         )
     return poolings[stage - 1]
-
-
-def pooled_with_same_padding(pooling, feature_map):
-    """A map pooled with Keras' `padding="same"`, a trap: (B, H, W, C) -> (B, h, w, m * C).
-
-    On odd sides it is the same. Even ones Keras pads on one side only, so that every window lies a
-    token further down and right than in the authors' code, with output of the same shape.
-    """
-    convolution = pooling.depthwise_conv
-    pooled = ops.depthwise_conv(
-        feature_map,
-        convolution.kernel,
-        strides=pooling.stride,
-        padding="same",
-        dilation_rate=pooling.dilation,
-    )
-    return ops.convert_to_numpy(pooled + convolution.bias)
 
 
 def busiest_channels(step, count):

@@ -9,20 +9,16 @@ A convolution has no such weights. The paper compares with the 3 x 3 positions t
 all positions of its map, see `convolution_interaction`.
 """
 
-import csv
 import dataclasses
-import numbers
 
 import keras
 import numpy as np
 from keras import layers, ops
+from rich.progress import track
 
 from pit_keras.models.attention import BlockView, TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.tokens import PrependTokens
-
-TOKENS = ("spatial", "class", "all")
-MEASURED, APPROXIMATION = "measured", "approximation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,21 +26,16 @@ class Definition:
     """What counts as interaction; by default as in figure 5."""
 
     thresholds: tuple[float, ...] = (0.01, 0.1)  # of a query's attention, that a key must exceed
-    queries: str = "spatial"  # one of TOKENS; "class" includes the distillation token
+    queries: str = "spatial"  # or "class", which includes the distillation token, or "all"
     keys: str = "spatial"  # the tokens that are counted, likewise; the softmax is over all
 
     def __post_init__(self):
-        given = ", ".join(map(str, self.thresholds)) or "none"
         if not self.thresholds or len(set(self.thresholds)) < len(self.thresholds):
+            given = ", ".join(map(str, self.thresholds)) or "none"
             raise ValueError(f"Thresholds must be one or more, all different; got {given}.")
         for threshold in self.thresholds:
-            if not isinstance(threshold, numbers.Real) or not 0 <= threshold <= 1:
+            if not 0 <= threshold <= 1:
                 raise ValueError(f"A threshold is a number in 0..1, such as 0.01; got {threshold}.")
-        for name in ("queries", "keys"):
-            if getattr(self, name) not in TOKENS:
-                raise ValueError(
-                    f"{name} must be one of {', '.join(TOKENS)}; got {getattr(self, name)!r}."
-                )
 
 
 def interaction_shares(attention, num_tokens=1, definition=Definition()):
@@ -103,36 +94,27 @@ def convolution_interaction(model, name=None):
     """The paper's approximation for ResNet50: the share of its input map that a convolution reads.
 
     It reads k x k positions, or as many as a shorter side has. There is no threshold: each of nine
-    positions that count alike has 11%, more than either of figure 5's.
-
-    Returns:
-        For each convolution within blocks larger than 1 x 1, by name in order of depth: the share,
-        and the height and width of the map.
+    positions that count alike has 11%, more than either of figure 5's. The result is, by name of
+    each convolution within blocks larger than 1 x 1, the share and the map's (height, width).
     """
-    name, found = name or model.name, {}
+    found = {}
     for layer in model.layers:
-        if not isinstance(layer, layers.Conv2D) or "_block" not in layer.name:
-            continue
-        grid = layer.input.shape[1:3]
-        if None in grid:
-            raise ValueError(f"{name} has no fixed input size: {model.input_shape}.")
-        if max(layer.kernel_size) > 1:
+        is_in_block = isinstance(layer, layers.Conv2D) and "_block" in layer.name
+        if is_in_block and max(layer.kernel_size) > 1:
+            grid = layer.input.shape[1:3]
             reach = [min(pair) for pair in zip(layer.kernel_size, grid, strict=True)]
             found[layer.name] = np.prod(reach) / np.prod(grid), grid
     if not found:
         raise ValueError(
-            f"{name} has neither attention nor blocks of convolutions named as in create_model's "
-            "ResNet, so its spatial interaction is not known."
+            f"{name or model.name} has neither attention nor blocks of convolutions like resnet50."
         )
     return found
 
 
-def measure_interaction(model, batches, definition=Definition(), after_batch=None):
+def measure_interaction(model, batches, definition=Definition()):
     """Mean interaction of a PiT or ViT, float64 (blocks, thresholds), and the number of images.
 
-    Args:
-        batches: As of `data.pipeline.evaluation_batches`; images of weight 0 do not count.
-        after_batch: Called with the number of batches done, after each.
+    Images of weight 0 do not count.
     """
     import tensorflow as tf  # here, since all that stands above runs on any backend
 
@@ -144,13 +126,9 @@ def measure_interaction(model, batches, definition=Definition(), after_batch=Non
         return tf.einsum("b,bkt->kt", weights, shares), tf.reduce_sum(weights)
 
     total, images = 0.0, 0
-    for done, batch in enumerate(batches, 1):
+    for batch in batches:
         shares, count = sums(batch["image"], batch["weight"])
         total, images = total + shares.numpy().astype("float64"), images + int(count)
-        if after_batch:
-            after_batch(done)
-    if not images:
-        raise ValueError("There are no images to measure the interaction on.")
     return total / images, images
 
 
@@ -160,19 +138,6 @@ def check_measurable(network, source, split):
         convolution_interaction(network.model, network.name)
     elif not source.sizes[split]:
         raise ValueError(f"{source.name} has no images in its split {split!r}.")
-
-
-def check_tokens_used(networks, definition):
-    """Raises ValueError if a choice of tokens means nothing to any of the networks."""
-    if any(has_transformer_blocks(network.model) for network in networks):
-        return
-    names = ", ".join(network.name for network in networks)
-    for option in ("queries", "keys"):
-        chosen = getattr(definition, option)
-        if chosen != "spatial":
-            raise ValueError(
-                f"--{option}={chosen} is for networks with class tokens, and {names} has none."
-            )
 
 
 def interaction_of_source(
@@ -190,13 +155,13 @@ def interaction_of_source(
     Without attention it is the approximation, which needs no images.
 
     Args:
-        source: What `open_source` returns; its classes do not matter.
+        source: Of `open_source`; its classes do not matter.
         images: How many, from all over the split; all if it has fewer.
         batch_size: Images at a time; with the size of the largest map it bounds the memory.
     """
     check_measurable(network, source, split)
     if not has_transformer_blocks(network.model):
-        return _rows(network, definition, APPROXIMATION, convolution_interaction(network.model))
+        return _rows(network, definition, convolution_interaction(network.model))
     from pit_keras.data.pipeline import evaluation_batches
     from pit_keras.data.sampling import EvenSample
     from pit_keras.data.unreadable import UnreadableImages
@@ -205,46 +170,37 @@ def interaction_of_source(
     batches = evaluation_batches(
         sample, split, network.data, batch_size=batch_size, unreadable=unreadable
     )
-    bar = keras.utils.Progbar(-(-sample.sizes[split] // batch_size), verbose=int(progress))
+    number = -(-sample.sizes[split] // batch_size)
+    batches = track(batches, "Measuring", number, transient=True, disable=not progress)
     with unreadable.plain_errors():
-        shares, count = measure_interaction(network.model, batches, definition, bar.update)
+        shares, count = measure_interaction(network.model, batches, definition)
     found, model = {}, network.model
     blocks = (layer for layer in model.layers if isinstance(layer, TransformerBlock))
     for block, share in zip(blocks, shares, strict=True):
         _, feature_map = model.get_layer(block.name.partition("_")[0]).output  # `stage1`
         found[block.name] = share, feature_map.shape[1:3]
     origin = {"images": count, "dataset": source.name, "split": split}
-    return _rows(network, definition, MEASURED, found, origin)
+    return _rows(network, definition, found, origin)
 
 
-def _rows(network, definition, kind, found, origin=None):
-    """Rows from shares by name of the layer, one for all thresholds or one for each."""
-    tokens = (definition.queries, definition.keys) if kind == MEASURED else ("spatial", "spatial")
-    rows = []
-    for number, (layer, (shares, grid)) in enumerate(found.items(), 1):
-        shares = np.broadcast_to(shares, len(definition.thresholds))
-        for threshold, share in zip(definition.thresholds, shares, strict=True):
-            rows.append(
-                {
-                    "model": network.name,
-                    "weights": network.weights,
-                    "kind": kind,
-                    "block": number,
-                    "layer": layer,
-                    "grid": "x".join(map(str, grid)),
-                    "queries": tokens[0],
-                    "keys": tokens[1],
-                    "threshold": threshold,
-                    "share": round(float(share), 6),
-                    **(origin or {"images": "", "dataset": "", "split": ""}),
-                }
-            )
-    return rows
-
-
-def write_interaction(rows, path):
-    """Writes rows of `interaction_of_source` as a CSV."""
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def _rows(network, definition, found, origin=None):
+    """Rows from shares by name of the layer; without `origin` they are an approximation."""
+    thresholds = definition.thresholds
+    return [
+        {
+            "model": network.name,
+            "weights": network.weights,
+            "kind": "measured" if origin else "approximation",
+            "block": number,
+            "layer": layer,
+            "grid": "x".join(map(str, grid)),
+            "queries": definition.queries if origin else "spatial",
+            "keys": definition.keys if origin else "spatial",
+            "threshold": threshold,
+            "share": round(float(share), 6),
+            **(origin or {"images": "", "dataset": "", "split": ""}),
+        }
+        for number, (layer, (shares, grid)) in enumerate(found.items(), 1)
+        # One share for all thresholds, or one for each.
+        for threshold, share in zip(thresholds, np.full(len(thresholds), shares), strict=True)
+    ]

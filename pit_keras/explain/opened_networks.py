@@ -8,7 +8,6 @@ import keras
 from pit_keras.config.fields import DataConfig
 from pit_keras.create import create_model
 from pit_keras.models import list_models, variant_of
-from pit_keras.models.attention import has_transformer_blocks
 from pit_keras.models.pit import PiT
 from pit_keras.models.vit import ViT
 from pit_keras.runs.trained_model import load_trained_model
@@ -22,13 +21,6 @@ class Network:
     model: keras.Model  # from normalised images of one size
     data: DataConfig  # with that size and the evaluation crop
     weights: str  # where they come from; empty if they do not matter
-
-    @property
-    def described(self):
-        """A line to print before the measurement."""
-        if has_transformer_blocks(self.model):
-            return f"{self.name}, weights: {self.weights}"
-        return f"{self.name} has no attention: the paper's approximation stands in for it"
 
 
 def open_networks(names, weights=None, image_size=None):
@@ -62,24 +54,14 @@ def _is_transformer(name):
 def _check_given(named, weights, image_size):
     transformers = list(filter(_is_transformer, named))
     if transformers and weights is None:
-        raise ValueError(
-            f"--weights must say which weights {transformers[0]} gets: imagenet, a weights file, "
-            "or none for random ones."
-        )
+        raise ValueError(f"{transformers[0]} needs --weights: imagenet, a weights file, or none.")
     if weights is not None and not transformers:
-        raise ValueError(
-            f"--weights={weights} is for a PiT or ViT that is given by name; --model has none."
-        )
+        raise ValueError(f"--weights={weights} is for a PiT or ViT by name; --model has none.")
     if weights not in (None, "imagenet", "none") and len(transformers) > 1:
-        raise ValueError(
-            f"--weights={weights} is the file of one model, but it was given for "
-            f"{' and '.join(transformers)}."
-        )
+        names = " and ".join(transformers)
+        raise ValueError(f"--weights={weights} is the file of one model; it is given for {names}.")
     if image_size is not None and not named:
-        raise ValueError(
-            f"--image_size={image_size[0]},{image_size[1]} is for models by name; trained models "
-            "have their own size."
-        )
+        raise ValueError("--image_size is for models by name; trained ones have their own size.")
 
 
 def _named(name, weights, image_size):

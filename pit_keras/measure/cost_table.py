@@ -6,7 +6,6 @@ model that does not fit, or crashes, becomes a row with a problem while the othe
 
 import csv
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -14,11 +13,10 @@ import signal
 import subprocess
 import sys
 
-from pit_keras.measure.markdown import markdown_table
 from pit_keras.measure.measuring import MEASURES, REFERENCE, Task
 from pit_keras.models import variant_of
 from pit_keras.models.detr import Detr
-from pit_keras.runs.run_folder import write_atomically
+from pit_keras.runs.run_folder import csv_text, write_atomically
 
 # What tells two rows apart; a row is measured once.
 SETTINGS = (
@@ -37,11 +35,7 @@ IMAGE_SIZE = (224, 224)  # of models whose row does not name another
 
 
 def task_of(name, *, measures, image_size=None, batch_size=16, precision="float32", repeats=15):
-    """The `Task` of a model.
-
-    Args:
-        image_size: Height and width; None for those that the model was published with.
-    """
+    """The `Task` of a model, by default with images of the size that it was published with."""
     if isinstance(variant_of(name), Detr) and {"training", "memory"} & set(measures):
         raise ValueError(
             f"{name} is a detector, whose training step benchmarks/detectors.py measures; give "
@@ -60,27 +54,19 @@ def published_size(name):
     return IMAGE_SIZE if side is None else (side, side)
 
 
-def machine(precision="float32"):
+def machine(precision):
     """Backend, device, threads and versions, as a process that measures finds them."""
     answers, problem = _in_fresh_process(Task(REFERENCE, (), (), (), 1, precision, 1))
     if problem:
-        raise ValueError(
-            f"Keras cannot use its backend in a process that measures ({problem}); set "
-            "KERAS_BACKEND to tensorflow, jax or torch, which has to be installed."
-        )
+        raise ValueError(f"A process that measures cannot start: {problem}.")
     return answers[0]["machine"]
 
 
 def measure(task, where, row=None):
     """Measures one model; after a measure that fails, the others go on in another process.
 
-    Args:
-        where: What `machine` returns.
-        row: An earlier row of the same settings, to be completed.
-
-    Returns:
-        The row, {column of `COLUMNS`: value}; "" where something was not measured, and under
-        "problem" why not.
+    `where` is what `machine` returns, `row` an earlier row of the same settings. Returns the whole
+    row; "" where something was not measured, and under "problem" why not.
     """
     row = {**dict.fromkeys(COLUMNS, ""), **settings_of(task, where), **(row or {}), "problem": ""}
     remaining, problems = missing(task, row), []
@@ -157,8 +143,9 @@ def read_rows(path):
     if not path.exists() or not path.stat().st_size:
         return {}
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
-        columns, rows = reader.fieldnames, list(reader)
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames, list(reader)
     except (csv.Error, UnicodeDecodeError):
         columns, rows = None, []
     if columns != list(COLUMNS) or any(None in row or None in row.values() for row in rows):
@@ -168,11 +155,7 @@ def read_rows(path):
 
 def write_rows(rows, path):
     """Writes rows, {column: value}, so that a reader sees the old table or the new."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(pathlib.Path(path), text.getvalue())
+    write_atomically(pathlib.Path(path), csv_text(rows, COLUMNS))
 
 
 def markdown(rows, measures):
@@ -193,8 +176,17 @@ def markdown(rows, measures):
 
 def _cell(column, value):
     """A value as people read it: thousands apart, operations in 10^9."""
-    if value == "":
-        return ""
-    if column == "macs":
+    if value != "" and column == "macs":
         return f"{int(value) / 1e9:.2f}"
-    return f"{int(value):,}" if column == "parameters" else str(value).replace("|", "/")
+    if value != "" and column == "parameters":
+        return f"{int(value):,}"
+    return str(value).replace("|", "/")
+
+
+def markdown_table(header, rows, text_columns=(0,)):
+    """A table of strings; the columns at the positions `text_columns` are aligned to the left."""
+    rule = ["---" if column in text_columns else "--:" for column in range(len(header))]
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(rule)}|"]
+    # An empty cell is one space wide, and no line ends in two.
+    lines += ["|" + "|".join(f" {cell} " if cell else " " for cell in row) + "|" for row in rows]
+    return "\n".join(lines) + "\n"

@@ -8,24 +8,18 @@ import re
 
 import keras
 
-# The packages whose versions a measurement depends on, by backend.
-_PACKAGES = {"tensorflow": ("tensorflow",), "jax": ("jax", "jaxlib"), "torch": ("torch",)}
-
 
 def description():
-    """Where a row of measurements was made.
-
-    Returns:
-        `backend`; `device`, the first GPU that the backend uses, else the processor; `threads` of
-        the backend on the processor; `versions` of Keras and backend.
-    """
+    """Where a row of measurements was made; the first GPU of the backend, else the processor."""
     backend = keras.backend.backend()
-    packages = ("keras", *_PACKAGES[backend])
+    packages = {"tensorflow": ["tensorflow"], "jax": ["jax", "jaxlib"], "torch": ["torch"]}[backend]
     return {
         "backend": backend,
         "device": graphics_card() or _processor(),
         "threads": _threads(backend),
-        "versions": " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
+        "versions": " ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in ("keras", *packages)
+        ),
     }
 
 
@@ -61,11 +55,10 @@ def _threads(backend):
     if backend == "tensorflow":
         import tensorflow as tf
 
-        chosen = tf.config.threading.get_intra_op_parallelism_threads()  # 0 if nobody chose
-        if chosen:
+        if chosen := tf.config.threading.get_intra_op_parallelism_threads():  # 0 if nobody chose
             return chosen
-    is_limited = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if is_limited else os.cpu_count()
+    # Not every system limits a process to some of its cores.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_in_use():
@@ -80,23 +73,18 @@ def peak_memory(of):
     whose record cannot be reset.
     """
     of()
-    _reset_peak()
-    of()
-    return _card_memory("peak") if graphics_card() else _process_memory("VmHWM")
-
-
-def _reset_peak():
-    backend = keras.backend.backend()
     if not graphics_card():
         pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
-    elif backend == "tensorflow":
+    elif keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         tf.config.experimental.reset_memory_stats("GPU:0")
-    elif backend == "torch":
+    elif keras.backend.backend() == "torch":
         import torch
 
         torch.cuda.reset_peak_memory_stats()
+    of()
+    return _card_memory("peak") if graphics_card() else _process_memory("VmHWM")
 
 
 def _card_memory(which):
@@ -109,7 +97,7 @@ def _card_memory(which):
     if backend == "jax":
         import jax
 
-        key = {"current": "bytes_in_use", "peak": "peak_bytes_in_use"}[which]
+        key = "peak_bytes_in_use" if which == "peak" else "bytes_in_use"
         return jax.devices()[0].memory_stats()[key]
     import torch
 

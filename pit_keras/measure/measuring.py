@@ -14,11 +14,14 @@ import time
 
 import keras
 import numpy as np
+from keras import ops
 
 from pit_keras.create import create_model
-from pit_keras.measure.compiled_calls import inference_call, training_call
 from pit_keras.measure.machine import description, memory_in_use, peak_memory
+from pit_keras.models import tracing_for_xla
 from pit_keras.models.cost import count_macs, count_parameters
+from pit_keras.training.losses import soft_cross_entropy
+from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 
 # Each measure and its columns. Memory comes before measures that leave freed memory in the process;
 # the likeliest to fail comes last.
@@ -31,14 +34,12 @@ MEASURES = {
 }
 # Measured in turn with every model, so that a machine whose speed drifts slows both alike.
 REFERENCE = "pit_s"
-MIB = 2**20
+LEARNING_RATE = 1e-4  # small, so that no number of steps on one batch ends in infinity
 _WARM_UP_CALLS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What to measure."""
-
     model: str
     measures: tuple  # of `MEASURES`
     image_size: tuple  # height and width
@@ -50,7 +51,7 @@ class Task:
 
 def cost(task):
     """Trained parameters, and multiply-accumulates of one image."""
-    model = _model(task.model, task.image_size)
+    model = create_model(task.model, input_shape=(*task.image_size, 3))
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
 
 
@@ -59,12 +60,14 @@ def memory(task):
 
     In inference, and in a training step with the optimizer's moments and the gradients.
     """
-    model = _model(task.model, task.image_size)
+    model = create_model(task.model, input_shape=(*task.image_size, 3))
     images, labels = _batch(task.image_size, task.batch_size)
     before = memory_in_use()
-    inference = peak_memory(inference_call(model, images)) - before
-    training = peak_memory(training_call(model, images, labels)) - before
-    return {"inference_mib": round(inference / MIB), "training_mib": round(training / MIB)}
+    peaks = {
+        "inference_mib": peak_memory(inference_call(model, images)),
+        "training_mib": peak_memory(training_call(model, images, labels)),
+    }
+    return {name: round((peak - before) / 2**20) for name, peak in peaks.items()}
 
 
 def throughput(task):
@@ -85,6 +88,49 @@ def training(task):
     return {"training_step_ms": round(1000 * seconds, 1), "training_ratio": ratio}
 
 
+def inference_call(model, images):
+    """A function that returns the logits of images (B, H, W, 3), float32."""
+    jit, images = _uses_xla(model), ops.convert_to_tensor(images)
+    model.compile(jit_compile=jit)
+
+    def call():
+        with tracing_for_xla(jit):
+            return model.predict_on_batch(images)  # as an array, which waits for the device
+
+    return call
+
+
+def training_call(model, images, labels):
+    """A function that trains on images and integer labels (B,): AdamP's step on the cross-entropy.
+
+    It returns the loss before the step.
+    """
+    jit, images = _uses_xla(model), ops.convert_to_tensor(images)
+    targets = ops.one_hot(labels, model.output_shape[-1])  # (B,) -> (B, classes)
+    optimizer = AdamP(LEARNING_RATE, weight_decay=0.05)
+    optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(model.trainable_variables))
+    model.compile(optimizer, soft_cross_entropy, jit_compile=jit)  # scales float16's loss
+
+    def call():
+        with tracing_for_xla(jit):
+            loss = model.train_on_batch(images, targets)
+        # The loss is there before the update is; the last variable is updated last.
+        ops.convert_to_numpy(model.trainable_variables[-1])
+        return float(loss)
+
+    return call
+
+
+def _uses_xla(model):
+    """The trainer's own choice on TensorFlow; JAX always compiles, PyTorch runs eagerly."""
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        return backend == "jax"
+    from pit_keras.training.assembly import uses_xla
+
+    return uses_xla("auto", keras.config.dtype_policy().name, model)
+
+
 def medians_in_turn(calls, repeats):
     """Median seconds of each of some functions, called A B A B ... after two untimed calls each."""
     seconds = [[] for _ in calls]
@@ -101,13 +147,11 @@ def _compared(task, batch_size, call_of):
     """Median seconds of a call of the model, and the ratio of the reference's to them."""
     sizes = {REFERENCE: task.reference_size, task.model: task.image_size}
     names = [task.model] if task.model == REFERENCE else [task.model, REFERENCE]
-    calls = [call_of(_model(name, sizes[name]), *_batch(sizes[name], batch_size)) for name in names]
+    models = [create_model(name, input_shape=(*sizes[name], 3)) for name in names]
+    batches = [_batch(sizes[name], batch_size) for name in names]
+    calls = [call_of(model, *batch) for model, batch in zip(models, batches, strict=True)]
     medians = medians_in_turn(calls, task.repeats)
     return medians[0], round(medians[-1] / medians[0], 3)
-
-
-def _model(name, image_size):
-    return create_model(name, input_shape=(*image_size, 3))
 
 
 def _batch(image_size, count):
@@ -121,10 +165,7 @@ def _inference_call(model, images, _):
 
 
 def main(arguments):
-    fields = json.loads(arguments)
-    for size in ("image_size", "reference_size"):
-        fields[size] = tuple(fields[size])
-    task = Task(**fields)
+    task = Task(**json.loads(arguments))
     try:
         keras.config.set_dtype_policy(task.precision)
         _print(machine=description())

@@ -4,9 +4,7 @@ A family is a network at any width. The widths nearest to given numbers of multi
 trained with several seeds, each in a run folder of its own.
 """
 
-import csv
 import dataclasses
-import io
 import math
 import pathlib
 from collections.abc import Callable
@@ -15,10 +13,10 @@ import keras
 
 from pit_keras.config.fields import Config, validate
 from pit_keras.models.cost import count_macs, count_parameters
-from pit_keras.runs.run_folder import RunFolder, write_atomically
+from pit_keras.runs.comparison import read_history
+from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.assembly import model_of
 
-PATCH_SIZES = (16, 8, 4)
 FIRST_WIDTH = 8  # any: the costs of all widths follow from those of two
 FAR_FROM_TARGET = 0.1  # of the target; narrow networks have few widths to choose from
 
@@ -46,7 +44,7 @@ FAMILIES = {
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: a network of a family, and a seed."""
+    """One run of a sweep."""
 
     family: str
     width: int
@@ -79,9 +77,8 @@ def plan_sweep(families, targets, seeds, patch_size, config_of, source, output_d
         families: Names in `FAMILIES`.
         targets: Multiply-accumulates of one image that the networks should have.
         seeds: How many runs of each network, with seeds 0, 1, ...
-        patch_size: One of `PATCH_SIZES`: 16 at 224 x 224, less for smaller images.
+        patch_size: 16 at 224 x 224, less for smaller images.
         config_of: From a model's name to the `Config` that all its runs share.
-        output_dir: The folder of the run folders.
     """
     planned = []
     for target in sorted(targets):
@@ -127,7 +124,7 @@ def width_for(name, target, config, source):
 
 
 def _cost(config, source):
-    """Multiply-accumulates and parameters of a configuration's network."""
+    """Multiply-accumulates and parameters."""
     with keras.StatelessScope(initialize_variables=False):  # shapes are enough
         model = model_of(config, source)
     # Keras would draw the values at the end of the next scope.
@@ -136,7 +133,6 @@ def _cost(config, source):
 
 
 def _of_width(config, name, width, seed=0):
-    """A copy of a family's configuration with a width and a seed."""
     model = dataclasses.replace(config.model, **{FAMILIES[name].width: width})
     training = dataclasses.replace(config.training, seed=seed)
     return dataclasses.replace(config, model=model, training=training)
@@ -167,19 +163,9 @@ def sweep_rows(planned):
 
 def _last_epoch(folder):
     try:
-        with folder.history.open(newline="") as file:
-            last = list(csv.DictReader(file))[-1]
-        return {name: float(last[name]) for name in ("loss", "top1", "val_loss", "val_top1")}
-    except (OSError, csv.Error, IndexError, KeyError, TypeError, ValueError) as error:
+        last = read_history(folder.history)[-1]
+        return {name: last[name] for name in ("loss", "top1", "val_loss", "val_top1")}
+    except (OSError, ValueError, LookupError) as error:
         raise ValueError(
             f"{folder.history} is lost or damaged; delete its folder and repeat the command."
         ) from error
-
-
-def write_sweep(rows, path):
-    """Writes the rows of `sweep_rows` as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue())

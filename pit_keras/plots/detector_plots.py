@@ -8,15 +8,12 @@ from matplotlib.patches import Rectangle
 from pit_keras.models.boxes import centres_to_corners
 from pit_keras.plots.pictures import DPI
 
-MOST_QUERIES = 12  # columns of costs that can be read
-
 
 def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
     """Draws which query of a detector is matched to which object, beside the cost of each pair.
 
     On the left are the objects, each in a colour, and the boxes of the queries, dashed, in the
-    colour of their object or grey. On the right are the costs; those of the matched pairs are
-    framed.
+    colour of their object or grey. On the right are the costs; those of matched pairs are framed.
 
     Args:
         boxes: (Q, 4), the queries' boxes, centre x, centre y, width and height as shares.
@@ -27,8 +24,6 @@ def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
     boxes, target_boxes, costs, matches = map(
         ops.convert_to_numpy, (boxes, target_boxes, costs, matches)
     )
-    if len(boxes) > MOST_QUERIES:
-        raise ValueError(f"At most {MOST_QUERIES} queries can be drawn; got {len(boxes)}.")
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     scene, table = figure.subplots(1, 2, width_ratios=(1, 1.2))
     matched = {int(query): target for target, query in enumerate(matches) if query >= 0}
@@ -59,7 +54,6 @@ def _corners(boxes):
 
 
 def _draw_box(axis, box, label, *, color, below=False, **style):
-    """A box with its label inside, at the upper or the lower left corner."""
     left, top, right, bottom = box
     size = (right - left, bottom - top)
     axis.add_patch(Rectangle((left, top), *size, fill=False, edgecolor=color, **style))
@@ -86,7 +80,8 @@ def _draw_costs(axis, costs, matches, target_names):
             axis.add_patch(
                 Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=f"C{target}", linewidth=2.5)
             )
-    axis.set_xticks(range(costs.shape[1]), [f"query {query}" for query in range(costs.shape[1])])
+    queries = range(costs.shape[1])
+    axis.set_xticks(queries, [f"query {query}" for query in queries])
     axis.set_yticks(range(len(costs)), target_names, parse_math=False)
     axis.tick_params(length=0)
     axis.set_title("costs", fontsize=10)

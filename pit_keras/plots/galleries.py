@@ -33,22 +33,14 @@ TRUE_COLOR, FOUND_COLOR = (0, 188, 212), (255, 235, 59)  # of boxes, keras-cv's
 
 
 def draw_predictions(paths, predictions, output):
-    """Draws image files in a grid, each under its name and its likeliest class.
-
-    Args:
-        predictions: For each image a list of (class name, probability), likeliest first.
-    """
+    """Draws image files in a grid, each under its name and the likeliest class of `predict`."""
     best = [f"{of_image[0][0]}  {of_image[0][1]:.0%}" for of_image in predictions]
     titles = [f"{_name(path)}\n{words}" for path, words in zip(paths, best, strict=True)]
     _draw_gallery(map(load_image, paths), output, COLUMNS, WIDTH, titles)
 
 
 def draw_detections(paths, detections, output):
-    """Draws image files in a grid, each under its name, with a box and a label around each object.
-
-    Args:
-        detections: For each image a list of `pit_keras.runs.found_objects.FoundObject`.
-    """
+    """Draws image files in a grid, each under its name, with the boxes of its `FoundObject`s."""
     images, titles = map(load_image, paths), list(map(_name, paths))
     _draw_gallery(images, output, DETECTED_COLUMNS, DETECTED_WIDTH, titles, objects=detections)
 
@@ -64,12 +56,13 @@ def draw_batches(batches, class_names, output, *, batch_size, mean, std):
         mean, std: The normalisation of the images.
     """
     shown = min(len(batches[0][0]), MOST_BATCH_IMAGES)
+    which = "" if shown == batch_size else f": the first {shown} of its {batch_size} images"
     rows = math.ceil(shown / BATCH_COLUMNS)
     columns = max(math.ceil(shown / rows), 2)  # a heading needs two columns
     white, empty = np.full(batches[0][0].shape[1:], 255, np.uint8), rows * columns - shown
     images, titles, objects, headings = [], [], [], {}
     for number, (of_batch, labels) in enumerate(batches, 1):
-        headings[len(images)] = batch_title(number, shown, batch_size)
+        headings[len(images)] = f"Batch {number}{which}"
         drawn = np.clip(of_batch[:shown] * np.asarray(std) + np.asarray(mean), 0, 1)
         images += [*np.rint(255 * drawn).astype("uint8"), *[white] * empty]
         if isinstance(labels[0], list):
@@ -79,12 +72,6 @@ def draw_batches(batches, class_names, output, *, batch_size, mean, std):
             titles += [label_in_words(label, class_names) for label in labels[:shown]]
             titles += [""] * empty
     _draw_gallery(images, output, columns, WIDTH, titles, headings, objects)
-
-
-def batch_title(number, shown, batch_size):
-    if shown == batch_size:
-        return f"Batch {number}"
-    return f"Batch {number}: the first {shown} of its {batch_size} images"
 
 
 def label_in_words(label, class_names, most=3):
@@ -109,13 +96,9 @@ def _name(path):
 
 
 def _draw_gallery(images, output, columns, width, titles, headings=None, objects=None):
-    """Draws uint8 images (H, W, 3) in rows.
+    """Draws uint8 images (H, W, 3) in rows, each `width` inches wide and below its title.
 
-    Args:
-        width: Inches of an image.
-        titles: The text above each image.
-        headings: {number of an image: text above its row}.
-        objects: For each image a list of `FoundObject`.
+    `headings` are {number of an image: text above its row}, `objects` for each image `FoundObject`.
     """
     columns = min(columns, len(titles))
     rows = math.ceil(len(titles) / columns)
@@ -123,10 +106,7 @@ def _draw_gallery(images, output, columns, width, titles, headings=None, objects
     side = width * DPI // (2 if is_coarse else 1)
     canvas, places = _on_one_canvas(images, rows * columns, side)
     objects = [
-        [
-            each._replace(box=np.add(np.multiply(each.box, factor), [left, 0, left, 0]))
-            for each in of_image
-        ]
+        [each._replace(box=factor * np.array(each.box) + [left, 0, left, 0]) for each in of_image]
         for of_image, (factor, left) in zip(objects or [], places, strict=False)
     ]
     visualization = _visualization()
@@ -152,10 +132,8 @@ def _draw_gallery(images, output, columns, width, titles, headings=None, objects
 def _on_one_canvas(images, count, side):
     """Images (count, H, W, 3) of one size, as keras-cv takes them, filled up with white.
 
-    Large images are scaled to at most `side` pixels a side, small ones by a whole factor.
-
-    Returns:
-        The images, and for each its factor and how far it is from the left.
+    Large images are scaled to at most `side` pixels a side, small ones by a whole factor. Returns
+    also each image's factor and how far it is from the left.
     """
     scaled, factors = [], []
     for image in images:
@@ -191,10 +169,7 @@ def _by_keras_cv(visualization, images, objects, rows, columns):
     import matplotlib.pyplot as plt
 
     if objects:
-        truth, found = (
-            _boxes(objects, len(images), lambda each, true=true: (each.score is None) == true)
-            for true in (True, False)
-        )
+        truth, found = (_boxes(objects, len(images), is_true) for is_true in (True, False))
         figure = visualization.plot_bounding_box_gallery(
             images, (0, 255), "xyxy", truth, found, TRUE_COLOR, FOUND_COLOR, rows=rows, cols=columns
         )
@@ -205,9 +180,11 @@ def _by_keras_cv(visualization, images, objects, rows, columns):
     return figure
 
 
-def _boxes(objects, count, is_drawn):
-    """Boxes as keras-cv takes them, filled up with the class -1; None if there are none."""
-    drawn = [[each.box for each in of_image if is_drawn(each)] for of_image in objects]
+def _boxes(objects, count, is_true):
+    """True or found boxes as keras-cv takes them, filled up with the class -1; None for none."""
+    drawn = [
+        [each.box for each in of_image if (each.score is None) == is_true] for of_image in objects
+    ]
     if not any(drawn):
         return None
     boxes = np.zeros((count, max(map(len, drawn)), 4), "float32")

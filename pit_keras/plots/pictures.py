@@ -39,10 +39,7 @@ def shortened(text, length):
 
 
 def draw_history(history, output):
-    """Draws the loss and top-1, or AP, of a run's `history.csv` over the epochs.
-
-    There are curves of training, of validation, and of validation with averaged weights.
-    """
+    """Draws the loss and top-1, or AP, of a run's `history.csv` over the epochs."""
     rows = read_history(history)
     if not rows:
         raise ValueError(f"{history} holds no finished epoch.")
@@ -62,11 +59,7 @@ def draw_history(history, output):
 
 
 def draw_calibration(calibration, output):
-    """Draws a reliability diagram: accuracy over probability, and a histogram of probabilities.
-
-    Args:
-        calibration: A `pit_keras.evaluation.predictions.Calibration`.
-    """
+    """Draws a `Calibration`: accuracy over probability, and a histogram of probabilities."""
     bins = len(calibration.images)
     left = np.arange(bins) / bins
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -84,8 +77,8 @@ def draw_calibration(calibration, output):
 def draw_runs(runs, output):
     """Draws the training loss and the validation top-1, or AP, of runs over their epochs.
 
-    The better validation of raw and averaged weights is drawn, of the first `MOST_RUNS` runs with a
-    finished epoch. Returns their number.
+    The better validation of raw and averaged weights is drawn. Returns the number of runs drawn,
+    the first `MOST_RUNS` with a finished epoch.
     """
     runs = [run for run in runs if run.history][:MOST_RUNS]
     if not runs:
@@ -121,11 +114,8 @@ def draw_token_pooling(step, channels, output):
     """Draws a token pooling, a row for each channel: its map, each of its filters, their maps.
 
     Maps go from their least to their greatest value; of filters white is 0, red positive, blue
-    negative.
-
-    Args:
-        step: A `pit_keras.explain.inside_pooling.PoolingStep`; its first image is drawn.
-        channels: Numbers of channels of the map before.
+    negative. `step` is a `pit_keras.explain.inside_pooling.PoolingStep`, whose first image is
+    drawn; `channels` are numbers of channels of the map before.
     """
     multiplier = step.kernel.shape[-1]
     columns = 1 + 2 * multiplier
@@ -141,9 +131,8 @@ def draw_token_pooling(step, channels, output):
 
 
 def _draw_map(axis, values, title):
-    height, width = values.shape
     axis.imshow(values, cmap="viridis")
-    axis.set_title(f"{title}: {height} x {width}", fontsize=8)
+    axis.set_title("{}: {} x {}".format(title, *values.shape), fontsize=8)
     axis.axis("off")
 
 

@@ -123,7 +123,6 @@ def test_a_model_of_imagenets_classes_stands_beside_the_paper(models, tmp_path, 
         (["--suite=backgrounds", "--crop=1"], "--crop has no meaning for --suite=backgrounds"),
         (["--suite=imagenet_a", "--dataset=digits"], "--dataset has no meaning for --suite=imag"),
         (["--suite=imagenet_a", "--split=train"], "--split has no meaning for --suite=imagenet_a"),
-        (["--suite=fgsm", "--fgsm_epsilon=8"], "must lie in (0, 1], as 8/255; got 8."),
         (["--suite=standard", "--csv=nowhere/x.csv"], "there is no folder nowhere."),
         (["--suite=standard", "--csv={models}/digits.txt"], "digits.txt is not a table of robust"),
         (["--suite=standard", "--chart=x.xyz"], "Cannot draw x.xyz: its ending must be one of"),
@@ -153,9 +152,13 @@ def test_bad_input_is_one_sentence(models, arguments, message, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", ["--fgsm_epsilon=8/x", "--fgsm_epsilon=1/0", "--occlusion_size=0"]
+    "option",
+    [
+        *("--fgsm_epsilon=8/x", "--fgsm_epsilon=1/0", "--fgsm_epsilon=8", "--fgsm_epsilon=0"),
+        *("--fgsm_epsilon=8/255,-1/255", "--occlusion_size=0"),
+    ],
 )
-def test_what_is_no_number_is_refused(models, option, capsys):
+def test_what_is_no_number_or_out_of_range_is_refused(models, option, capsys):
     with pytest.raises(SystemExit):
         evaluate(models, "--suite=fgsm,occlusion", option)
     assert "must be" in capsys.readouterr().err

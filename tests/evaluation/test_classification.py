@@ -312,6 +312,10 @@ def test_wordnets_ids_are_as_good_as_imagenets_names(pixels):
     swapped = (ids[1], ids[0], *ids[2:])
     with pytest.raises(ValueError, match=f"Class 0 is '{ids[0]}' in pixels and '{ids[1]}' in"):
         check_classes(swapped, source)
+    names = list(imagenet.class_names())
+    names[7:9] = names[8], names[7]
+    with pytest.raises(ValueError, match=f"Class 7 is '{ids[7]}' in pixels and '{names[7]}' in"):
+        check_classes(names, source)
 
 
 def test_anything_can_be_counted_on_every_image_once(trained, pixels):

@@ -184,12 +184,8 @@ def test_nothing_is_printed_and_nothing_that_is_given_changes(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_detections_of_something_else_and_broken_ones_are_refused():
+def test_broken_detections_are_refused():
     truth = truth_of((0, 2, 5, 5, 10, 10))
-    with pytest.raises(ValueError, match="lacks the image 9"):
-        coco_metrics(truth, [detection(9, 2, 5, 5, 10, 10)])
-    with pytest.raises(ValueError, match="lacks the category 1"):
-        coco_metrics(truth, [detection(0, 1, 5, 5, 10, 10)])
     good = detection(0, 2, 5, 5, 10, 10)
     for broken in (
         detection(0, 2, 5, float("nan"), 10, 10),

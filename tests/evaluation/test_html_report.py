@@ -143,7 +143,7 @@ def test_of_several_splits_every_image_is_one_entry(three):
     assert predictions.split.tolist() == ["train"] * 3 + ["val"] * 10
     assert predictions.position.tolist() == [*range(3), *range(10)]
     worst = worst_mistakes(trained, source, 1.0, predictions)
-    assert [mistake.name for mistake in worst[:3]] == [
+    assert [mistake["name"] for mistake in worst[:3]] == [
         "train/light/0.png",  # black
         "val/light/2.png",
         "train/grey/0.png",
@@ -153,23 +153,23 @@ def test_of_several_splits_every_image_is_one_entry(three):
 def test_the_worst_mistakes_are_shown_with_their_own_pictures(three):
     trained, source, results, predictions = three
     mistakes = worst_mistakes(trained, source, results["eval_crop"], predictions)
-    assert [(m.name, m.label, m.predicted) for m in mistakes] == [
+    assert [(m["name"], m["label"], m["predicted"]) for m in mistakes] == [
         ("val/light/2.png", "light", "dark"),
         ("val/grey/2.png", "grey", "light"),
         ("val/dark/3.png", "dark", "grey"),
         ("val/dark/2.png", "dark", "grey"),
     ]
     for mistake, level in zip(mistakes, (10, 240, 130, 100), strict=True):
-        picture = picture_of(mistake.picture)
+        picture = picture_of(mistake["picture"])
         assert picture.shape == (SIDE, SIDE, 3)
         assert np.abs(picture - level).max() <= 2
         logits = trained.logits([np.full((SIDE, SIDE, 3), level, "uint8")])[0].astype(float)
         shares = np.exp(logits) / np.exp(logits).sum()
         error = 3 * SIDE**2 * EPS * 60  # a logit sums so many terms, to up to 60
-        assert mistake.probability == pytest.approx(shares.max(), rel=error)
-        label = trained.class_names.index(mistake.label)
-        assert mistake.own_probability == pytest.approx(shares[label], rel=error)
-        assert mistake.loss == pytest.approx(-np.log(shares[label]), rel=0, abs=error)
+        assert mistake["probability"] == pytest.approx(shares.max(), rel=error)
+        label = trained.class_names.index(mistake["label"])
+        assert mistake["own_probability"] == pytest.approx(shares[label], rel=error)
+        assert mistake["loss"] == pytest.approx(-np.log(shares[label]), rel=0, abs=error)
     assert len(worst_mistakes(trained, source, 1.0, predictions, count=2)) == 2
 
 
@@ -184,8 +184,8 @@ def test_the_gallery_shows_what_the_model_saw(tmp_path):
     source = open_source(f"folder:{tmp_path}")
     results, predictions = evaluated(trained, source)
     (mistake,) = worst_mistakes(trained, source, results["eval_crop"], predictions)
-    assert mistake.name == "val/dark/0.png"
-    picture = picture_of(mistake.picture)
+    assert mistake["name"] == "val/dark/0.png"
+    picture = picture_of(mistake["picture"])
     assert picture.shape == (SIDE, SIDE, 3)
     assert picture.min() >= 250
 

@@ -79,7 +79,7 @@ def test_interaction_writes_a_table_and_the_two_plots(models, tmp_path):
             ["--model={models}/resnet.keras", "--keys=all"],
             "--keys=all is for networks with class tokens, and {models}/resnet.keras has none",
         ),
-        (["--model=pit_s"], "--weights must say which weights pit_s gets"),
+        (["--model=pit_s"], "pit_s needs --weights: imagenet, a weights file, or none"),
         (["--dataset=folder:nowhere"], "nowhere"),
         (["--output_dir=/proc/x"], "/proc/x"),
         (["more"], "Give one analysis, interaction; got interaction more."),

@@ -27,11 +27,6 @@ def test_names_and_files_in_the_order_given(file):
     ]
     assert [network.data.image_size for network in networks] == [(32, 48), (24, 32), (32, 48)]
     assert [network.weights for network in networks] == ["none", "its own", ""]
-    assert [network.described for network in networks] == [
-        "pit_ti, weights: none",
-        f"{file}, weights: its own",
-        "resnet50 has no attention: the paper's approximation stands in for it",
-    ]
 
 
 def test_weights_of_a_file_go_into_the_model_of_that_name(tmp_path):
@@ -53,15 +48,15 @@ def test_the_size_by_default_is_the_papers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["pit_ti"],), "--weights must say which weights pit_ti gets: imagenet, a weights file"),
+        ((["pit_ti"],), "pit_ti needs --weights: imagenet, a weights file, or none"),
         ((["pit_z"], "none"), "Unknown model 'pit_z'. Did you mean pit_"),
         ((["nowhere.keras"],), "nowhere.keras does not exist; give a run folder or a .keras file"),
         ((["runs/none"],), "runs/none does not exist"),
         ((["{folder}"],), "has no model.keras yet"),
-        ((["resnet50"], "imagenet"), "--weights=imagenet is for a PiT or ViT that is given by na"),
-        ((["{file}"], "none"), "--weights=none is for a PiT or ViT that is given by name"),
-        ((["{file}"], None, (32, 32)), "--image_size=32,32 is for models by name"),
-        ((["pit_ti", "vit_ti"], "x.keras"), "is the file of one model, but it was given for pit_t"),
+        ((["resnet50"], "imagenet"), "--weights=imagenet is for a PiT or ViT by name"),
+        ((["{file}"], "none"), "--weights=none is for a PiT or ViT by name"),
+        ((["{file}"], None, (32, 32)), "--image_size is for models by name"),
+        ((["pit_ti", "vit_ti"], "x.keras"), "is the file of one model; it is given for pit_ti and"),
         ((["pit_ti"], "x.keras"), "There is no weights file x.keras"),
         ((["pit_ti"], "imagnet"), "Unknown weights 'imagnet'"),
         ((["pit_ti"], "none", (8, 8)), "An image of 8 x 8 pixels is smaller than one patch"),

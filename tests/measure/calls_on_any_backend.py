@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import pit_keras
-from pit_keras.measure.compiled_calls import inference_call, training_call
+from pit_keras.measure.measuring import inference_call, training_call
 
 OVERRIDES = {
     "pit_ti": {"patch_size": 4, "stride": 4, "head_dim": 8, "depths": (1, 1, 1)},

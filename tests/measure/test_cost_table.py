@@ -16,6 +16,7 @@ from pit_keras.measure.cost_table import (
     COLUMNS,
     failures,
     markdown,
+    markdown_table,
     problem_of,
     read_rows,
     settings_of,
@@ -168,9 +169,8 @@ def test_a_process_that_cannot_begin_to_measure_is_one_sentence(monkeypatch):
     with pytest.raises(SystemExit) as end:
         main(["benchmark", "pit_ti"])
     assert end.value.code == (
-        "error: Keras cannot use its backend in a process that measures (ValueError: Unable to "
-        "import backend : nonsense); set KERAS_BACKEND to tensorflow, jax or torch, which has to "
-        "be installed."
+        "error: A process that measures cannot start: ValueError: Unable to import backend : "
+        "nonsense."
     )
 
 
@@ -249,3 +249,8 @@ def test_rows_are_read_as_they_were_written(tmp_path):
         file.write("pit_b,too,few\n")
     with pytest.raises(ValueError, match="is not a table of `pit-keras benchmark`"):
         read_rows(path)
+
+
+def test_a_table_with_an_empty_cell():
+    table = markdown_table(["name", "n", "why"], [["a", "1", ""], ["b", "", "c d"]], (0, 2))
+    assert table == "| name | n | why |\n|---|--:|---|\n| a | 1 | |\n| b | | c d |\n"

@@ -11,7 +11,6 @@ from PIL import Image
 
 from pit_keras.plots import galleries
 from pit_keras.plots.galleries import (
-    batch_title,
     draw_batches,
     draw_detections,
     draw_predictions,
@@ -181,8 +180,6 @@ def test_values_beyond_white_and_black_are_cut_off_in_silence(tmp_path, caplog):
 
 
 def test_a_title_says_which_batch_and_how_many_images_are_left_out(tmp_path, saved):
-    assert batch_title(3, 12, 12) == "Batch 3"
-    assert batch_title(1, 16, 512) == "Batch 1: the first 16 of its 512 images"
     draw(tmp_path / "a.png", flat_batch(np.arange(9)), flat_batch(np.arange(9)), batch_size=17)
     drawn = texts(saved[0])
     for number in (1, 2):
