@@ -198,14 +198,13 @@ def interaction_of_source(
     if not has_transformer_blocks(network.model):
         return _rows(network, definition, APPROXIMATION, convolution_interaction(network.model))
     from pit_keras.data.pipeline import evaluation_batches
-    from pit_keras.data.sampling import EvenSample
     from pit_keras.data.unreadable import UnreadableImages
 
-    sample, unreadable = EvenSample(source, images), UnreadableImages()
+    images, unreadable = min(images, source.sizes[split]), UnreadableImages()
     batches = evaluation_batches(
-        sample, split, network.data, batch_size=batch_size, unreadable=unreadable
+        source, split, network.data, batch_size=batch_size, cap=images, unreadable=unreadable
     )
-    bar = keras.utils.Progbar(-(-sample.sizes[split] // batch_size), verbose=int(progress))
+    bar = keras.utils.Progbar(-(-images // batch_size), verbose=int(progress))
     with unreadable.plain_errors():
         shares, count = measure_interaction(network.model, batches, definition, bar.update)
     found, model = {}, network.model

@@ -7,10 +7,10 @@ import keras
 import tensorflow as tf
 
 from pit_keras.data.detection_pipeline import (
-    check_detection_train_batches,
     detection_evaluation_batches,
     detection_train_batches,
 )
+from pit_keras.data.pipeline import check_train_batches
 from pit_keras.evaluation.detection import DetectionEvaluator
 from pit_keras.models import variant_of
 from pit_keras.models.detr import backbone_layers, masked_detector
@@ -86,7 +86,7 @@ class DetectionTask:
         return DetectionLoss(self._config, model)
 
     def check_train_batches(self, batch_size, replicas):
-        check_detection_train_batches(*self._of_train(), batch_size, replicas)
+        check_train_batches(self._source, self._config.data, batch_size, replicas)
 
     def train_batches(self, **options):
         return detection_train_batches(*self._of_train(), **options)
