@@ -23,12 +23,10 @@ def digits_config(epochs=8):
 def scenes_config(dataset, epochs=100):
     """A detector of 220,000 parameters that overfits a few scenes of 64 x 64 pixels.
 
+    `dataset` is such as "coco:PATH" with what `train/digit_scenes.py` writes to PATH.
     An epoch of eight images takes about a third of a second on two processor cores. Nothing is
     augmented, the backbone starts from random weights and learns as fast as the rest, and the rate
     is ten times DETR's and drops late, since there are few steps.
-
-    Args:
-        dataset: Such as "coco:PATH" with what `train/digit_scenes.py` writes to PATH.
     """
     config = recipe("detr", "detr_pit_s")
     model, data, detection = config.model, config.data, config.detection

@@ -213,12 +213,9 @@ class Config(_Section):
 
     @classmethod
     def from_json(cls, text):
-        """Reads what `to_json` wrote, or an earlier version's.
+        """Reads what `to_json` wrote, or an earlier version did; ValueError for anything else.
 
         A field that came later keeps its default, which is what earlier versions did.
-
-        Raises:
-            ValueError: If the text is not JSON, names an unknown field, or lacks a section.
         """
         config, content = cls(), json.loads(text)
         if not isinstance(content, dict):
@@ -261,11 +258,7 @@ def field_type(path):
 
 
 def set_field(config, path, value):
-    """Sets the value at a dotted path.
-
-    Raises:
-        ValueError: If there is no such field; names the nearest ones.
-    """
+    """Sets the value at a dotted path; where there is none, a ValueError names the nearest ones."""
     known = field_paths(config)
     if path not in known:
         near = difflib.get_close_matches(path, known, n=3)
@@ -275,30 +268,21 @@ def set_field(config, path, value):
     setattr(get_field(config, parent) if parent else config, name, value)
 
 
-def differences(config, other):
-    """Dotted paths whose values differ between two configurations."""
-    return [
-        path for path in field_paths(config) if get_field(config, path) != get_field(other, path)
-    ]
-
-
 def conflicts(stored, config):
     """The differences that decide a run's result, in words; "" if there are none."""
+    there, here = (dict(leaves(dataclasses.asdict(each))) for each in (stored, config))
     return "; ".join(
-        f"{path} is {get_field(stored, path)!r} there and {get_field(config, path)!r} here"
-        for path in differences(stored, config)
-        if path not in WITHOUT_EFFECT_ON_THE_RESULT
+        f"{path} is {there[path]!r} there and {here[path]!r} here"
+        for path in here
+        if here[path] != there[path] and path not in WITHOUT_EFFECT_ON_THE_RESULT
     )
 
 
 def validate(config):
     """Checks the type and the range of every field, and what fields ask of each other.
 
-    Returns:
-        A copy in which a whole number in a field of floats is a float.
-
-    Raises:
-        FieldError: For the first wrong value.
+    Returns a copy in which a whole number in a field of floats is a float, or raises a `FieldError`
+    for the first wrong value.
     """
     checked = _checked(config)
     for paths, reason in _without_effect(config):

@@ -1,11 +1,8 @@
 """Training settings, each as its difference from a base: the paper's for classifiers (section 4.1,
 table 2) and for detectors (section 4.2, table 4), and one to fine-tune on a folder of images.
 
-    python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
-        --output_dir=runs/pit_s_cutmix
-
-The top-1 to expect on ImageNet is in the paper's table 2 (`results/paper.csv`, docs/recipes/). No
-recipe was trained on ImageNet to the end here.
+The command, cost and accuracy of each are in docs/recipes/; the top-1 to expect on ImageNet is in
+the paper's table 2 (`results/paper.csv`). No recipe was trained on ImageNet to the end here.
 """
 
 from pit_keras.config.fields import Config
@@ -33,11 +30,6 @@ def cutmix(model):
 def deit(model):
     """`vanilla` with DeiT's setting (Touvron et al., arXiv 2012.12877).
 
-        python train/train.py --recipe=deit --model=pit_s --dataset=imagenet2012 --data_dir=DIR \\
-            --distribute=mirrored --batch_size=1024 --output_dir=runs/pit_s_deit
-
-    On 8 GPUs with 128 images each that is 375,000 steps, 0.8 / 1.6 / 3.3 / 14.3 x 10^18
-    multiply-additions for PiT-Ti / XS / S / B (a training step is three times the model's MACs).
     DeiT's colour jitter of 0.3 never acted, as timm leaves it out beside RandAugment; here the two
     together are refused. PiT-B sees three views of a third of the images in each epoch (Hoffer et
     al., CVPR 2020).
@@ -59,12 +51,8 @@ def deit(model):
 def distill(model):
     """`deit` and a teacher for the distillation token: DeiT's hard distillation.
 
-        python train/train.py --recipe=distill --model=pit_s_distilled --dataset=imagenet2012 \\
-            --data_dir=DIR --distribute=mirrored --batch_size=1024 --output_dir=runs/pit_s_distill
-
-    The teacher, RegNetY-16GF, adds 16 G multiply-additions for each image, 6.1 x 10^18 over the 300
-    epochs: more than the student's own training, except for PiT-B. On other data than ImageNet
-    train a teacher first and give its run folder, --teacher=PATH.
+    The teacher, RegNetY-16GF, costs more than the student's own training, except for PiT-B. On
+    other data than ImageNet train a teacher first and give its run folder, --teacher=PATH.
     """
     config = deit(model)
     config.recipe = "distill"
@@ -75,9 +63,6 @@ def distill(model):
 
 def finetune(model):
     """From pretrained weights to a small data set in a few epochs; this project's own recipe.
-
-        python train/train.py --recipe=finetune --model=pit_s --dataset=folder:PATH \\
-            --output_dir=runs/mine
 
     The PiT paper fine-tunes no classifier. Layer decay, label smoothing and drop path are those
     common for vision transformers (BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377). The learning
@@ -102,14 +87,10 @@ def finetune(model):
 def detr(model):
     """The detector's: DETR's (Carion et al., arXiv 2005.12872) at half its image size.
 
-        python train/detect.py --model=detr_pit_s --dataset=coco/2017 --data_dir=DIR \\
-            --distribute=mirrored --batch_size=64 --output_dir=runs/detr_pit_s
-
-    That is the batch of published DETR: 150 epochs of 1,848 steps, at most 2.6 / 2.1 / 2.3 x 10^18
-    multiply-additions with PiT-S / ViT-S / ResNet-50 (49 / 40 / 43 G for an image of 400 x 600).
-    The rates do not scale with the batch, as in DETR's code. The backbone starts from ImageNet's
-    weights; ResNet-50 keeps its stem, first stage and BatchNormalization. The AP to expect on COCO
-    is in the paper's table 4; no detector was trained to the end here.
+    The batch is that of published DETR, and the rates do not scale with it, as in DETR's code. The
+    backbone starts from ImageNet's weights; ResNet-50 keeps its stem, first stage and
+    BatchNormalization. The AP to expect on COCO is in the paper's table 4; no detector was trained
+    to the end here.
     """
     config = Config(recipe="detr")
     config.model.name, config.model.weights = model, "imagenet"

@@ -9,13 +9,12 @@ decoded or have another size than the annotations say.
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
 
 import tensorflow as tf
 
 from pit_keras.data.coco_annotations import read_annotations, training_boxes
 from pit_keras.data.image_folder import encoded
-from pit_keras.data.labelled_images import IndexedSource, refuse_manual_dir
+from pit_keras.data.labelled_images import ArraySource, refuse_manual_dir
 from pit_keras.data.source import DetectionSource
 
 logger = logging.getLogger(__name__)
@@ -29,33 +28,34 @@ LAYOUTS = (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CocoSource(IndexedSource, DetectionSource):
+class CocoSource(ArraySource, DetectionSource):
     """Image files and annotations in COCO form.
 
     Elements also have a "stated_size", int32 (2,): the image's height and width in the annotations.
     An image of another size counts as unreadable (see `unreadable.load_images`), since its boxes
     would lie elsewhere.
 
-    `objects` has for each split the columns "boxes" and "labels", ragged, and "stated_size".
+    `labels` are ragged; `objects` has the columns "boxes", ragged, and "stated_size" of each split.
     """
 
+    objects: dict[str, dict]
     category_ids: tuple[int, ...]
-    files: Mapping[str, str]  # of the annotations
-    image_ids: Mapping[str, tuple[int, ...]]
-    objects: Mapping[str, dict]
+    files: dict[str, str]  # of the annotations
+    image_ids: dict[str, tuple[int, ...]]
 
     def image_id(self, split, example_id):
         return self.image_ids[split][example_id]
 
     def most_objects(self):
-        return int(tf.reduce_max(self.objects["train"]["labels"].row_lengths()))
+        return int(tf.reduce_max(self.labels["train"].row_lengths()))
 
     def ground_truth(self, split):
         # Read again: COCO's own annotations would take much of the memory all through training.
         return read_annotations(self.files[split])
 
     def _example(self, split, index):
-        objects = {name: column[index] for name, column in self.objects[split].items()}
+        columns = {"labels": self.labels[split], **self.objects[split]}
+        objects = {name: column[index] for name, column in columns.items()}
         return {"image": self.images[split][index], **objects, "id": index}
 
 
@@ -95,13 +95,13 @@ def _open_coco(dataset):
         raise ValueError(
             f"{files[lacking]} lacks the category {name!r} with the id {number} of {files[having]}."
         )
-    images, image_ids, objects = {}, {}, {}
+    images, objects, labels, image_ids = {}, {}, {}, {}
     for split, content in contents.items():
         names = [image["file_name"] for image in content["images"]]
         sizes = [(image["height"], image["width"]) for image in content["images"]]
         paths = encoded(_image_files(names, folders[split], files[split]))
-        boxes, labels, starts, remark = training_boxes(content, files[split])
-        if split == "train" and not len(labels):
+        boxes, ranks, starts, remark = training_boxes(content, files[split])
+        if split == "train" and not len(ranks):
             raise ValueError(
                 f"{files[split]} has no box to train on: all are crowds, without area or outside "
                 "of their image."
@@ -111,14 +111,13 @@ def _open_coco(dataset):
         image_ids[split] = tuple(image["id"] for image in content["images"])
         with tf.device("CPU"):  # the input pipeline runs there
             images[split] = tf.constant(paths, tf.string)
+            labels[split] = tf.RaggedTensor.from_row_splits(ranks, starts)
             objects[split] = {
                 "boxes": tf.RaggedTensor.from_row_splits(boxes, starts),
-                "labels": tf.RaggedTensor.from_row_splits(labels, starts),
                 "stated_size": tf.constant(sizes, tf.int32),
             }
-    return CocoSource(
-        dataset, tuple(train.values()), images, tuple(train), files, image_ids, objects
-    )
+    class_names = tuple(train.values())
+    return CocoSource(dataset, class_names, images, labels, objects, tuple(train), files, image_ids)
 
 
 def _places(path):

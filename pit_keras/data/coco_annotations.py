@@ -40,10 +40,8 @@ def read_annotations(path):
     """The checked content of a file, with all that pycocotools needs and without outlines.
 
     Categories are in the order of their ids. The annotations' ids are their numbers from 1:
-    pycocotools takes a match with id 0 for none, and of those with equal ids it sees one only.
-
-    Raises:
-        ValueError: the file is not in COCO form; the message names the entry.
+    pycocotools takes a match with id 0 for none, and of those with equal ids it sees one only. In a
+    file of another form, a ValueError names the entry.
     """
     content = _load(path)
     images = _entries(path, content, "images", _IMAGE)
@@ -116,7 +114,6 @@ def coco_object(number, image_id, category_id, bbox, area, iscrowd=0):
 
 
 def coco_categories(category_ids, class_names):
-    """The "categories" of COCO's form."""
     pairs = zip(category_ids, class_names, strict=True)
     return [{"id": number, "name": name} for number, name in pairs]
 
@@ -136,7 +133,6 @@ def _load(path):
 
 
 def _entries(path, content, part, fields):
-    """The entries of a part of the file, a list of objects whose fields are checked."""
     entries = content.get(part) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise ValueError(f'{path} needs a list of "{part}" that is not empty.')

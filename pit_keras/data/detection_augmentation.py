@@ -98,9 +98,8 @@ def augment(image, boxes, labels, seed, image_size, *, flip, multi_scale, random
     Args:
         boxes: left, top, right, bottom in pixels; afterwards see `centre_boxes`.
         image_size: the largest short side and the largest long side.
-        flip: mirror one half of the images.
+        flip, random_crop: mirror one half of the images, and crop one half (see `crop_box`).
         multi_scale: draw the short side, else it is the largest.
-        random_crop: crop one half of the images, see `crop_box`.
     """
     largest, longest = image_size
     if random_crop:

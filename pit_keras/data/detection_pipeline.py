@@ -17,14 +17,9 @@ import tensorflow as tf
 from pit_keras.data.coco_annotations import MAX_OBJECTS
 from pit_keras.data.detection_augmentation import augment
 from pit_keras.data.detection_preprocessing import fit, masked_inputs, padded_size
-from pit_keras.data.pipeline import (
-    as_written,
-    in_order,
-    replica_part,
-    steps_per_epoch,
-    worker_shard,
-)
+from pit_keras.data.pipeline import as_written, check_train_batches, in_order, replica_part
 from pit_keras.data.seeds import example_seed
+from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
 
@@ -32,12 +27,6 @@ def padded_sides(image_size):
     """The sides that padded training images have, ascending; `image_size` is short, long."""
     short, long = image_size
     return tuple(sorted({short, (short + long) // 2, long}))
-
-
-def check_detection_train_batches(source, data, detection, batch_size, replicas=1):
-    """Raises ValueError where `detection_train_batches` would, before long work."""
-    steps_per_epoch(source, batch_size)
-    replica_part(batch_size, replicas, "--batch_size")
 
 
 def detection_train_batches(
@@ -70,9 +59,8 @@ def detection_train_batches(
             "id", "position": int64 (B,), see `pipeline.train_batches`.
         H and W are of `padded_sides`, alike for all replicas of a worker in one step.
     """
-    check_detection_train_batches(source, data, detection, batch_size, replicas)
-    shard = worker_shard(batch_size, replicas, worker, workers)
-    epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    epoch_length = check_train_batches(source, data, batch_size, replicas)
+    shard = Shard(worker, workers, batch_size // workers)
     examples = source.train_stream(seed, start, epoch_length, shard=shard)
     limit = epoch_length // workers if data.skip_unreadable else None
     examples = load_images(examples, source, "train", unreadable or UnreadableImages(), limit)
@@ -106,7 +94,7 @@ def detection_evaluation_batches(
             "weight": float32 (B,), 1, or 0 for filler.
     """
     replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
-    shard = worker_shard(batch_size, replicas, worker, workers)
+    shard = Shard(worker, workers, batch_size // workers)
     examples = source.scan(split, shard)
     examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
@@ -115,9 +103,8 @@ def detection_evaluation_batches(
         filler = _filler(tf.cast(is_upright, tf.bool), data)
         return window.concatenate(filler).batch(shard.block).take(1)
 
-    steps = examples.map(
-        functools.partial(_resized, data=data), num_parallel_calls=tf.data.AUTOTUNE
-    ).group_by_window(
+    resize = functools.partial(_resized, data=data)
+    steps = examples.map(resize, num_parallel_calls=tf.data.AUTOTUNE).group_by_window(
         key_func=lambda example: tf.cast(example["size"][0] > example["size"][1], tf.int64),
         reduce_func=filled_up,
         window_size=shard.block,
@@ -131,7 +118,7 @@ def detection_evaluation_batches(
 
 @as_written
 def _augmented(example, seed, data, detection):
-    """One training example: its image of any size, boxes and labels filled up to `MAX_OBJECTS`."""
+    """One training example, its boxes and labels filled up to `MAX_OBJECTS`."""
     image, boxes, labels = augment(
         example["image"],
         example["boxes"],
@@ -157,7 +144,6 @@ def _augmented(example, seed, data, detection):
 
 @as_written
 def _padded_to_sides(step, sides):
-    """A step whose images are padded to the next of these heights and widths."""
     size = tf.shape(step["image"])[1:3]
     down, across = (
         tf.reduce_min(tf.boolean_mask(sides, sides >= size[axis])) - size[axis] for axis in range(2)
@@ -180,7 +166,6 @@ def _resized(example, data):
 
 
 def _filler(is_upright, data):
-    """Endless evaluation examples that do not count."""
     size = padded_size(is_upright, data.image_size)
     filler = {
         "image": tf.zeros(tf.concat([size, [3]], axis=0), tf.uint8),

@@ -51,11 +51,9 @@ def padded_size(is_upright, image_size):
 def masked_inputs(pixels, content, data):
     """Normalises padded images, uint8 (B, H, W, 3), and marks their padding.
 
-    `content`, int32 (B, 2), is the height and width of each image without its padding.
-
-    Returns:
-        `images`, float32 (B, H, W, 3), normalised, zeros where there is padding; and
-        `padding_mask`, bool (B, H, W), true there.
+    `content`, int32 (B, 2), is the height and width of each image without its padding. Returns
+    `images`, float32 (B, H, W, 3), zeros where there is padding, and `padding_mask`, bool
+    (B, H, W), true there.
     """
     height, width = (pixels.shape[axis] or tf.shape(pixels)[axis] for axis in (1, 2))
     rows = tf.range(height) < content[:, :1]  # (B, H)

@@ -151,11 +151,8 @@ def _stored_size(contents):
         sides = tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.int32, little_endian=False)
         return tf.ensure_shape(sides[::-1], (2,))
 
-    def jpeg_size():
-        return tf.io.extract_jpeg_shape(contents)[:2]
+    def size(contents):
+        is_jpeg, jpeg_size = tf.io.is_jpeg(contents), lambda: tf.io.extract_jpeg_shape(contents)[:2]
+        return tf.cond(is_jpeg, jpeg_size, png_size)
 
-    return attempt(
-        lambda _: tf.cond(tf.io.is_jpeg(contents), jpeg_size, png_size),
-        contents,
-        tf.zeros(2, tf.int32),
-    )
+    return attempt(size, contents, tf.zeros(2, tf.int32))

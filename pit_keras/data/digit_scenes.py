@@ -174,10 +174,7 @@ def write_digit_scenes(folder, images, image_size, seed, *, look=Look(), progres
     """Writes scenes in COCO's form: FOLDER/SPLIT.json and FOLDER/SPLIT/*.jpg.
 
     `images` are the scenes of each split, such as {"train": 2000, "val": 500}. The same seed gives
-    the same files.
-
-    Raises:
-        FileExistsError, ValueError: the folder is not empty, or the images are too small.
+    the same files. The folder must be new or empty.
     """
     folder = _new_folder(folder, image_size, look)
     for split, count in images.items():
@@ -188,11 +185,9 @@ def write_digit_scenes(folder, images, image_size, seed, *, look=Look(), progres
             Image.fromarray(scene.image).save(folder / split / name, quality=_JPEG_QUALITY)
             height, width = scene.image.shape[:2]
             entries.append({"id": number, "file_name": name, "width": width, "height": height})
-            for label, (left, top, right, bottom) in zip(
-                scene.labels.tolist(), scene.boxes.tolist(), strict=True
-            ):
-                box = [left, top, right - left, bottom - top]
-                area = (right - left) * (bottom - top)
+            for label, box in zip(scene.labels.tolist(), scene.boxes.tolist(), strict=True):
+                left, top, right, bottom = box
+                box, area = [left, top, right - left, bottom - top], (right - left) * (bottom - top)
                 objects.append(coco_object(len(objects) + 1, number, label + 1, box, area))
         coco = {
             "info": {"description": f"Digits on photographs, {split}, seed {seed}"},
@@ -232,7 +227,6 @@ def _new_folder(folder, image_size, look):
 
 
 def _numbered(split, count, image_size, seed, look, alone, progress):
-    """The first scenes of a split, numbered from 1."""
     endless = scenes(split, image_size, seed, look=look, alone=alone)
     stream = zip(range(1, count + 1), endless, strict=False)
     return track(stream, f"{split}:", total=count, disable=not progress)

@@ -10,12 +10,16 @@ XLA would merge them, and then compute every weight and every row again for each
 
 import functools
 
+import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import resize
 
 # Neighbours along one axis. With n of them an image may be n / 4 times as large as the result.
 _TAPS = (4, 6, 8, 12, 16)
+
+_compiled = functools.partial(tf.function, jit_compile=True, autograph=False)
+_ANY_IMAGE = (tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((), tf.bool))
 
 
 def fast_resize(image, size, mirrored=False, largest=None):
@@ -27,18 +31,15 @@ def fast_resize(image, size, mirrored=False, largest=None):
     """
     shape = tf.shape(image)[:2]
     mirrored = tf.convert_to_tensor(mirrored)
-    enough = [taps for taps in _TAPS if largest and _is_enough(taps, size, largest)]
+    enough = [
+        taps for taps in _TAPS if largest and np.all(np.less_equal(largest, _largest(size, taps)))
+    ]
     choice = [taps for taps in _TAPS if not enough or taps <= enough[0]]
-    steps = [_resizing(tuple(size), taps) for taps in choice]
-    steps += [] if enough else [_falling_back(tuple(size))]
-    branches = [functools.partial(step, image, mirrored) for step in steps]
+    branches = [functools.partial(_resizing(tuple(size), taps), image, mirrored) for taps in choice]
+    branches += [] if enough else [functools.partial(_falling_back, image, size, mirrored)]
     limits = tf.constant([_largest(size, taps) for taps in choice])  # (taps, 2)
     too_small = tf.reduce_any(limits < shape, axis=1)
     return tf.switch_case(tf.reduce_sum(tf.cast(too_small, tf.int32)), branches)
-
-
-def _is_enough(taps, size, largest):
-    return all(a >= b for a, b in zip(_largest(size, taps), largest, strict=True))
 
 
 def _largest(size, taps):
@@ -46,77 +47,45 @@ def _largest(size, taps):
     return [side * taps // 4 for side in size]
 
 
-def _traced(function, *shapes_and_dtypes, **options):
-    """The graph of a function of fixed shapes, made once for all pipelines."""
-    specs = [tf.TensorSpec(shape, dtype) for shape, dtype in shapes_and_dtypes]
-    return tf.function(function, specs, autograph=False, **options).get_concrete_function()
-
-
-_IMAGE, _MIRRORED = ((None, None, 3), tf.uint8), ((), tf.bool)
-
-
 @functools.cache
 def _resizing(size, taps):
-    height, width = _largest(size, taps)
-    weights, down, across = _compiled(size, taps)
+    """The function for one number of neighbours."""
+    (height, width), (old_height, old_width) = size, _largest(size, taps)
 
-    def resized(image, mirrored):
-        shape = tf.shape(image)[:2]
-        rows = tf.reshape(image, tf.stack([shape[0], 3 * shape[1]]))  # (H, W, 3) -> (H, W * 3)
-        rows = tf.pad(rows, [[0, height - shape[0]], [0, 3 * (width - shape[1])]])
-        rows = tf.ensure_shape(rows, (height, 3 * width))
-        row, row_weight, column, column_weight = weights(shape, mirrored)
-        return across(down(rows, row, row_weight), column, column_weight)
-
-    return _traced(resized, _IMAGE, _MIRRORED)
-
-
-@functools.cache
-def _falling_back(size):
-    def resized(image, mirrored):
-        straight = tf.cast(resize(image, size), tf.uint8)
-        return tf.cond(mirrored, lambda: tf.reverse(straight, axis=[1]), lambda: straight)
-
-    return _traced(resized, _IMAGE, _MIRRORED)
-
-
-def _compiled(size, taps):
-    """The three steps for one number of neighbours: their weights, then each axis in turn."""
-
+    @_compiled
     def weights(shape, mirrored):
-        row, row_weight = _neighbours(shape[0], size[0], taps)
-        column, column_weight = _neighbours(shape[1], size[1], taps)
+        row, row_weight = _neighbours(shape[0], height, taps)
         column, column_weight = (
             tf.where(mirrored, tf.reverse(values, axis=[0]), values)
-            for values in (column, column_weight)
+            for values in _neighbours(shape[1], width, taps)
         )
         return row, row_weight, column, column_weight
 
+    @_compiled
     def down(rows, row, weight):  # uint8 (H, W * 3) -> float32 (height, W * 3)
         return tf.reduce_sum(tf.cast(tf.gather(rows, row), tf.float32) * weight[..., None], axis=1)
 
+    @_compiled
     def across(rows, column, weight):  # float32 (height, W * 3) -> uint8 (height, width, 3)
-        pixels = tf.gather(tf.reshape(rows, (size[0], -1, 3)), column, axis=1)  # (h, w, taps, 3)
+        pixels = tf.gather(tf.reshape(rows, (height, -1, 3)), column, axis=1)  # (h, w, taps, 3)
         values = tf.reduce_sum(pixels * weight[..., None], axis=2)
         return tf.cast(tf.clip_by_value(tf.round(values), 0.0, 255.0), tf.uint8)
 
-    (height, width), (old_height, old_width) = size, _largest(size, taps)
-    compiled = functools.partial(_traced, jit_compile=True)
-    return (
-        compiled(weights, ((2,), tf.int32), _MIRRORED),
-        compiled(
-            down,
-            ((old_height, 3 * old_width), tf.uint8),
-            ((height, taps), tf.int32),
-            ((height, taps), tf.float32),
-        ),
-        compiled(
-            across,
-            ((height, 3 * old_width), tf.float32),
-            ((width, taps), tf.int32),
-            ((width, taps), tf.float32),
-        ),
-    )
+    @tf.function(input_signature=_ANY_IMAGE, autograph=False)
+    def resized(image, mirrored):
+        shape = tf.shape(image)[:2]
+        rows = tf.reshape(image, tf.stack([shape[0], 3 * shape[1]]))  # (H, W, 3) -> (H, W * 3)
+        rows = tf.pad(rows, [[0, old_height - shape[0]], [0, 3 * (old_width - shape[1])]])
+        rows = tf.ensure_shape(rows, (old_height, 3 * old_width))
+        row, row_weight, column, column_weight = weights(shape, mirrored)
+        return across(down(rows, row, row_weight), column, column_weight)
+
+    return resized
+
+
+def _falling_back(image, size, mirrored):
+    pixels = tf.cast(resize(image, size), tf.uint8)
+    return tf.cond(mirrored, lambda: tf.reverse(pixels, axis=[1]), lambda: pixels)
 
 
 def _neighbours(length, target, taps):

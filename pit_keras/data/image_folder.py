@@ -8,6 +8,11 @@ files and folders and all other files are ignored.
 import hashlib
 import itertools
 import os
+import pathlib
+
+import tensorflow as tf
+
+from pit_keras.data.unreadable import UnreadableImages, load_images
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 SPLIT_FOLDERS = {"train", "val", "valid", "validation", "dev", "test"}
@@ -51,6 +56,30 @@ def encoded(paths):
     return os.fsencode("\0".join(paths)).split(b"\0") if paths else []
 
 
+def write_class_folder(source, split, folder, per_class):
+    """Writes the first `per_class` images of every class as FOLDER/CLASS/ID.png.
+
+    Returns the paths, in the order of the split.
+    """
+    folder, unreadable, paths = pathlib.Path(folder), UnreadableImages(), []
+    for name in source.class_names:
+        if name in ("", ".", "..") or "/" in name:
+            raise ValueError(f"The class {name!r} cannot be the name of a folder.")
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    missing = [per_class] * len(source.class_names)
+    with unreadable.plain_errors():
+        for example in load_images(source.scan(split), source, split, unreadable):
+            label = int(example["label"])
+            if missing[label]:
+                missing[label] -= 1
+                name = f"{int(example['id']):06d}.png"
+                paths.append(folder / source.class_names[label] / name)
+                tf.io.write_file(str(paths[-1]), tf.io.encode_png(example["image"]))
+            if not any(missing):
+                break
+    return paths
+
+
 def _subfolders(path):
     """The sorted names of the folders in `path`, without the hidden ones."""
     if not os.path.exists(path):
@@ -74,21 +103,17 @@ def _files_by_class(path):
     return files
 
 
-def _images_below(folder):
+def _images_below(path):
     """The paths of the images below a folder, in any order."""
-    files, folders = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            name = entry.name
-            if name[0] == ".":
-                continue
-            if entry.is_dir():
-                folders.append(entry.path)
-            elif name.lower().endswith(IMAGE_SUFFIXES):
-                files.append(entry.path)
-    for path in folders:
-        files += _images_below(path)
-    return files
+
+    def fail(error):
+        raise error
+
+    for folder, folders, files in os.walk(path, onerror=fail, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                yield os.path.join(folder, name)
 
 
 def _hold_out(path, files, holdout):
@@ -103,18 +128,14 @@ def _hold_out(path, files, holdout):
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
         count = min(max(round(holdout * len(paths)), 1), len(paths) - 1)
-        ranks = _ranks([file[len(path) :] for file in paths])
+        # Fixed pseudo-random keys, so that no run of consecutive files is held out together.
+        names = "\0".join(file[len(path) :] for file in paths).replace(os.sep, "/")
+        names = names.encode(errors="surrogateescape").split(b"\0")
+        ranks = [hashlib.blake2b(each).digest() for each in names]
         last = sorted(ranks)[count - 1]
         splits["val"][name] = list(itertools.compress(paths, [rank <= last for rank in ranks]))
         splits["train"][name] = list(itertools.compress(paths, [rank > last for rank in ranks]))
     return splits
-
-
-def _ranks(names):
-    """Fixed pseudo-random keys, so that no run of consecutive files is held out together."""
-    joined = "\0".join(names).replace(os.sep, "/")
-    encoded_names = joined.encode(errors="surrogateescape").split(b"\0")
-    return [hashlib.blake2b(name).digest() for name in encoded_names]
 
 
 def _listing(names, limit=5):

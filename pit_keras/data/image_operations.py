@@ -17,7 +17,8 @@ _WINDOW = 4  # taps of the bicubic kernel along one axis
 # little less than its level.
 _ROUNDING = 2.0**-10
 
-_compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True, autograph=False)
+# Fused by XLA into a few loops, which is about three times as fast.
+compiled = functools.partial(tf.function, jit_compile=True, reduce_retracing=True, autograph=False)
 
 
 def invert(image):
@@ -49,7 +50,8 @@ def autocontrast(image):
     scale = tf.math.divide_no_nan(tf.constant(255.0, tf.float64), high - low)
     levels = tf.range(256, dtype=tf.float64)[:, None]  # (256, 1) -> (256, 3)
     stretched = tf.clip_by_value(tf.cast(levels * scale - low * scale, tf.int32), 0, 255)
-    return _look_up(image, tf.where(high > low, stretched, tf.range(256)[:, None]))
+    table = tf.cast(tf.where(high > low, stretched, tf.range(256)[:, None]), tf.uint8)
+    return tf.gather(tf.reshape(table, (-1,)), tf.cast(image, tf.int32) * 3 + tf.range(3))
 
 
 def equalize(image):
@@ -86,28 +88,23 @@ def adjust_sharpness(image, factor):
     return _blend(tf.cast(_smooth(image), tf.float32), image, factor)
 
 
-def shear_x(image, factor, fill):
-    """Shifts each row by `factor` times its distance from the top edge, bicubic."""
-    rows = tf.range(tf.shape(image)[0], dtype=tf.float32) + 0.5
-    return _shift(image, factor * rows, 1, fill)
+def shear(image, factor, fill, axis):
+    """Shifts each row along it (axis 1), or each column (axis 0), bicubic.
+
+    The shift is `factor` times the row's distance from the top edge, the column's from the left.
+    """
+    lines = tf.range(tf.shape(image)[1 - axis], dtype=tf.float32) + 0.5
+    return _shift(image, factor * lines, axis, fill)
 
 
-def shear_y(image, factor, fill):
-    """Shifts each column by `factor` times its distance from the left edge, bicubic."""
-    columns = tf.range(tf.shape(image)[1], dtype=tf.float32) + 0.5
-    return _shift(image, factor * columns, 0, fill)
+def translate(image, share, fill, axis):
+    """Shifts by a share of the width (axis 1) or height (axis 0), bicubic.
 
-
-def translate_x(image, share, fill):
-    """Shifts all rows by a share of the width, to the left if it is positive, bicubic."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    return _shift(image, tf.fill([height], share * tf.cast(width, tf.float32)), 1, fill)
-
-
-def translate_y(image, share, fill):
-    """Shifts all columns by a share of the height, upwards if it is positive, bicubic."""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    return _shift(image, tf.fill([width], share * tf.cast(height, tf.float32)), 0, fill)
+    A positive share is to the left or upwards.
+    """
+    sides = tf.unstack(tf.shape(image)[:2])
+    offset = share * tf.cast(sides[axis], tf.float32)
+    return _shift(image, tf.fill([sides[1 - axis]], offset), axis, fill)
 
 
 def rotate(image, degrees, fill):
@@ -117,7 +114,7 @@ def rotate(image, degrees, fill):
     return _sample(image, x, y, fill)
 
 
-@_compiled
+@compiled
 def _turned(height, width, degrees):
     """Where the pixels of a turned image come from: x and y, float32 (H, W)."""
     angle = degrees * (math.pi / 180)
@@ -130,13 +127,13 @@ def _turned(height, width, degrees):
     return x, y
 
 
-@_compiled
+@compiled
 def _channel_levels(image):
     """Levels of the three channels told apart, (H, W, 3) in 0..767."""
     return tf.cast(image, tf.int32) + 256 * tf.range(3)
 
 
-@_compiled
+@compiled
 def _flattening(counts):
     """The equalised level of each of `_channel_levels`: counts (768,) -> uint8 (768,)."""
     counts = tf.reshape(counts, (3, 256))
@@ -149,15 +146,7 @@ def _flattening(counts):
     return tf.reshape(tf.cast(table, tf.uint8), (-1,))
 
 
-@_compiled
-def _entries(table, levels):
-    return tf.gather(table, levels)
-
-
-def _look_up(image, table):
-    """Replaces each level of each channel by an entry of a table, int (256, 3)."""
-    indices = tf.cast(image, tf.int32) * 3 + tf.range(3)
-    return tf.gather(tf.reshape(tf.cast(table, tf.uint8), (-1,)), indices)
+_entries = compiled(tf.gather)
 
 
 def _grey(image):
@@ -220,7 +209,7 @@ def _shift(image, offsets, axis, fill):
     return tf.where(inside[..., None], _to_levels(sampled + _ROUNDING), tf.constant(fill, tf.uint8))
 
 
-@_compiled
+@compiled
 def _sample(image, x, y, fill):
     """Bicubic samples at positions (H, W) in pixels, 0 being the first pixel's centre."""
     height, width = tf.unstack(tf.shape(image)[:2])

@@ -1,9 +1,7 @@
 """Where labelled images come from: the embedded digits, a folder, or a TFDS data set."""
 
-import abc
 import dataclasses
 import os
-from collections.abc import Mapping
 
 import tensorflow as tf
 
@@ -15,15 +13,17 @@ DIGITS_HELD_OUT = 360  # the last 20%, mostly by other writers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class IndexedSource(Source):
+class ArraySource(Source):
     """Examples that can be reached by number: paths of files, or images held in memory.
 
-    `images` maps each split to a tensor of paths (N,) or of pixels, uint8 (N, H, W, 3).
+    `images` maps each split to a tensor of paths (N,) or of pixels, uint8 (N, H, W, 3), and
+    `labels` to an int64 tensor (N,).
     """
 
     name: str
     class_names: tuple[str, ...]
-    images: Mapping[str, tf.Tensor]
+    images: dict[str, tf.Tensor]
+    labels: dict[str, tf.Tensor]
 
     @property
     def sizes(self):
@@ -49,30 +49,20 @@ class IndexedSource(Source):
             lambda number: self._example(split, shard.position_of(number))
         )
 
-    def _train_stream(self, seed, start, length, views, shard):
-        last = self.sizes["train"] - 1
+    def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
+        size = self.sizes["train"]
+        length = length or size
 
         def draw(number):
             position = shard.position_of(number)
             epoch, place = position // length, position % length
             index = tf.random.experimental.index_shuffle(
-                place // views, tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=last
+                place // views, tf.stack([tf.cast(seed, tf.int64), epoch]), max_index=size - 1
             )
             numbers = {"epoch": epoch, "position": position, "view": place % views}
             return {**self._example("train", index), **numbers}
 
         return tf.data.Dataset.counter(shard.examples_before(start)).map(draw)
-
-    @abc.abstractmethod
-    def _example(self, split, index):
-        """The element of `scan` with this number."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ArraySource(IndexedSource):
-    """Images with one label each; `labels` maps each split to an int64 tensor (N,)."""
-
-    labels: Mapping[str, tf.Tensor]
 
     def _example(self, split, index):
         return {"image": self.images[split][index], "label": self.labels[split][index], "id": index}
@@ -87,9 +77,6 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
         holdout: the share held out where the data set has no validation part, or None.
         manual_dir: a folder of files downloaded by hand, to prepare a TFDS data set from.
-
-    Raises:
-        FileNotFoundError, ValueError: the data set does not exist or cannot be used.
     """
     if dataset in ("", "folder:"):
         raise ValueError(
@@ -109,7 +96,6 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
 
 
 def refuse_manual_dir(dataset, manual_dir):
-    """Raises ValueError where a data set that is not from TFDS comes with a `manual_dir`."""
     if manual_dir:
         raise ValueError(f"--manual_dir={manual_dir} is for TFDS; leave it out with {dataset}.")
 

@@ -11,8 +11,6 @@ import tensorflow as tf
 
 from pit_keras.data.seeds import Purpose, seed_for
 
-MODES = ("batch", "element")
-
 
 def mix(images, labels, seed, *, mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch"):
     """MixUp and CutMix as DeiT and PiT train with them: one of the two, with equal chance.
@@ -24,15 +22,8 @@ def mix(images, labels, seed, *, mixup_alpha=0.0, cutmix_alpha=0.0, mode="batch"
         mixup_alpha, cutmix_alpha: of the Beta distributions of lambda; 0 turns one off.
         mode: "batch", one decision, lambda and box for all images, or "element", one for each.
     """
-    if min(mixup_alpha, cutmix_alpha) < 0 or mode not in MODES:
-        raise ValueError(
-            "Mixing needs a mixup_alpha and cutmix_alpha of 0 or more and a mode of "
-            f"{' or '.join(MODES)}, got {mixup_alpha}, {cutmix_alpha} and {mode!r}."
-        )
     if mixup_alpha == cutmix_alpha == 0:
         return images, labels
-    if images.shape[0] == 1:
-        raise ValueError("Mixing needs batches of 2 images or more (--batch_size), got 1.")
     if mode == "element":
         return _mix_elements(images, labels, seed, mixup_alpha, cutmix_alpha)
     if mixup_alpha == 0:
@@ -51,8 +42,6 @@ def mixup(images, labels, seed, alpha):
 
     The whole batch has one lambda ~ Beta(alpha, alpha).
     """
-    if alpha <= 0:
-        raise ValueError(f"MixUp needs a positive alpha, got {alpha}.")
     kept = tf.cast(_beta(seed_for(seed, Purpose.MIXUP_SHARE), alpha), tf.float32)
     images = _blended(images, kept)
     return images, kept * labels + (1 - kept) * tf.reverse(labels, axis=[0])
@@ -72,8 +61,6 @@ def cutmix(images, labels, seed, alpha):
     the image really shows: the exact share of the pixels after clipping. The images may be of any
     type.
     """
-    if alpha <= 0:
-        raise ValueError(f"CutMix needs a positive alpha, got {alpha}.")
     height, width = images.shape[1:3]
     top, bottom, left, right = cutmix_box(height, width, seed, alpha)
     # Slices rather than a mask: masking took 20 times as long.

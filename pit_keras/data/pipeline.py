@@ -12,15 +12,14 @@ import functools
 
 import tensorflow as tf
 
-from pit_keras.data.augmentation import crop_box, is_mirrored
+from pit_keras.data.augmentation import crop_box, is_mirrored, random_erasing
 from pit_keras.data.color_jitter import color_jitter
-from pit_keras.data.erasing import random_erasing
 from pit_keras.data.fast_resize import fast_resize
 from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
-from pit_keras.data.rand_augment import RandAugment, rand_augment
+from pit_keras.data.rand_augment import rand_augment
 from pit_keras.data.seeds import example_seed
-from pit_keras.data.sharding import Shard
+from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
 # Rewriting functions so that `if` and `for` take tensors, which none here needs, takes seconds.
@@ -28,7 +27,7 @@ as_written = tf.autograph.experimental.do_not_convert
 
 
 def steps_per_epoch(source, batch_size):
-    """How many full batches an epoch of the training split gives."""
+    """Full batches of the training split."""
     size = source.sizes["train"]
     if not 1 <= batch_size <= size:
         raise ValueError(
@@ -39,7 +38,7 @@ def steps_per_epoch(source, batch_size):
 
 
 def check_train_batches(source, config, batch_size, replicas=1):
-    """Raises ValueError where `train_batches` would, before long work."""
+    """Raises ValueError where `train_batches` would; returns the images of an epoch."""
     epoch_length = steps_per_epoch(source, batch_size) * batch_size
     replica_batch = replica_part(batch_size, replicas, "--batch_size")
     if replica_batch == 1 and (config.mixup_alpha or config.cutmix_alpha):
@@ -52,6 +51,7 @@ def check_train_batches(source, config, batch_size, replicas=1):
             f"--config.data.views must be between 1 and the {epoch_length} images of an epoch, got "
             f"{config.views}."
         )
+    return epoch_length
 
 
 def train_batches(
@@ -68,8 +68,7 @@ def train_batches(
         batch_size: images in a global batch, that is one step of all replicas.
         start: the last "position" of the last batch received, to resume right after it.
         unreadable: the `UnreadableImages` to enter skipped images in.
-        replicas: those of all workers together; each worker has as many.
-        worker: the number of this worker, from 0.
+        replicas: those of all workers together.
 
     Returns:
         A `tf.data.Dataset` of dicts, one for each replica of this worker in turn, with
@@ -81,9 +80,8 @@ def train_batches(
                 workers together.
         An image that one worker skips lets its own later examples move up, and no other's.
     """
-    check_train_batches(source, config, batch_size, replicas)
-    shard = worker_shard(batch_size, replicas, worker, workers)
-    epoch_length = steps_per_epoch(source, batch_size) * batch_size
+    epoch_length = check_train_batches(source, config, batch_size, replicas)
+    shard = Shard(worker, workers, batch_size // workers)
     examples = source.train_stream(seed, start, epoch_length, config.views, shard)
 
     def choose_box(example, height, width):
@@ -97,17 +95,15 @@ def train_batches(
 
     @as_written
     def augment(example):
-        largest = None  # the size of an image in a file is not known before
+        image, largest = example["image"], None  # the size of a file's image is not known before
         if not source.is_encoded:
-            largest = example["image"].shape[:2]
-            crop = source.load(example["image"], functools.partial(choose_box, example))
-            example = {**example, "image": crop}
-        return {**example, "image": _augment(example, seed, config, largest)}
+            largest = image.shape[:2]
+            image = source.load(image, functools.partial(choose_box, example))
+        view_seed = _view_seed(seed, example, config.views)
+        return {**example, "image": _augment(image, view_seed, config, largest)}
 
-    @as_written
-    def finish(batch):
-        return _finish_batch(batch, seed, config, len(source.class_names))
-
+    classes = len(source.class_names)
+    finish = functools.partial(_finish_batch, seed=seed, config=config, classes=classes)
     return in_order(
         examples.map(augment, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size // replicas, drop_remainder=True)
@@ -116,12 +112,13 @@ def train_batches(
 
 
 def evaluation_batches(
-    source, split, config, *, batch_size, unreadable=None, replicas=1, worker=0, workers=1
+    source, split, config, *, batch_size, cap=None, unreadable=None, replicas=1, worker=0, workers=1
 ):
     """One pass over a split, every example exactly once over all workers; filler completes it.
 
-    An image that cannot be read ends the pass with an error. The arguments are those of
-    `train_batches`.
+    An image that cannot be read ends the pass with an error. With a `cap` a single worker gets
+    at most so many examples, evenly spaced, as the first ones of a folder would belong to a few
+    classes. The other arguments are those of `train_batches`.
 
     Returns:
         A `tf.data.Dataset` of dicts, all of the same shapes, with B = batch_size / replicas. Every
@@ -132,8 +129,13 @@ def evaluation_batches(
             "id": int64 (B,), -1 for those.
     """
     replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
-    shard = worker_shard(batch_size, replicas, worker, workers)
+    shard, size = Shard(worker, workers, batch_size // workers), source.sizes[split]
     examples = source.scan(split, shard)
+    if cap is not None and cap < size:
+        # Exactly `cap` of `size` positions have a multiple of `cap` with so small a remainder.
+        spaced = examples.enumerate().filter(lambda place, _: place * cap % size < cap)
+        # What follows the last is not read.
+        examples, size = spaced.map(lambda _, example: example).take(cap), cap
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
@@ -148,7 +150,7 @@ def evaluation_batches(
         "weight": tf.constant(0.0),
         "id": tf.constant(-1, tf.int64),
     }
-    steps = -(-source.sizes[split] // batch_size)
+    steps = -(-size // batch_size)
     return in_order(
         examples.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
         .concatenate(tf.data.Dataset.from_tensors(filler).repeat())
@@ -158,7 +160,6 @@ def evaluation_batches(
 
 
 def replica_part(batch_size, replicas, flag):
-    """How many images of a global batch a replica gets."""
     if batch_size < 1 or batch_size % replicas:
         raise ValueError(
             f"The batch size ({flag}) must be a positive multiple of the number of replicas, "
@@ -167,27 +168,21 @@ def replica_part(batch_size, replicas, flag):
     return batch_size // replicas
 
 
-def worker_shard(batch_size, replicas, worker, workers):
-    """The `Shard` of one worker; all workers have as many replicas."""
-    if replicas % workers:
-        raise ValueError(f"{workers} workers cannot share {replicas} replicas evenly.")
-    return Shard(worker, workers, batch_size // workers)
-
-
-def _augment(example, seed, config, largest=None):
+def _augment(image, seed, config, largest):
     """Crops uint8 of any size -> (*image_size, 3), uint8, or normalised if it may be erased."""
-    seed = _view_seed(seed, example, config.views)
     mirrored = is_mirrored(seed) if config.flip else tf.constant(False)
-    image = fast_resize(example["image"], config.image_size, mirrored, largest)
+    image = fast_resize(image, config.image_size, mirrored, largest)
     if config.rand_augment:
-        policy = RandAugment(config.rand_augment_magnitude, config.rand_augment_std)
-        image = rand_augment(image, seed, policy, [round(255 * mean) for mean in config.mean])
+        magnitude, std = config.rand_augment_magnitude, config.rand_augment_std
+        fill = [round(255 * mean) for mean in config.mean]
+        image = rand_augment(image, seed, magnitude, std, fill)
     image = color_jitter(image, seed, config.color_jitter)
     if config.erasing:
         image = random_erasing(normalise(image, config.mean, config.std), seed, config.erasing)
     return image
 
 
+@as_written
 def _finish_batch(batch, seed, config, classes):
     """Mixing, keyed by the batch's first example, and normalisation if it is still to be done."""
     images, labels = batch["image"], tf.one_hot(batch["label"], classes)
@@ -213,7 +208,6 @@ def _finish_batch(batch, seed, config, classes):
 
 
 def _view_seed(seed, example, views):
-    """The seed of one view of an example: with a single view the example's own."""
     return example_seed(seed, example["epoch"], example["id"] * views + example["view"])
 
 

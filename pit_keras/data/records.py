@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 import os
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -44,47 +43,40 @@ class RecordSplit:
         held_before = np.insert(np.cumsum(held), 0, 0)
         return np.diff(held_before[[*self.first_ids, total]])
 
-    @property
-    def is_whole(self):
-        return len(self.ranks) == sum(self.lengths)
+    def records(self, shard=EVERYTHING, file_order=None, sample=None):
+        """The (id, serialised example) pairs of one worker, many files interleaved.
 
-    def records(self, file_order=None, sample=None):
-        """The (id, serialised example) pairs, files interleaved in the order of `file_order`.
-
-        `sample` (count, seed) gives only so many; the seed (2,) decides which.
-        """
-        files = self._in_order(file_order, np.array(self.first_ids))
-        records = self._belonging(_interleaved(files, _numbered_records))
-        if sample is None:
-            return records
-        count, seed = sample
-        start, size = self.ranks.start, len(self.ranks)
-        return records.filter(
-            lambda record_id, _: _shuffled(self._rank(record_id) - start, seed, size) < count
-        )
-
-    def share(self, shard, file_order=None, sample=None):
-        """As `records`, those of one worker, which reads no other files (but for one at each end).
-
-        The shares follow each other in the order of the files, are equal up to one record, and
-        `sample` is drawn from the share.
+        The shares of the workers follow each other in the order of the files and are equal up to
+        one record; a worker reads no other files (but for one at each end). `file_order` is another
+        order than the stored one. `sample` (count, seed) gives only so many of the share; the seed
+        (2,) decides which.
         """
         begin, end = (
             len(self.ranks) * bound // shard.count for bound in (shard.index, shard.index + 1)
         )
-        files, first_ids, kept = self._in_order(file_order, np.array(self.first_ids), self.kept)
+        if file_order is None:
+            file_order = tf.range(len(self.files))
+        columns = (self.files, np.array(self.first_ids), self.kept)
+        files, first_ids, kept = (tf.gather(column, file_order) for column in columns)
         before = tf.cumsum(kept, exclusive=True)  # the number of each file's first record
         first, last = tf.maximum(before, begin), tf.minimum(before + kept, end)
-        wanted = [
-            tf.boolean_mask(values, first < last)
-            for values in (files, first_ids, before, first, last)
-        ]
 
         def of_file(file, first_id, before, first, last):
-            records = self._belonging(_numbered_records(file, first_id)).enumerate(before)
-            return records.skip(first - before).take(last - first)
+            records = tf.data.TFRecordDataset(file).enumerate(first_id)
+            if len(self.ranks) < sum(self.lengths):
+                records = records.filter(lambda record_id, _: self._holds(record_id))
+            return records.enumerate(before).skip(first - before).take(last - first)
 
-        numbered = _interleaved(wanted, of_file)  # (number, (id, serialised example))
+        wanted = (
+            tf.boolean_mask(column, first < last)
+            for column in (files, first_ids, before, first, last)
+        )
+        numbered = tf.data.Dataset.from_tensor_slices(tuple(wanted)).interleave(
+            of_file,
+            cycle_length=FILES_READ_AT_ONCE,
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )  # (number, (id, serialised example))
         if sample is not None:
             count, seed = sample
             numbered = numbered.filter(
@@ -92,35 +84,9 @@ class RecordSplit:
             )
         return numbered.map(lambda _, record: record)
 
-    def _in_order(self, file_order, *columns):
-        """Tensors with an entry for each file, in another order if there is one."""
-        if file_order is None:
-            file_order = tf.range(len(self.files))
-        return [tf.gather(column, file_order) for column in (self.files, *columns)]
-
-    def _belonging(self, records):
-        return records if self.is_whole else records.filter(lambda number, _: self._holds(number))
-
     def _holds(self, record_id):
-        rank = self._rank(record_id)
+        rank = _shuffled(record_id, tf.constant(SPLIT_SEED, tf.int64), sum(self.lengths))
         return (self.ranks.start <= rank) & (rank < self.ranks.stop)
-
-    def _rank(self, record_id):
-        return _shuffled(record_id, tf.constant(SPLIT_SEED, tf.int64), sum(self.lengths))
-
-
-def _interleaved(files, records_of):
-    """The records of many files; `files` are the tensors whose entries `records_of` takes."""
-    return tf.data.Dataset.from_tensor_slices(tuple(files)).interleave(
-        records_of,
-        cycle_length=FILES_READ_AT_ONCE,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
-
-
-def _numbered_records(file, first_id):
-    return tf.data.TFRecordDataset(file).enumerate(first_id)
 
 
 def _shuffled(index, seed, size):
@@ -135,7 +101,7 @@ class RecordSource(Source):
     name: str
     class_names: tuple[str, ...]
     splits: dict[str, RecordSplit]
-    features: Any
+    features: tfds.features.FeatureConnector
     image_key: str
 
     is_encoded = True
@@ -156,17 +122,18 @@ class RecordSource(Source):
     def scan(self, split, shard=EVERYTHING):
         stored = self.splits[split]
         if _deals_files(stored, shard):
-            return stored.share(shard).map(self._parse)
+            return stored.records(shard).map(self._parse)
         own = stored.records().enumerate().filter(lambda position, _: shard.holds(position))
         return own.map(lambda _, record: self._parse(*record))
 
-    def _train_stream(self, seed, start, length, views, shard):
+    def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
         """Deals each worker files of its own, anew in each epoch, where there are enough.
 
         Otherwise each reads all records, undecoded, and keeps its own.
         """
+        length = length or self.sizes["train"]
         deals = _deals_files(self.splits["train"], shard)
-        deals = deals and not length % (shard.count * shard.block)
+        deals &= not length % (shard.count * shard.block)
         if deals:
             start, length = shard.examples_before(start), length // shard.count
         stream = self._views(seed, start, length, views, shard if deals else EVERYTHING)
@@ -209,8 +176,8 @@ class RecordSource(Source):
     def _shuffled_records(self, seed, epoch, sampled, shard):
         """The records that a worker reads in an epoch: all, or so many, drawn evenly.
 
-        The first records to leave the buffer would not be drawn evenly: they are of those that
-        entered it first.
+        The first to leave the buffer would not be drawn evenly: they are of those that entered it
+        first.
         """
         split = self.splits["train"]
         epoch_seed = tf.stack([tf.cast(seed, tf.int64), epoch])
@@ -223,10 +190,7 @@ class RecordSource(Source):
             (), epoch_seed, minval=None, maxval=None, dtype=tf.int64
         )
         sample = None if sampled is None else (sampled, epoch_seed)
-        if shard.count > 1:
-            records = split.share(shard, file_order, sample)
-        else:
-            records = split.records(file_order, sample)
+        records = split.records(shard, file_order, sample)
         return records.shuffle(SHUFFLE_BUFFER, seed=buffer_seed, reshuffle_each_iteration=False)
 
     def _deserialised(self, record):
@@ -242,8 +206,6 @@ class RecordSource(Source):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LabelRecordSource(RecordSource):
-    """Records with one label each."""
-
     label_key: str
 
     def _parse(self, record_id, record):
@@ -256,7 +218,6 @@ class LabelRecordSource(RecordSource):
 
 
 def _deals_files(split, shard):
-    """Whether each worker reads files of its own."""
     return shard.count > 1 and len(split.files) >= FILES_PER_WORKER * shard.count
 
 
@@ -288,7 +249,6 @@ def open_records(name, *, data_dir=None, holdout=0.1, manual_dir=None, only=None
 
 
 def find_image_key(info, name):
-    """The key of the one image, which has 8 or 16 bits."""
     key = _feature_key(info, name, tfds.features.Image, 0)
     if info.features[key].dtype not in (np.uint8, np.uint16):
         raise ValueError(f"The images of the TFDS data set {name} are not of 8 or 16 bits.")
@@ -305,7 +265,6 @@ def _feature_key(info, name, kind, position):
 
 
 def the_one(keys, name, kind):
-    """The only one of the keys of a kind of feature."""
     if len(keys) != 1:
         found = f"several ({', '.join(keys)})" if keys else "none"
         raise ValueError(f"The TFDS data set {name} must have one {kind}, it has {found}.")
@@ -340,7 +299,11 @@ def whole_splits(info, name, *stored):
         lengths[split] = dict(zip(paths, info.splits[split].shard_lengths, strict=True))
     files = {file: length for split in stored for file, length in lengths[split].items()}
     # An interrupted copy leaves files missing or empty.
-    lacking = [file for file, length in files.items() if length and not _has_content(file)]
+    lacking = [
+        file
+        for file, length in files.items()
+        if length and not (os.path.isfile(file) and os.path.getsize(file))
+    ]
     if lacking:
         raise ValueError(
             f"The TFDS data set {name} lacks {len(lacking)} of its {len(files)} files, or they are "
@@ -350,7 +313,3 @@ def whole_splits(info, name, *stored):
         RecordSplit(tuple(files), tuple(files.values()), range(sum(files.values())))
         for files in lengths.values()
     ]
-
-
-def _has_content(file):
-    return os.path.isfile(file) and os.path.getsize(file) > 0

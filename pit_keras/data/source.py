@@ -1,9 +1,34 @@
-"""The interface of all data sets, whether their images carry one label or boxes."""
+"""The interface of all data sets, with one label an image or boxes, and how workers share them."""
 
 import abc
-from collections.abc import Mapping
+import dataclasses
 
-from pit_keras.data.sharding import Shard
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """The positions p of one worker: those with p // block % count == index.
+
+    Positions count the examples of all workers together; the default shard holds all.
+    """
+
+    index: int = 0  # the worker's number
+    count: int = 1  # workers
+    block: int = 1  # examples of a global batch for each worker
+
+    def holds(self, position):
+        """Whether a position, an integer of Python or TensorFlow, belongs to the shard."""
+        return position // self.block % self.count == self.index
+
+    def examples_before(self, position):
+        """How many of the shard's positions are smaller than a Python integer."""
+        rounds, rest = divmod(position, self.block * self.count)
+        return rounds * self.block + min(max(rest - self.index * self.block, 0), self.block)
+
+    def position_of(self, number):
+        """The position of the shard's example number 0, 1, ..., Python's or TensorFlow's."""
+        turn, place = number // self.block, number % self.block
+        return (turn * self.count + self.index) * self.block + place
+
 
 EVERYTHING = Shard()  # of a single worker
 
@@ -17,7 +42,7 @@ class Source(abc.ABC):
 
     name: str  # that it was opened by
     class_names: tuple[str, ...]  # one for each label
-    sizes: Mapping[str, int]  # examples: {"train": n, "val": m}
+    sizes: dict[str, int]  # examples: {"train": n, "val": m}
     is_encoded: bool  # whether `load` decodes a file, and so may fail
 
     @abc.abstractmethod
@@ -40,6 +65,7 @@ class Source(abc.ABC):
         more than its part of as many full global batches as the split needs.
         """
 
+    @abc.abstractmethod
     def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
         """An endless stream over shuffled epochs of the training split.
 
@@ -48,7 +74,6 @@ class Source(abc.ABC):
         tail of the stream from 0, for every shard.
 
         Args:
-            seed: decides the order, together with the epoch.
             start: the position of the first element, or of the shard's next one.
             length: the elements of an epoch, by default all examples. Each epoch has another order,
                 so no example is left out for good.
@@ -57,18 +82,6 @@ class Source(abc.ABC):
                 An epoch draws fewer examples then, and may cut the views of the last one short.
             shard: the positions to give. In an epoch no two shards give the same view.
         """
-        size = self.sizes["train"]
-        length = size if length is None else length
-        if not 1 <= length <= size or views < 1 or start < 0:
-            raise ValueError(
-                f"{self.name} has {size} training images; it cannot give epochs of {length} with "
-                f"{views} views of each from position {start}."
-            )
-        return self._train_stream(seed, start, length, views, shard)
-
-    @abc.abstractmethod
-    def _train_stream(self, seed, start, length, views, shard):
-        """`train_stream`, its arguments checked."""
 
 
 class DetectionSource(Source):

@@ -16,10 +16,8 @@ def prepared_info(name, data_dir=None, manual_dir=None):
     """The `DatasetInfo` of a data set that is prepared as TFRecord files.
 
     A data set that is not prepared yet is prepared, all or nothing, from `manual_dir`, a folder of
-    files that the user has downloaded by hand, such as ImageNet's archives.
-
-    Raises:
-        ValueError: there is no such data set, or it is not prepared and cannot be.
+    files that the user has downloaded by hand, such as ImageNet's archives; where it cannot be, a
+    ValueError says why.
     """
     data_dir = os.path.expanduser(data_dir) if data_dir else None
     try:

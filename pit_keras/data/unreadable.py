@@ -23,9 +23,7 @@ class UnreadableImageError(ValueError):
 
 
 class UnreadableImages:
-    """A report of the images that a pipeline could not read, safe to use from several threads.
-
-    It runs ahead of the batches received by what the pipeline prefetches.
+    """The images that a pipeline could not read, those ahead that it prefetched included.
 
     Attributes:
         positions: {name: position in the training stream where the image was first met}.
@@ -62,14 +60,10 @@ class UnreadableImages:
                 self.positions[name] = position
                 logger.warning("Skipping %s: it %s.", name, problem)
         if 2 * self.counts[epoch] > epoch_length:
-            self.fail(
+            self.error = UnreadableImageError(
                 f"More than half of the {epoch_length} images of epoch {epoch} cannot be read, for "
                 f"example {next(iter(self.positions))}."
             )
-
-    def fail(self, message):
-        """Records the `error` that ends the pipeline."""
-        self.error = UnreadableImageError(message)
 
 
 def load_images(dataset, source, split, report, epoch_length=None, choose_box=None):
@@ -98,7 +92,7 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
         if skips:
             report.skip(name, int(epoch), epoch_length, int(position), problem)
         else:
-            report.fail(f"{name} {problem}.")
+            report.error = UnreadableImageError(f"{name} {problem}.")
         return report.error is not None
 
     @tf.autograph.experimental.do_not_convert

@@ -163,15 +163,15 @@ def interaction_of_source(
     if not has_transformer_blocks(network.model):
         return _rows(network, definition, convolution_interaction(network.model))
     from pit_keras.data.pipeline import evaluation_batches
-    from pit_keras.data.sampling import EvenSample
     from pit_keras.data.unreadable import UnreadableImages
 
-    sample, unreadable = EvenSample(source, images), UnreadableImages()
+    images, unreadable = min(images, source.sizes[split]), UnreadableImages()
     batches = evaluation_batches(
-        sample, split, network.data, batch_size=batch_size, unreadable=unreadable
+        source, split, network.data, batch_size=batch_size, cap=images, unreadable=unreadable
     )
-    number = -(-sample.sizes[split] // batch_size)
-    batches = track(batches, "Measuring", number, transient=True, disable=not progress)
+    batches = track(
+        batches, "Measuring", -(-images // batch_size), transient=True, disable=not progress
+    )
     with unreadable.plain_errors():
         shares, count = measure_interaction(network.model, batches, definition)
     found, model = {}, network.model

@@ -8,10 +8,10 @@ import keras
 import tensorflow as tf
 
 from pit_keras.data.detection_pipeline import (
-    check_detection_train_batches,
     detection_evaluation_batches,
     detection_train_batches,
 )
+from pit_keras.data.pipeline import check_train_batches
 from pit_keras.evaluation.detection import DetectionEvaluator
 from pit_keras.models import variant_of
 from pit_keras.models.detr import backbone_layers, masked_detector
@@ -32,7 +32,7 @@ class DetectionTask:
         self._config, self._source = config, source
         self.category_ids = source.category_ids
         data, detection = config.data, config.detection
-        self.check_train_batches = partial(check_detection_train_batches, source, data, detection)
+        self.check_train_batches = partial(check_train_batches, source, data)
         self.train_batches = partial(detection_train_batches, source, data, detection)
         self.evaluation_batches = partial(detection_evaluation_batches, source, "val", data)
         queries = config.model.queries or variant_of(config.model.name).queries

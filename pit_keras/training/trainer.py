@@ -17,7 +17,7 @@ import tensorflow as tf
 import pit_keras
 from pit_keras.config.fields import validate
 from pit_keras.data.pipeline import steps_per_epoch
-from pit_keras.data.sharding import Shard
+from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked

@@ -1,6 +1,6 @@
 import pytest
 
-from pit_keras.config.fields import Config, differences, field_paths, set_field, validate
+from pit_keras.config.fields import Config, conflicts, field_paths, set_field, validate
 from pit_keras.config.recipes import recipe
 
 
@@ -55,12 +55,16 @@ def test_an_ill_typed_field_is_named():
         Config.from_json(text)
 
 
-def test_differences():
+def test_conflicts_are_said_in_words():
     config, other = Config(), Config()
     other.training.epochs = 7
     other.data.dataset = "digits"
-    assert differences(config, other) == ["data.dataset", "training.epochs"]
-    assert differences(config, Config()) == []
+    other.training.keep_checkpoints = 3  # which changes no result
+    assert conflicts(config, other) == (
+        "data.dataset is 'imagenet2012' there and 'digits' here; "
+        "training.epochs is 100 there and 7 here"
+    )
+    assert conflicts(config, Config()) == ""
 
 
 @pytest.mark.parametrize(

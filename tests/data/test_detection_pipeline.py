@@ -11,11 +11,11 @@ from PIL import Image
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
 from pit_keras.data.detection_pipeline import (
-    check_detection_train_batches,
     detection_evaluation_batches,
     detection_train_batches,
     padded_sides,
 )
+from pit_keras.data.pipeline import check_train_batches
 from pit_keras.data.preprocessing import normalise
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages
 
@@ -342,11 +342,9 @@ def test_too_many_that_cannot_be_used_end_training(tmp_path, data):
 
 def test_what_cannot_be_batched_is_said_before(source, data):
     with pytest.raises(ValueError, match="between 1 and the 24 training images"):
-        check_detection_train_batches(source, data, ALL, 25)
+        check_train_batches(source, data, 25)
     with pytest.raises(ValueError, match="number of replicas, 3; got 8"):
-        check_detection_train_batches(source, data, ALL, 8, replicas=3)
-    with pytest.raises(ValueError, match="index=2, count=2"):
-        train(source, data, 1, replicas=4, worker=2, workers=2)
+        check_train_batches(source, data, 8, replicas=3)
     with pytest.raises(ValueError, match=r"must be a positive multiple .* got 0"):
         evaluate(source, data, batch_size=0)
     with pytest.raises(ValueError, match=r"\(--config.training.eval_batch_size\)"):

@@ -99,10 +99,10 @@ def assert_same_picture(actual, expected):
 @pytest.mark.parametrize("factor", [-0.3, -0.27, 0.0, 0.1, 0.3])
 def test_shears_follow_pillow(factor, image):
     assert_same_picture(
-        operations.shear_x(image, factor, FILL), warped(image, (1, factor, 0, 0, 1, 0))
+        operations.shear(image, factor, FILL, axis=1), warped(image, (1, factor, 0, 0, 1, 0))
     )
     assert_same_picture(
-        operations.shear_y(image, factor, FILL), warped(image, (1, 0, 0, factor, 1, 0))
+        operations.shear(image, factor, FILL, axis=0), warped(image, (1, 0, 0, factor, 1, 0))
     )
 
 
@@ -110,10 +110,12 @@ def test_shears_follow_pillow(factor, image):
 def test_translations_follow_pillow(share, image):
     height, width, _ = image.shape
     assert_same_picture(
-        operations.translate_x(image, share, FILL), warped(image, (1, 0, share * width, 0, 1, 0))
+        operations.translate(image, share, FILL, axis=1),
+        warped(image, (1, 0, share * width, 0, 1, 0)),
     )
     assert_same_picture(
-        operations.translate_y(image, share, FILL), warped(image, (1, 0, 0, 0, 1, share * height))
+        operations.translate(image, share, FILL, axis=0),
+        warped(image, (1, 0, 0, 0, 1, share * height)),
     )
 
 

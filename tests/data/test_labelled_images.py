@@ -150,18 +150,6 @@ def test_the_order_far_into_training_is_at_hand():
     assert len(set(stream["id"][:1000])) == 1000
 
 
-def test_impossible_streams_are_errors(source):
-    size = source.sizes["train"]
-    for length in (0, size + 1):
-        with pytest.raises(ValueError, match=f"has {size} training images; .* epochs of {length} "):
-            source.train_stream(0, length=length)
-    for views in (-1, 0):
-        with pytest.raises(ValueError, match=f"with {views} views"):
-            source.train_stream(0, length=16, views=views)
-    with pytest.raises(ValueError, match="from position -1"):
-        source.train_stream(0, start=-1)
-
-
 def test_digits():
     source = open_source("digits", holdout=0.5)  # the split is fixed
     assert source.sizes == {"train": 1437, "val": 360}

@@ -9,7 +9,7 @@ from timm.data.mixup import Mixup, mixup_target
 from timm.loss import SoftTargetCrossEntropy
 from tolerances import assert_close
 
-from pit_keras.data.mixing import MODES, mix
+from pit_keras.data.mixing import mix
 from pit_keras.data.seeds import example_seed
 from pit_keras.training.losses import soft_cross_entropy
 
@@ -54,7 +54,7 @@ def timms(monkeypatch, mode, lambdas, by_cutmix, boxes):
     return Mixup(**ALPHAS, mode=TIMMS_MODES[mode], label_smoothing=0.1, num_classes=CLASSES)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", TIMMS_MODES)
 def test_images_and_losses_are_timms_for_the_same_draws(monkeypatch, mode):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(8, 20, 30, 3)).astype(np.float32)
@@ -115,7 +115,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", TIMMS_MODES)
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_kept_of_a_label_is_distributed_as_timms(mode, case):
     alphas, side = CASES[case]
@@ -141,7 +141,7 @@ def test_what_is_kept_of_a_label_is_distributed_as_timms(mode, case):
     np.testing.assert_allclose(shares, expected, atol=0.045)  # three standard deviations
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", TIMMS_MODES)
 def test_half_is_mixed_by_cutmix_as_in_timm(mode):
     rng = np.random.default_rng(0)
     images = rng.normal(size=(4, 24, 24, 1)).astype(np.float32)

@@ -9,9 +9,10 @@ from tolerances import assert_close
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.augmentation import crop_box
 from pit_keras.data.color_jitter import color_jitter
-from pit_keras.data.labelled_images import open_source
+from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.data.pipeline import (
     _augment,
+    _view_seed,
     evaluation_batches,
     steps_per_epoch,
     train_batches,
@@ -142,11 +143,12 @@ def augmented(config, images):
     """The first digits in three views each, after all that follows the crop."""
     digits = open_source("digits").images["train"]
     config.views, zero = 3, tf.constant(0, tf.int64)
-    return [
-        _augment({"image": digits[i], "id": i, "epoch": zero, "view": view}, 0, config).numpy()
+    seeds = [
+        (i, _view_seed(0, {"id": i, "epoch": zero, "view": view}, 3))
         for i in tf.range(images, dtype=tf.int64)
         for view in tf.range(3, dtype=tf.int64)
     ]
+    return [_augment(digits[i], seed, config, None).numpy() for i, seed in seeds]
 
 
 @pytest.mark.parametrize(
@@ -278,10 +280,33 @@ def test_an_epoch_must_hold_the_views_of_an_image(config, views):
         train_batches(open_source("digits"), config, batch_size=8, seed=0)
 
 
-def test_a_negative_alpha_is_an_error(config):
-    config.cutmix_alpha = -1.0
-    with pytest.raises(ValueError, match="cutmix_alpha"):
-        train_batches(open_source("digits"), config, batch_size=8, seed=0)
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        *((10, 1), (10, 7), (10, 99), (97, 13)),
+        *(
+            pytest.param(*some, marks=pytest.mark.slow)
+            for some in ((10, 3), (10, 9), (10, 10), (1, 1))
+        ),
+    ],
+)
+def test_so_many_images_are_evenly_spaced(size, count):
+    images, labels = tf.zeros((size, 2, 2, 3), tf.uint8), tf.range(size, dtype=tf.int64)
+    names, images = tuple(map(str, range(size))), {"train": images[:0], "val": images}
+    source = ArraySource("numbers", names, images, {"train": labels[:0], "val": labels})
+    config = DataConfig(image_size=(2, 2), eval_crop=1.0)
+
+    batches = list(evaluation_batches(source, "val", config, batch_size=4, cap=count))
+
+    found = np.concatenate([batch["id"] for batch in batches])
+    assert len(found) == -(-min(size, count) // 4) * 4
+    weights = np.concatenate([batch["weight"] for batch in batches])
+    np.testing.assert_array_equal(weights, found >= 0)
+    found = found[found >= 0]
+    assert len(found) == min(size, count)
+    assert found[0] == 0
+    gaps = set(np.diff([*found, found[0] + size]))
+    assert gaps <= {size // len(found), -(-size // len(found))}
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(100, 4), (90, 4), (500, 1)])

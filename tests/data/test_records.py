@@ -120,7 +120,7 @@ def test_records_of_many_files_are_interleaved_in_the_given_order(tmp_path):
             writer.write("first")
             writer.write("second")
     split = RecordSplit(tuple(files), (2,) * 40, range(80))
-    backwards = [int(record_id) for record_id, _ in split.records(tf.range(39, -1, -1))]
+    backwards = [int(record_id) for record_id, _ in split.records(file_order=tf.range(39, -1, -1))]
     assert sorted(backwards) == list(range(80))
     assert backwards[:17] == [*range(78, 46, -2), 79]  # sixteen files are read at once
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
-from pit_keras.data.sharding import Shard
+from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImages
 
 KEYS = ("id", "label", "epoch", "position", "view")
@@ -54,12 +54,6 @@ def test_shards_part_the_positions_in_blocks(count, block):
         np.testing.assert_array_equal(shard.position_of(numbers), own)
         for position in range(61):
             assert shard.examples_before(position) == sum(p < position for p in own)
-
-
-@pytest.mark.parametrize("arguments", [(-1, 2, 1), (2, 2, 1), (0, 0, 1), (0, 2, 0)])
-def test_impossible_shards_are_errors(arguments):
-    with pytest.raises(ValueError, match=rf"index={arguments[0]}, count={arguments[1]}, .* needs"):
-        Shard(*arguments)
 
 
 def test_the_shards_of_an_epoch_are_disjoint_and_complete(source):
@@ -280,19 +274,3 @@ def test_the_batch_of_a_replica_must_be_large_enough_to_be_mixed(config):
     message = "need --batch_size=16 or more, two images for each replica; or set"
     with pytest.raises(ValueError, match=message):
         check_train_batches(open_source("digits"), config, 8, replicas=8)
-
-
-@pytest.mark.parametrize(
-    ("worker", "workers", "message"),
-    [
-        (2, 2, "index=2, count=2, .* needs"),
-        (-1, 2, "index=-1, count=2, .* needs"),
-        (0, 3, "3 workers cannot share 4 replicas"),
-    ],
-)
-def test_impossible_workers_are_errors(config, worker, workers, message):
-    settings = {"batch_size": 8, "replicas": 4, "worker": worker, "workers": workers}
-    with pytest.raises(ValueError, match=message):
-        train_batches(open_source("digits"), config, seed=0, **settings)
-    with pytest.raises(ValueError, match=message):
-        evaluation_batches(open_source("digits"), "val", config, **settings)
