@@ -10,10 +10,9 @@ from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluation, resize_and_crop
 from pit_keras.export import sidecars
 from pit_keras.export.agreement import CALLS, median_milliseconds
-from pit_keras.models.detr_outputs import detected
-from pit_keras.models.dtype_policy import with_dtype_policy
+from pit_keras.models.boxes import detected
 from pit_keras.models.features import pre_logits
-from pit_keras.models.inference import logits_only
+from pit_keras.models.inference import logits_only, with_dtype_policy
 from pit_keras.runs.found_objects import THRESHOLD
 from pit_keras.runs.versioned_folder import find_saved_model, version_folder
 

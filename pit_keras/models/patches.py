@@ -3,7 +3,7 @@
 from keras import layers
 
 from pit_keras.models.initializers import linear_initializers
-from pit_keras.models.registered_layer import registered
+from pit_keras.models.serialization import registered
 
 
 def patch_grid(image_size, patch_size, stride):

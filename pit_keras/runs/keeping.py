@@ -2,7 +2,7 @@
 
 import json
 
-from pit_keras.models.model_file import read_model
+from pit_keras.models.serialization import read_model
 from pit_keras.runs.checkpoints import (
     Checkpoints,
     DamagedCheckpointError,

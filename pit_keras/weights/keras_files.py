@@ -5,7 +5,7 @@ import zipfile
 
 import h5py
 
-from pit_keras.models.model_file import read_model
+from pit_keras.models.serialization import read_model
 from pit_keras.weights.adaptation import patch_grid_of, settings_of
 from pit_keras.weights.recognition import Checkpoint, Misfit
 
