@@ -7,7 +7,6 @@ from pit_keras.models.keras_applications import Application
 from pit_keras.models.registry import (
     DISTILLED,
     build_model,
-    check_bool,
     check_known,
     list_models,
     overridable_fields,
@@ -114,7 +113,6 @@ def _check_weights(name, weights, across_distillation):
         raise ValueError(
             f"weights must be None, 'imagenet', or the path of a file; got {weights!r}."
         )
-    check_bool("weights_across_distillation", across_distillation)
     if across_distillation and weights is None:
         raise ValueError("weights_across_distillation=True needs weights.")
     if across_distillation and name.removesuffix(DISTILLED) + DISTILLED not in list_models():

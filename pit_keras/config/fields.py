@@ -55,27 +55,27 @@ class ModelConfig(_Section):
     name: str = "pit_s"
     weights: str | None = None  # to start from: "imagenet" or a path, stored as given
     frozen_stages: Annotated[int, Field(ge=0)] = 0  # first stages, not trained
-    patch_size: int | None = None
-    stride: int | None = None
-    head_dim: int | None = None
-    depth: int | None = None  # ViT's blocks
-    depths: tuple[int, ...] | None = None  # PiT's blocks of each stage
-    heads: tuple[int, ...] | None = None  # PiT's heads of each stage
-    base_width: int | None = None  # ResNet's
+    patch_size: PositiveInt | None = None
+    stride: PositiveInt | None = None
+    head_dim: PositiveInt | None = None
+    depth: PositiveInt | None = None  # ViT's blocks
+    depths: tuple[PositiveInt, ...] | None = None  # PiT's blocks of each stage
+    heads: tuple[PositiveInt, ...] | None = None  # PiT's heads of each stage
+    base_width: PositiveInt | None = None  # ResNet's
     stem_stride: int | None = None  # ResNet's: 4, for small images 2 or 1
     output_stride: int | None = None  # pixels between the positions of the last map
     # A detector's; what is above is then its backbone's, and so are the rates below.
-    queries: int | None = None  # the most objects found in an image
-    encoder_layers: int | None = None
-    decoder_layers: int | None = None
-    hidden_width: int | None = None
-    hidden_heads: int | None = None
-    feed_forward: int | None = None  # width of the MLPs of encoder and decoder
-    dropout: float | None = None  # in encoder and decoder
+    queries: PositiveInt | None = None  # the most objects found in an image
+    encoder_layers: PositiveInt | None = None
+    decoder_layers: PositiveInt | None = None
+    hidden_width: PositiveInt | None = None
+    hidden_heads: PositiveInt | None = None
+    feed_forward: PositiveInt | None = None  # width of the MLPs of encoder and decoder
+    dropout: BelowOne | None = None  # in encoder and decoder
     normalize_features: bool | None = None  # of the backbone, before the encoder
-    drop_rate: float = 0.0
-    attention_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
+    drop_rate: BelowOne = 0.0
+    attention_drop_rate: BelowOne = 0.0
+    drop_path_rate: BelowOne = 0.0
 
     @property
     def is_detector(self):

@@ -10,8 +10,8 @@ import tensorflow as tf
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.evaluation.classification import check_classes
+from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import masked_detector
-from pit_keras.models.detr_outputs import detected, last_outputs
 
 # In the order of pycocotools' `COCOeval.stats`.
 COCO_METRICS = (

@@ -17,7 +17,7 @@ import tensorflow as tf
 from pit_keras.export import onnx_file, saved_model, tflite
 from pit_keras.export.agreement import Sample, compare, compare_detections
 from pit_keras.export.formats import DETECTOR_FORMATS, FORMATS, LEAST_CALIBRATION_IMAGES
-from pit_keras.models.dtype_policy import with_dtype_policy
+from pit_keras.models.inference import with_dtype_policy
 from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import TrainedModel
 

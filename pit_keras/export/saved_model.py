@@ -9,10 +9,9 @@ import tensorflow as tf
 from pit_keras.data.detection_preprocessing import preprocess_detection
 from pit_keras.data.preprocessing import decode, normalise, preprocess_evaluation, resize_and_crop
 from pit_keras.export import sidecars
-from pit_keras.models.detr_outputs import detected
-from pit_keras.models.dtype_policy import with_dtype_policy
+from pit_keras.models.boxes import detected
 from pit_keras.models.features import pre_logits
-from pit_keras.models.inference import logits_only
+from pit_keras.models.inference import logits_only, with_dtype_policy
 from pit_keras.runs.found_objects import THRESHOLD
 
 SIGNATURE = "serving_default"

@@ -18,7 +18,7 @@ from pit_keras.export.saved_model import SIGNATURE, save_function
 from pit_keras.export.tflite_metadata import with_metadata
 from pit_keras.export.tflite_quantization import int8_products
 from pit_keras.models.attention import has_transformer_blocks
-from pit_keras.models.detr_outputs import detected
+from pit_keras.models.boxes import detected
 from pit_keras.models.inference import logits_only
 from pit_keras.runs.trained_detector import TrainedDetector
 from pit_keras.runs.trained_model import names_of_classes

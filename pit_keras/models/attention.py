@@ -4,7 +4,7 @@ from keras import layers, ops
 
 from pit_keras.models.execution import recomputed, recomputes_blocks
 from pit_keras.models.initializers import linear
-from pit_keras.models.registered_layer import registered
+from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import length
 
 LAYER_NORM_EPSILON = 1e-6
@@ -120,27 +120,19 @@ class TransformerBlock(layers.Layer):
         _, num_positions, channels = input_shape
         rates, scheme = (self.drop_rate, self.attention_drop_rate), self.initialization
         common = {"dtype": self.dtype_policy}
-        self.attention_norm = self._norm("attention_norm")
+        norm = {"epsilon": LAYER_NORM_EPSILON, **common}
+        # One draw for each image: dropout whose mask is the same for all tokens and channels.
+        drop_path = {"rate": self.drop_path_rate, "noise_shape": (None, 1, 1), **common}
+        self.attention_norm = layers.LayerNormalization(**norm, name="attention_norm")
         self.attention = Attention(
             self.num_heads, num_positions, *rates, scheme, name="attention", **common
         )
-        self.attention_drop_path = self._drop_path()
-        self.mlp_norm = self._norm("mlp_norm")
+        self.attention_drop_path = layers.Dropout(**drop_path)
+        self.mlp_norm = layers.LayerNormalization(**norm, name="mlp_norm")
         self.mlp = Mlp(self.mlp_ratio, self.drop_rate, scheme, name="mlp", **common)
-        self.mlp_drop_path = self._drop_path()
+        self.mlp_drop_path = layers.Dropout(**drop_path)
         for layer in (self.attention_norm, self.attention, self.mlp_norm, self.mlp):
             layer.build((None, channels))
-
-    def _norm(self, name):
-        return layers.LayerNormalization(
-            epsilon=LAYER_NORM_EPSILON, dtype=self.dtype_policy, name=name
-        )
-
-    def _drop_path(self):
-        # One draw for each image: dropout whose mask is the same for all tokens and channels.
-        return layers.Dropout(
-            self.drop_path_rate, noise_shape=(None, 1, 1), dtype=self.dtype_policy
-        )
 
     def call(self, inputs, training=False):
         if not (training and recomputes_blocks()):
@@ -222,7 +214,6 @@ def attention_weights(query, key, padding=None):
 
 
 def has_transformer_blocks(model):
-    """Whether a model is made of `TransformerBlock`, as PiT and ViT are."""
     return any(isinstance(layer, TransformerBlock) for layer in model.layers)
 
 

@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from pit_keras.models.attention import LAYER_NORM_EPSILON
 from pit_keras.models.initializers import linear
 
 
@@ -10,16 +11,16 @@ def class_token_classifier(tokens, settings, initialization):
     """Class tokens (B, T, C) -> logits (B, classes), in float32 in any precision.
 
     With a distillation token they are the mean of the heads `head` and `head_dist`. Without the top
-    the result is the class token's features (B, C), or the mean of both tokens'.
+    the result is the normalised class token (B, C), or the mean of both tokens.
     """
+    tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
     outputs = [tokens[:, token] for token in range(settings.num_tokens)]  # each (B, C)
     if settings.include_top:
         sizes = tokens.shape[-1], settings.classes
-        heads = [
-            linear(name, *sizes, "float32", initialization)
-            for name in ("head", "head_dist")[: settings.num_tokens]
+        outputs = [
+            linear(name, *sizes, "float32", initialization)(token)
+            for name, token in zip(("head", "head_dist"), outputs, strict=False)
         ]
-        outputs = [head(token) for head, token in zip(heads, outputs, strict=True)]
     output = outputs[0] if len(outputs) == 1 else layers.Average(dtype="float32")(outputs)
     return classifier_activation(output, settings)
 

@@ -65,59 +65,54 @@ def normalization(x, name, zero=False):
     )(x)
 
 
-def residual_stages(x, variant, settings, bottleneck):
-    """All stages of residual blocks; each ends in a layer `stage1`, ..., its map (B, h, w, C).
+def residual_network(variant, settings, bottleneck, initializers):
+    """Builds a residual network: images (B, H, W, channels) -> logits (B, classes).
+
+    Each stage ends in a layer `stage1`, `stage2`, ..., the stage's feature map (B, h, w, C).
+    Without its top the network gives the last map's mean (B, C).
 
     Args:
-        variant: Its `depths`, `widths()`, `strides()` and `dilations()` have one entry for each
-            stage. Only a stage's first block strides, only the others are dilated.
-        bottleneck: A block's branch: a function of its input, width, stride, dilation and name.
+        bottleneck: A block's branch, before the sum: a function of its input (B, H, W, C), width,
+            stride, dilation and name -> (B, h, w, width).
+        initializers: The classifier's, as keyword arguments.
     """
-    drop_path_rates = iter(settings.drop_path_rates(sum(variant.depths)))
+    settings.require("attention_drop_rate", 0, "There is no attention")
+    if not settings.include_top:
+        settings.require("drop_rate", 0, "The classifier, which it is for, is left out")
+    variant.grids(settings.input_shape[:2])  # refuses an image that is too small
+    images = keras.Input(settings.input_shape, name="images")
     sizes = variant.depths, variant.widths(), variant.strides(), variant.dilations()
-    for stage, (depth, width, first_stride, dilation) in enumerate(zip(*sizes, strict=True), 1):
+    drop_path_rates = settings.drop_path_rates(sum(variant.depths))
+    stages = zip(*sizes, strict=True)
+    x = residual_stages(variant.stem(images), stages, drop_path_rates, bottleneck)
+    x = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(x)
+    if settings.include_top:
+        x = layers.Dropout(settings.drop_rate, dtype="float32", name="head_drop")(x)
+        x = layers.Dense(settings.classes, **initializers, dtype="float32", name="head")(x)
+        x = classifier_activation(x, settings)
+    return keras.Model(images, x, name=settings.name)
+
+
+def residual_stages(x, stages, drop_path_rates, bottleneck):
+    """All blocks: `stages` has a depth, width, stride and dilation for each stage.
+
+    Only a stage's first block strides, only the others are dilated.
+    """
+    drop_path_rates = iter(drop_path_rates)
+    for stage, (depth, width, first_stride, dilation) in enumerate(stages, 1):
         for block in range(1, depth + 1):
             name = f"stage{stage}_block{block}"
             stride = first_stride if block == 1 else 1
             branch = bottleneck(x, width, stride, 1 if block == 1 else dilation, name)
-            shortcut = _projected(x, width, stride, name)
-            output_name = f"stage{stage}" if block == depth else f"{name}_output"
-            x = residual(shortcut, branch, next(drop_path_rates), name, output_name)
+            if stride > 1 or x.shape[-1] != width:
+                x = convolution(x, width, 1, f"{name}_shortcut_conv", stride=stride)
+                x = normalization(x, f"{name}_shortcut_norm")
+            # Drop path leaves out an image's branch: the mask is the same for the whole map.
+            drop_path = {"rate": next(drop_path_rates), "noise_shape": (None, 1, 1, 1)}
+            branch = layers.Dropout(**drop_path, name=f"{name}_drop_path")(branch)
+            x = layers.Add(name=f"{name}_add")([x, branch])
+            x = layers.ReLU(name=f"stage{stage}" if block == depth else f"{name}_output")(x)
     return x
-
-
-def residual(shortcut, branch, drop_path_rate, block_name, output_name):
-    """ReLU of a shortcut plus a branch, which is left out for an image with `drop_path_rate`."""
-    branch = layers.Dropout(
-        drop_path_rate, noise_shape=(None, 1, 1, 1), name=f"{block_name}_drop_path"
-    )(branch)
-    x = layers.Add(name=f"{block_name}_add")([shortcut, branch])
-    return layers.ReLU(name=output_name)(x)
-
-
-def _projected(x, channels, stride, block_name):
-    """A block's shortcut: its input, or a 1 x 1 convolution of it where the shape changes."""
-    if stride == 1 and x.shape[-1] == channels:
-        return x
-    x = convolution(x, channels, 1, f"{block_name}_shortcut_conv", stride=stride)
-    return normalization(x, f"{block_name}_shortcut_norm")
-
-
-def pooled_classifier(feature_map, settings, initializers):
-    """The last map (B, h, w, C) -> logits (B, classes); its mean (B, C) without the top."""
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(feature_map)
-    if not settings.include_top:
-        return x
-    x = layers.Dropout(settings.drop_rate, dtype="float32", name="head_drop")(x)
-    x = layers.Dense(settings.classes, **initializers, dtype="float32", name="head")(x)
-    return classifier_activation(x, settings)
-
-
-def refuse_what_has_no_meaning(settings):
-    """Raises ValueError for a dropout rate that a convolutional network has no place for."""
-    settings.require("attention_drop_rate", 0, "There is no attention")
-    if not settings.include_top:
-        settings.require("drop_rate", 0, "The classifier, which it is for, is left out")
 
 
 def halved_grids(image_size, halvings):

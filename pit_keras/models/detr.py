@@ -68,7 +68,13 @@ def build(variant, settings, backbone):
     Images (B, H, W, 3) -> {"logits": (B, Q, classes + 1), the last for "no object", "boxes":
     (B, Q, 4), centre x, centre y, width, height, as shares of the image's sides}, in float32.
     """
-    _check(variant, settings)
+    settings.require("include_top", True, "A detector has heads")
+    settings.require("classifier_activation", None, "A detector gives logits")
+    if variant.hidden_width % variant.hidden_heads or variant.hidden_width % 4:
+        raise ValueError(
+            f"hidden_width of {settings.name} must be a multiple of 4 and of its "
+            f"{variant.hidden_heads} heads; got {variant.hidden_width}."
+        )
     x = stage_features(backbone).outputs[-1]  # (B, h, w, channels)
     if variant.normalize_features:
         x = layers.LayerNormalization(epsilon=1e-6, name="feature_norm")(x)
@@ -78,16 +84,6 @@ def build(variant, settings, backbone):
     counts = variant.encoder_layers, variant.decoder_layers
     *_, objects = decoded(projection(x), parts, *counts)  # (B, h, w, C) -> (B, Q, C)
     return keras.Model(backbone.input, heads(objects, parts), name=settings.name)
-
-
-def _check(variant, settings):
-    settings.require("include_top", True, "A detector has heads")
-    settings.require("classifier_activation", None, "A detector gives logits")
-    if variant.hidden_width % variant.hidden_heads or variant.hidden_width % 4:
-        raise ValueError(
-            f"hidden_width of {settings.name} must be a multiple of 4 and of its "
-            f"{variant.hidden_heads} heads; got {variant.hidden_width}."
-        )
 
 
 def _new_parts(variant, classes):
@@ -113,12 +109,9 @@ def _new_parts(variant, classes):
 
 
 def decoded(feature_map, parts, encoder_layers, decoder_layers, padding=None):
-    """The output of each decoder layer, a list of (B, Q, C).
+    """The output of each decoder layer for a projected map (B, h, w, C): a list of (B, Q, C).
 
-    Args:
-        feature_map: The projected map (B, h, w, C).
-        parts: Layers by name.
-        padding: True where a position of the map is padding, (B, h, w); None if none is.
+    `parts` are layers by name; `padding` (B, h, w) is true where a position is padding.
     """
     mask = () if padding is None else (padding,)
     positions = parts["positions"](feature_map, *mask)  # (B or 1, N, C)

@@ -7,12 +7,11 @@ C channels. A padding mask is true where there is padding, as in PyTorch.
 
 import math
 
-import keras
 from keras import initializers, layers, ops
 
 from pit_keras.models.attention import attention_weights
 from pit_keras.models.initializers import dense, linear, linear_initializers
-from pit_keras.models.registered_layer import registered
+from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import grid_of, length
 
 LAYER_NORM_EPSILON = 1e-5
@@ -29,9 +28,6 @@ class FeaturePadding(layers.Layer):
             pixels = ops.arange(side) * length(mask, axis) // side
             mask = ops.take(mask, pixels, axis=axis)
         return mask
-
-    def compute_output_spec(self, padding_mask, feature_map):
-        return keras.KerasTensor(feature_map.shape[:3], dtype="bool")
 
 
 @registered
@@ -67,11 +63,6 @@ class SinePositions(layers.Layer):
         waves = ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1)  # (B, H, W, C / 4, 2)
         return ops.reshape(waves, (-1, *grid_of(inside[..., None]), 2 * pairs))
 
-    def compute_output_shape(self, feature_map_shape, padding_shape=None):
-        _, height, width, _ = feature_map_shape
-        positions = None if None in (height, width) else height * width
-        return (1 if padding_shape is None else padding_shape[0], positions, self.channels)
-
 
 @registered
 class Fork(layers.Layer):
@@ -84,9 +75,6 @@ class Fork(layers.Layer):
 
     def call(self, inputs):
         return ops.copy(inputs), ops.copy(inputs)
-
-    def compute_output_shape(self, input_shape):
-        return input_shape, input_shape
 
 
 @registered
@@ -107,10 +95,6 @@ class ObjectQueries(layers.Layer):
     def call(self, memory):
         queries = ops.tile(self.query_embedding, (ops.shape(memory)[0], 1, 1))
         return ops.zeros_like(queries), queries
-
-    def compute_output_shape(self, input_shape):
-        shape = (input_shape[0], self.queries, input_shape[-1])
-        return shape, shape
 
 
 @registered
@@ -140,10 +124,8 @@ class DetrAttention(layers.Layer):
 
     def call(self, query, key, value, padding=None, training=False):
         shape = (-1, length(query, 1), query.shape[-1])
-        query, key, value = (
-            self._heads(layer, x)
-            for layer, x in ((self.query, query), (self.key, key), (self.value, value))
-        )
+        projections = self.query, self.key, self.value
+        query, key, value = map(self._heads, projections, (query, key, value))
         weights = attention_weights(query, key, padding)  # (B, heads, M, N)
         heads = ops.matmul(self.drop(weights, training=training), value)
         merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, shape[-1]))  # (B * M, C)
@@ -155,9 +137,6 @@ class DetrAttention(layers.Layer):
         x = layer(ops.reshape(x, (-1, channels)))  # (B * N, C), see `attention.Attention`
         x = ops.reshape(x, (-1, positions, self.num_heads, channels // self.num_heads))
         return ops.transpose(x, (0, 2, 1, 3))
-
-    def compute_output_shape(self, query_shape, *_):
-        return query_shape
 
 
 class _PostNormLayer(layers.Layer):
@@ -279,6 +258,3 @@ class BoxHead(layers.Layer):
     def call(self, objects):
         first, second, last = self.stack
         return ops.sigmoid(last(ops.relu(second(ops.relu(first(objects))))))
-
-    def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], 4)

@@ -5,7 +5,6 @@ are found by name, so loaded models work too. A model of one output gives it as 
 several a list.
 """
 
-import numbers
 import re
 
 import keras
@@ -29,7 +28,8 @@ def stage_features(model, stages=None):
     """
     check_functional(model, "stage_features")
     maps = {
-        int(layer.name.removeprefix("stage")): _feature_map(layer)
+        # A stage ends in its map, or in class tokens and its map.
+        int(layer.name.removeprefix("stage")): keras.tree.flatten(layer.output)[-1]
         for layer in model.layers
         if re.fullmatch(r"stage\d+", layer.name)
     }
@@ -40,11 +40,6 @@ def stage_features(model, stages=None):
         known = ", ".join(map(str, maps))
         raise ValueError(f"{model.name} has no stages {stages!r}; its stages are {known}.")
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
-
-
-def _feature_map(layer):
-    """A stage ends in its map, or in class tokens and its map."""
-    return layer.output[-1] if isinstance(layer.output, (list, tuple)) else layer.output
 
 
 def pre_logits(model):
@@ -120,11 +115,5 @@ def _attention_map(block):
 
 def _chosen(wanted, known):
     """The values of one or several keys; none if a key is not known."""
-    if hasattr(wanted, "tolist"):  # NumPy's numbers and arrays
-        wanted = wanted.tolist()
-    keys = list(wanted) if isinstance(wanted, (list, tuple, range)) else [wanted]
-    for key in keys:
-        is_key = isinstance(key, (numbers.Integral, str)) and not isinstance(key, bool)
-        if not is_key or key not in known:
-            return []
-    return [known[key] for key in keys]
+    keys = wanted if isinstance(wanted, (list, tuple, range)) else [wanted]
+    return [known[key] for key in keys] if all(key in known for key in keys) else []

@@ -7,11 +7,12 @@ trained with. The whole family is the table `VARIANTS`.
 import dataclasses
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pit_keras.models.convolution_layers import halved_grids
-from pit_keras.models.registered_layer import registered
+from pit_keras.models.serialization import registered
 
 # Pixels v in 0..1 become scale * v - offset, RGB; "caffe" is then flipped to BGR.
 _ENCODINGS = {
@@ -26,30 +27,19 @@ _FIXED = {"override": False}
 class PixelEncoding(layers.Layer):
     """Images normalised with ImageNet's mean and deviation, in another encoding; (B, H, W, 3).
 
-    Args:
-        encoding: "bytes" for 0..255, "signed" for -1..1, "caffe" for BGR in 0..255 less the mean.
+    It is "bytes" for 0..255, "signed" for -1..1, "caffe" for BGR in 0..255 less the mean.
     """
 
     def __init__(self, encoding, **kwargs):
         super().__init__(**kwargs)
-        if encoding not in _ENCODINGS:
-            raise ValueError(
-                f"Unknown encoding {encoding!r}; known are {', '.join(sorted(_ENCODINGS))}."
-            )
         self.encoding = encoding
 
     def call(self, inputs):
         scale, offsets = _ENCODINGS[self.encoding]
-        scales = [scale * deviation for deviation in IMAGENET_STD]
-        shifts = [
-            scale * mean - offset for mean, offset in zip(IMAGENET_MEAN, offsets, strict=True)
-        ]
-        x = inputs * ops.convert_to_tensor(scales, inputs.dtype)
+        x = inputs * ops.convert_to_tensor(scale * np.array(IMAGENET_STD), inputs.dtype)
+        shifts = scale * np.array(IMAGENET_MEAN) - offsets
         x = x + ops.convert_to_tensor(shifts, inputs.dtype)
         return ops.flip(x, axis=-1) if self.encoding == "caffe" else x
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +81,14 @@ def build(variant, settings, weights=None):
     Without its top it gives the last map's mean (B, C). MobileNetV3 and EfficientNet keep Keras'
     dropout and stochastic depth. Keras downloads and checks `weights="imagenet"`.
     """
-    _check(variant, settings, weights)
+    variant.grids(settings.input_shape[:2])  # refuses an image that is too small
+    for option in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
+        settings.require(option, 0, f"keras.applications takes no {option}")
+    if settings.input_shape[2] != 3:
+        raise ValueError(
+            f"{settings.name} takes RGB images: input_shape must end in 3; got "
+            f"{settings.input_shape}."
+        )
     images = keras.Input(settings.input_shape, name="images")
     encoded = PixelEncoding(variant.encoding, dtype="float32", name="pixel_encoding")(images)
     network = getattr(keras.applications, variant.constructor)(
@@ -105,19 +102,3 @@ def build(variant, settings, weights=None):
     )
     outputs = layers.Activation(settings.classifier_activation, dtype="float32", name="outputs")
     return keras.Model(images, outputs(network.output), name=settings.name)
-
-
-def _check(variant, settings, weights):
-    variant.grids(settings.input_shape[:2])
-    for option in ("drop_rate", "attention_drop_rate", "drop_path_rate"):
-        settings.require(option, 0, f"keras.applications takes no {option}")
-    if settings.input_shape[2] != 3:
-        raise ValueError(
-            f"{settings.name} takes RGB images: input_shape must end in 3; got "
-            f"{settings.input_shape}."
-        )
-    if weights is not None and settings.include_top and settings.classes != 1000:
-        raise ValueError(
-            f"The weights 'imagenet' of {settings.name} are for 1000 classes, got "
-            f"{settings.classes}; leave the top out with include_top=False."
-        )

@@ -3,7 +3,7 @@
 from keras import layers
 
 from pit_keras.models.initializers import linear_initializers
-from pit_keras.models.registered_layer import registered
+from pit_keras.models.serialization import registered
 
 
 def patch_grid(image_size, patch_size, stride):
@@ -19,8 +19,7 @@ def patch_grid(image_size, patch_size, stride):
 
 def is_dilated(output_stride, natural, reduction):
     """Whether a network has half its natural `output_stride` and dilates its last reduction."""
-    is_whole = output_stride is None or type(output_stride) is int
-    if not is_whole or output_stride not in (None, natural, natural // 2):
+    if output_stride not in (None, natural, natural // 2):
         raise ValueError(
             f"output_stride must be {natural}, or {natural // 2} to dilate the last {reduction}; "
             f"got {output_stride!r}."
@@ -38,9 +37,6 @@ def embedding_grid(variant, image_size):
         if None not in image_size:
             return None
         size = (224, 224)
-    is_pair = isinstance(size, (tuple, list)) and len(size) == 2
-    if not is_pair or not all(type(side) is int and side > 0 for side in size):
-        raise ValueError(f"base_size must be (height, width), two positive integers; got {size!r}.")
     return patch_grid(size, variant.patch_size, variant.stride)
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import keras
 from keras import layers
 
-from pit_keras.models.attention import LAYER_NORM_EPSILON, TransformerBlock
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.classifier import class_token_classifier
 from pit_keras.models.patches import embedding_grid, is_dilated, patch_convolution, patch_grid
 from pit_keras.models.pooling import TokenPooling
@@ -53,8 +53,7 @@ class PiT:
                 raise ValueError(
                     f"An image of {image_size[0]} x {image_size[1]} pixels leaves stage {stage} a "
                     f"grid of {grids[-1][0]} x {grids[-1][1]} tokens, which pooling cannot halve; "
-                    f"use a larger image, or a patch_size below {self.patch_size} with a stride "
-                    f"below {self.stride}."
+                    "use a larger image, or a smaller patch_size and stride."
                 )
             grids.append(pooled_grid(grids[-1], stride))
         return tuple(grids)
@@ -105,7 +104,6 @@ def build(variant, settings):
             x = _pooling(widths, strides[stage], stage)([tokens, feature_map])  # (B, T + h * w, C)
 
     # Only the class tokens are normalised; the feature map leaves as it is.
-    tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
     outputs = class_token_classifier(tokens, settings, initialization="torch_default")
     return keras.Model(images, outputs, name=settings.name)
 

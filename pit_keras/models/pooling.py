@@ -4,8 +4,8 @@ from keras import layers, ops
 
 from pit_keras.models.execution import compiled_by_xla
 from pit_keras.models.initializers import linear, linear_initializers
-from pit_keras.models.registered_layer import registered
-from pit_keras.models.tokens import POOLING_STRIDE, grid_of, join_tokens, joined_shape, pooled_grid
+from pit_keras.models.serialization import registered
+from pit_keras.models.tokens import POOLING_STRIDE, grid_of, join_tokens, pooled_grid
 
 
 @registered
@@ -66,8 +66,3 @@ class TokenPooling(layers.Layer):
             for j, left in enumerate(starts)
         )  # (B, H, W, C, multiplier)
         return ops.reshape(pooled, (-1, height, width, bias.shape[0])) + bias
-
-    def compute_output_shape(self, input_shape):
-        (_, num_tokens, channels), (batch, *grid, _) = input_shape
-        pooled = (batch, *pooled_grid(grid, self.stride), channels * self.multiplier)
-        return joined_shape(num_tokens, pooled)

@@ -5,16 +5,13 @@ The whole family is the table `VARIANTS`.
 import dataclasses
 import functools
 
-import keras
 from keras import initializers, layers
 
 from pit_keras.models.convolution_layers import (
     convolution,
     halved_grids,
     normalization,
-    pooled_classifier,
-    refuse_what_has_no_meaning,
-    residual_stages,
+    residual_network,
 )
 from pit_keras.models.initializers import kaiming_normal
 
@@ -45,6 +42,11 @@ class RegNetY:
         """Height and width of each stage's map, 56 -> 28 -> 14 -> 7 at 224; None stays None."""
         return halved_grids(image_size, (2, *(1 for _ in self.depths[1:])))
 
+    def stem(self, images):
+        """A convolution of stride 2: (B, H, W, C) -> (B, h, w, stem_width)."""
+        x = convolution(images, self.stem_width, 3, "stem_conv", stride=2)
+        return layers.ReLU(name="stem")(normalization(x, "stem_norm"))
+
 
 # RegNetY-16GF: table 4 of the paper; DeiT's and PiT's teacher.
 VARIANTS = {
@@ -53,27 +55,17 @@ VARIANTS = {
 
 
 def build(variant, settings):
-    """Builds a RegNetY; input and output as in `resnet.build`.
+    """See `residual_network`.
 
     As in timm, each block's last normalisation begins with scale zero, so that the network begins
     with its shortcuts alone.
     """
-    refuse_what_has_no_meaning(settings)
-    variant.grids(settings.input_shape[:2])  # refuses an image that is too small
+    classifier = {"kernel_initializer": initializers.RandomNormal(stddev=0.01)}
     bottleneck = functools.partial(_bottleneck, variant)
-    images = keras.Input(settings.input_shape, name="images")
-    x = convolution(images, variant.stem_width, 3, "stem_conv", stride=2)
-    x = layers.ReLU(name="stem")(normalization(x, "stem_norm"))
-    x = residual_stages(x, variant, settings, bottleneck)
-    classifier = {
-        "kernel_initializer": initializers.RandomNormal(stddev=0.01),
-        "bias_initializer": "zeros",
-    }
-    return keras.Model(images, pooled_classifier(x, settings, classifier), name=settings.name)
+    return residual_network(variant, settings, bottleneck, classifier)
 
 
 def _bottleneck(variant, x, width, stride, dilation, name):
-    """A block's branch, before the sum: (B, H, W, C) -> (B, h, w, width)."""
     groups, rest = divmod(width, variant.group_width)
     if rest:
         raise ValueError(f"group_width={variant.group_width} does not divide {width} channels.")

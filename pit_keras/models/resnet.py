@@ -4,16 +4,13 @@ The whole family is the table `VARIANTS`.
 
 import dataclasses
 
-import keras
 from keras import layers
 
 from pit_keras.models.convolution_layers import (
     convolution,
     halved_grids,
     normalization,
-    pooled_classifier,
-    refuse_what_has_no_meaning,
-    residual_stages,
+    residual_network,
 )
 from pit_keras.models.initializers import linear_initializers
 from pit_keras.models.patches import is_dilated, patch_grid
@@ -112,21 +109,12 @@ VARIANTS = {
 
 
 def build(variant, settings):
-    """Builds a ResNet: images (B, H, W, channels) -> logits (B, classes).
-
-    Each stage ends in a layer `stage1`, `stage2`, ..., the stage's feature map (B, h, w, C).
-    Convolutions, scales and the classifier begin as torchvision's do.
-    """
-    refuse_what_has_no_meaning(settings)
-    variant.grids(settings.input_shape[:2])  # refuses an image that is too small
-    images = keras.Input(settings.input_shape, name="images")
-    x = residual_stages(variant.stem(images), variant, settings, _bottleneck)
-    outputs = pooled_classifier(x, settings, linear_initializers("torch_default", x.shape[-1]))
-    return keras.Model(images, outputs, name=settings.name)
+    """See `residual_network`; convolutions, scales and classifier begin as torchvision's do."""
+    classifier = linear_initializers("torch_default", variant.widths()[-1])
+    return residual_network(variant, settings, _bottleneck, classifier)
 
 
 def _bottleneck(x, width, stride, dilation, name):
-    """A block's branch, before the sum: (B, H, W, C) -> (B, h, w, width)."""
     inner = width // EXPANSION
     x = normalization(convolution(x, inner, 1, f"{name}_conv1"), f"{name}_norm1")
     x = layers.ReLU(name=f"{name}_relu1")(x)

@@ -8,8 +8,8 @@ map of the same grid that comes as a second input.
 from keras import initializers, layers, ops
 
 from pit_keras.models.initializers import EMBEDDING_STDDEV
-from pit_keras.models.registered_layer import registered
 from pit_keras.models.resampling import resampled
+from pit_keras.models.serialization import registered
 
 POOLING_STRIDE = 2  # of token pooling
 
@@ -78,9 +78,6 @@ class PrependTokens(layers.Layer):
     def call(self, inputs):
         return join_tokens(ops.tile(self.class_tokens, (ops.shape(inputs)[0], 1, 1)), inputs)
 
-    def compute_output_shape(self, input_shape):
-        return joined_shape(self.num_tokens, input_shape)
-
 
 @registered
 class SplitTokens(layers.Layer):
@@ -118,13 +115,6 @@ def join_tokens(tokens, feature_map):
     height, width = grid_of(feature_map)
     flat = ops.reshape(feature_map, (-1, height * width, feature_map.shape[-1]))
     return ops.concatenate([tokens, flat], axis=1)
-
-
-def joined_shape(num_tokens, map_shape):
-    """Shape of the result of `join_tokens`."""
-    batch, height, width, channels = map_shape
-    positions = None if None in (height, width) else num_tokens + height * width
-    return batch, positions, channels
 
 
 def pooled_grid(grid, stride=POOLING_STRIDE):

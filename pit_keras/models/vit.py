@@ -7,7 +7,7 @@ import dataclasses
 import keras
 from keras import layers
 
-from pit_keras.models.attention import LAYER_NORM_EPSILON, TransformerBlock
+from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.classifier import class_token_classifier
 from pit_keras.models.patches import embedding_grid, patch_convolution, patch_grid
 from pit_keras.models.tokens import PositionEmbedding, PrependTokens, SplitTokens
@@ -71,6 +71,5 @@ def build(variant, settings):
         )(x)
     split = SplitTokens(settings.num_tokens, grid, name="stage1")
     tokens, _ = split([x, patches] if None in grid else x)  # (B, T, C), (B, h, w, C)
-    tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
     outputs = class_token_classifier(tokens, settings, initialization="truncated_normal")
     return keras.Model(images, outputs, name=settings.name)

@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 
-from pit_keras.models.model_file import read_model
+from pit_keras.models.serialization import read_model
 from pit_keras.runs.run_folder import explained, replacing
 
 _NAME = re.compile(r"step-(\d+)\.npz")

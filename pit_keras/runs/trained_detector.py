@@ -11,8 +11,8 @@ from keras import ops
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.detection_preprocessing import preprocess_detection
+from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import is_detector, masked_detector
-from pit_keras.models.detr_outputs import detected, last_outputs
 from pit_keras.runs.found_objects import THRESHOLD, found_objects
 from pit_keras.runs.trained_model import (
     as_classifier,

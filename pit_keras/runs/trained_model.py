@@ -12,7 +12,7 @@ from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
-from pit_keras.models.model_file import read_model
+from pit_keras.models.serialization import read_model
 from pit_keras.runs.run_folder import RunFolder
 
 

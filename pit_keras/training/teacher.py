@@ -14,7 +14,7 @@ from keras import ops
 from pit_keras.create import create_model
 from pit_keras.evaluation.classification import check_classes
 from pit_keras.models import list_models
-from pit_keras.models.dtype_policy import with_dtype_policy
+from pit_keras.models.inference import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model

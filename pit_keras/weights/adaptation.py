@@ -6,14 +6,13 @@ The conventions are timm's (`resample_abs_pos_embed`, `adapt_input_conv`).
 import collections
 import dataclasses
 import math
-from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.resampling import resampled
-from pit_keras.weights.recognition import Misfit
+from pit_keras.weights.recognition import Checkpoint, Misfit
 
 HEADS = ("head", "head_dist", "class_head")  # a classifier's two, a detector's
 DETECTOR_HEAD = "class_head/bias"
@@ -22,21 +21,10 @@ POSITIONS = "position_embedding/position_embedding"  # PiT's (1, h, w, C), ViT's
 RGB = 3
 
 
-class Target(NamedTuple):
-    """The shapes that a model needs; see `target_of`."""
-
-    name: str
-    shapes: dict[str, tuple[int, ...]]  # by variable path
-    grid: tuple[int, int] | None  # height and width in patches; None if the model has none
-    input_kernel: str  # path of the kernel that looks at the images, (h, w, channels, C)
-    settings: dict  # see `settings_of`
-
-
-def target_of(model):
-    """The `Target` of a model of `create_model`."""
-    shapes = {variable.path: tuple(variable.shape) for variable in model.weights}
-    kernel = model.weights[0].path
-    return Target(model.name, shapes, patch_grid_of(model), kernel, settings_of(model))
+def checkpoint_of(model, source):
+    """A model of `create_model` as a `Checkpoint`, whose values are the model's variables."""
+    variables = {variable.path: variable for variable in model.weights}
+    return Checkpoint(source, variables, grid=_patch_grid(model), settings=_settings(model))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +36,7 @@ class Report:
     tensors: int  # the model's variables that got their value from the checkpoint
     variables: int  # that the model has
     new_heads: bool = False  # whether the model's heads stay as they were initialised
-    heads: str | None = None  # why the checkpoint's heads were left out; None if they were not
+    heads: str | None = None  # why the checkpoint's heads were left out
     # Before and after resampling or adaptation; None if nothing changed.
     grids: tuple[tuple[int, int], tuple[int, int]] | None = None
     channels: tuple[int, int] | None = None
@@ -68,7 +56,7 @@ class Report:
         return "; ".join(parts) + "."
 
 
-def patch_grid_of(model):
+def _patch_grid(model):
     """Height and width in patches that a PiT's or ViT's position embedding is for, or None."""
     layers = {layer.name: layer for layer in model.layers}
     if "position_embedding" not in layers:
@@ -78,8 +66,7 @@ def patch_grid_of(model):
     return own or tuple(layers["patch_embedding"].output.shape[1:3])
 
 
-def settings_of(model):
-    """Sizes of a PiT or ViT, by the names of the fields of its row; empty for other models."""
+def _settings(model):
     blocks = [layer for layer in model.layers if isinstance(layer, TransformerBlock)]
     if not blocks:
         return {}
@@ -94,10 +81,8 @@ def settings_of(model):
     return sizes | {"depths": depths, "heads": heads}
 
 
-def adapted(checkpoint, target, across_distillation=False):
-    """The values that a model needs, from a checkpoint of other classes, size, channels or kind.
-
-    With `across_distillation` a distilled checkpoint may go into a plain model, and the reverse.
+def adapted(checkpoint, target, across_distillation):
+    """A checkpoint's values for a model of other classes, size, channels or distillation.
 
     Returns:
         The values by variable path, and the fields of the `Report` that changed. Heads of another
@@ -142,15 +127,11 @@ def _adapt_tokens(values, checkpoint, target, across_distillation):
         kinds = ("is distilled and", "is not") if have > want else ("is not distilled and", "is")
         remedy = "drops" if have > want else "copies the class token for"
         raise Misfit(
-            f"{checkpoint.source} {kinds[0]} {target.name} {kinds[1]}: create its other form, or "
+            f"{checkpoint.source} {kinds[0]} {target.source} {kinds[1]}: create its other form, or "
             f"choose weights_across_distillation=True, which {remedy} the distillation token and "
             "its head."
         )
-    return {"distillation": _exchange_distillation(values, have, want)}
-
-
-def _exchange_distillation(values, have, want):
-    """The class token, its position and its head alone, or once more for distillation."""
+    # The class token, its position and its head alone, or once more for distillation.
     tokens = [0] * want
     values[TOKENS] = values[TOKENS][:, tokens]
     if POSITIONS in values and values[POSITIONS].ndim == 3:
@@ -161,7 +142,7 @@ def _exchange_distillation(values, have, want):
         if want == 2 and f"head/{part}" in values:
             values[f"head_dist/{part}"] = values[f"head/{part}"]
     done = "dropped" if have > want else "copied from the class token's"
-    return f"distillation token and its head {done}"
+    return {"distillation": f"distillation token and its head {done}"}
 
 
 def _adapt_heads(values, checkpoint, target):
@@ -173,7 +154,7 @@ def _adapt_heads(values, checkpoint, target):
             return {}  # it is of another model: all that is missing is named later
         raise Misfit(
             f"{checkpoint.source} has no classifier (no tensor {checkpoint.name(bias)}), "
-            f"and {target.name} has one: create it with include_top=False."
+            f"and {target.source} has one: create it with include_top=False."
         )
     if have is None or (want is not None and have.shape == want):
         return {}
@@ -202,17 +183,17 @@ def main_head(paths):
 
 
 def _adapt_channels(values, checkpoint, target):
-    kernel = values.get(target.input_kernel)
-    want = target.shapes[target.input_kernel]
-    if kernel is None or kernel.ndim != 4 or kernel.shape[2] == want[2]:
+    path, shape = next(iter(target.shapes.items()))  # of the kernel that looks at the images
+    kernel = values.get(path)  # (h, w, channels, C)
+    if kernel is None or kernel.ndim != 4 or kernel.shape[2] == shape[2]:
         return {}
     if kernel.shape[2] != RGB:
         raise Misfit(
-            f"{checkpoint.source} is for images of {kernel.shape[2]} channels and {target.name} "
-            f"for {want[2]}; only checkpoints for RGB can be adapted."
+            f"{checkpoint.source} is for images of {kernel.shape[2]} channels and {target.source} "
+            f"for {shape[2]}; only checkpoints for RGB can be adapted."
         )
-    values[target.input_kernel] = adapted_input_kernel(kernel, want[2])
-    return {"channels": (RGB, want[2])}
+    values[path] = adapted_input_kernel(kernel, shape[2])
+    return {"channels": (RGB, shape[2])}
 
 
 def adapted_input_kernel(kernel, channels):

@@ -1,22 +1,25 @@
 """Keras' own files: `.keras`, which describes its model, and `.weights.h5`, which does not."""
 
+import dataclasses
 import json
 import zipfile
 
 import h5py
 
-from pit_keras.models.model_file import read_model
-from pit_keras.weights.adaptation import patch_grid_of, settings_of
-from pit_keras.weights.recognition import Checkpoint, Misfit
+from pit_keras.models.serialization import read_model
+from pit_keras.weights.adaptation import checkpoint_of
+from pit_keras.weights.recognition import Misfit
 
 
 def read_keras(path):
     """The `Checkpoint` in a `.keras` file."""
-    model = read_model(path)
-    values = {v.path: v.numpy() for v in model.weights}
-    checkpoint = Checkpoint(
-        str(path), values, grid=patch_grid_of(model), settings=settings_of(model)
-    )
+    return _checked(read_model(path), path)
+
+
+def _checked(model, path):
+    checkpoint = checkpoint_of(model, str(path))
+    values = {name: variable.numpy() for name, variable in checkpoint.values.items()}
+    checkpoint = dataclasses.replace(checkpoint, values=values)
     checkpoint.check_finite()
     return checkpoint
 
@@ -41,8 +44,7 @@ def load_h5(model, path):
     try:
         model.load_weights(path)
         _check_h5_left_over(model, path)
-        values = {v.path: v.numpy() for v in model.weights}
-        Checkpoint(str(path), values).check_finite()
+        _checked(model, path)
     except Exception as error:  # Keras has no error of its own for a damaged file
         model.set_weights(before)  # Keras stops halfway
         reason = str(error).strip().split("\n")[0]  # Keras' text has a paragraph for each layer

@@ -10,17 +10,10 @@ import warnings
 from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
-from pit_keras.weights.adaptation import Report, adapted, is_head, main_head, target_of
+from pit_keras.weights.adaptation import Report, adapted, checkpoint_of, is_head, main_head
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
-from pit_keras.weights.recognition import (
-    Description,
-    Misfit,
-    check_names,
-    describe,
-    hint,
-    hinting,
-)
+from pit_keras.weights.recognition import Description, Misfit, check_names, describe, hint, hinting
 
 PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -98,7 +91,7 @@ def _load_released(model, across_distillation):
 
 def carry_over(checkpoint, model, across_distillation=False):
     """Adapts a checkpoint to a model and assigns it, all or nothing; see `load_weights`."""
-    target = target_of(model)
+    target = checkpoint_of(model, model.name)
     with hinting(checkpoint.shapes, model.name):
         values, changes = adapted(checkpoint, target, across_distillation)
         # Heads stay as they were initialised where the checkpoint's were left out.
@@ -122,16 +115,16 @@ def _check_fit(checkpoint, values, target, new):
     shapes = {path: shape for path, shape in target.shapes.items() if path not in new}
     if set(values) == set(shapes) and all(values[path].shape == shapes[path] for path in shapes):
         return
-    if not hint(checkpoint.shapes, target.name):
+    if not hint(checkpoint.shapes, target.source):
         _check_settings(checkpoint, target)
     wanted, found = ({checkpoint.name(path) for path in paths} for paths in (shapes, values))
-    check_names(checkpoint.source, target.name, wanted, found)
+    check_names(checkpoint.source, target.source, wanted, found)
     for path, shape in shapes.items():
         if values[path].shape != shape:
             raise Misfit(
                 f"{checkpoint.source}: tensor {checkpoint.name(path)} of shape "
-                f"{values[path].shape} (in Keras' layout) does not fit {target.name}, which needs "
-                f"{shape}."
+                f"{values[path].shape} (in Keras' layout) does not fit {target.source}, which "
+                f"needs {shape}."
             )
 
 
@@ -149,7 +142,7 @@ def _check_settings(checkpoint, target):
         f"--config.model.{name}={shlex.quote(str(value))}" for name, value in theirs.items()
     )
     raise Misfit(
-        f"{checkpoint.source} has {described}, unlike this {target.name}; create the model with "
+        f"{checkpoint.source} has {described}, unlike this {target.source}; create the model with "
         f"them (train.py: {flags})."
     )
 

@@ -4,7 +4,6 @@ The names of the tensors and their layouts are in `pytorch_layouts.py`.
 """
 
 import collections.abc
-import dataclasses
 import pathlib
 import zipfile
 
@@ -13,6 +12,7 @@ import numpy as np
 from pit_keras.weights.pytorch_layouts import (
     CONVOLUTIONAL_HEADS,
     TRANSFORMER_HEADS,
+    converted,
     is_transformer,
     origins,
 )
@@ -104,7 +104,7 @@ def _present_tokens(origin, state_dict):
     if origin.keys[0] != "cls_token":
         return origin
     present = tuple(key for key in ("cls_token", "dist_token") if key in state_dict)
-    return dataclasses.replace(origin, keys=present or ("cls_token",))
+    return origin._replace(keys=present or ("cls_token",))
 
 
 def _tensors(model, state_dict, without_heads):
@@ -198,7 +198,7 @@ def _array(tensor):
 def _converted(origin, state_dict, name, shape=None):
     """A variable's value, of the shape that it must have, if any."""
     try:
-        value = origin.convert(*(_array(state_dict[key]) for key in origin.keys))
+        value = converted(origin.variable, *(_array(state_dict[key]) for key in origin.keys))
         if shape is None or value.shape == tuple(shape):
             return value
     except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor

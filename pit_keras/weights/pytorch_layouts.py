@@ -6,11 +6,9 @@ timm's, and the layers behind a detector's backbone those of DETR's authors
 (github.com/facebookresearch/detr).
 """
 
-import dataclasses
 import functools
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -83,13 +81,11 @@ _DETR = {
 _PROJECTIONS = ("query", "key", "value")  # in the order of PyTorch's one matrix for all three
 
 
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """Where a variable comes from: the keys of its tensors, and how they become its value."""
+class Origin(NamedTuple):
+    """A variable and the keys of its tensors; `converted` makes its value of these."""
 
     variable: Any
     keys: tuple[str, ...]
-    convert: Callable
 
 
 def origins(model, names):
@@ -109,7 +105,7 @@ def is_transformer(layers):
 
 def _origins(layers, keys_of, prefix=""):
     return [
-        Origin(variable, tuple(prefix + key for key in keys_of(variable)), _conversion(variable))
+        Origin(variable, tuple(prefix + key for key in keys_of(variable)))
         for layer in layers
         for variable in layer.weights
     ]
@@ -175,32 +171,25 @@ def _detr_keys(variable):
     return (f"{prefix}{_DETR[layer]}.{parameter}",)
 
 
-def _conversion(variable):
-    """The function from PyTorch's tensors to a variable's value."""
+def converted(variable, tensor, *others):
+    """A variable's value from PyTorch's tensors."""
     layer, parameter = variable.path.rsplit("/", 1)
     rank, part = len(variable.shape), layer.rsplit("/", 1)[-1]
     if parameter == "position_embedding" and rank == 4:
-        return lambda tensor: np.transpose(tensor, (0, 2, 3, 1))  # (1, C, H, W) -> (1, H, W, C)
+        return np.transpose(tensor, (0, 2, 3, 1))  # (1, C, H, W) -> (1, H, W, C)
     if parameter == "class_tokens":
-        return lambda *tensors: np.concatenate(tensors, axis=1)  # 2 x (1, 1, C) -> (1, 2, C)
+        return np.concatenate([tensor, *others], axis=1)  # 2 x (1, 1, C) -> (1, 2, C)
     if parameter == "query_embedding":
-        return lambda tensor: tensor[None]  # (Q, C) -> (1, Q, C)
+        return tensor[None]  # (Q, C) -> (1, Q, C)
     if part in _PROJECTIONS:  # (3 * C, C) -> (C, C), (3 * C,) -> (C,)
-        return lambda tensor: np.transpose(np.split(tensor, 3)[_PROJECTIONS.index(part)])
+        return np.transpose(np.split(tensor, 3)[_PROJECTIONS.index(part)])
     if parameter != "kernel":
-        return np.asarray
-    if part == "depthwise_conv":
-        return functools.partial(_depthwise_kernel, multiplier=variable.shape[-1])
-    return np.transpose if rank == 2 else _convolution_kernel
-
-
-def _convolution_kernel(tensor):
+        return tensor
+    if rank == 2:
+        return np.transpose(tensor)
     # (out, in / groups, kh, kw) -> (kh, kw, in / groups, out); the groups are in the same order.
-    return np.transpose(tensor, (2, 3, 1, 0))
-
-
-def _depthwise_kernel(tensor, multiplier):
-    # A grouped convolution's output channel c * multiplier + m is DepthwiseConv2D's [c, m].
-    out, _, height, width = tensor.shape
-    kernel = _convolution_kernel(tensor)  # (out, 1, kh, kw) -> (kh, kw, 1, out)
-    return kernel.reshape(height, width, out // multiplier, multiplier)
+    kernel = np.transpose(tensor, (2, 3, 1, 0))
+    if part == "depthwise_conv":
+        # A grouped convolution's output channel c * multiplier + m is DepthwiseConv2D's [c, m].
+        kernel = kernel.reshape(*kernel.shape[:2], -1, variable.shape[-1])
+    return kernel

@@ -44,7 +44,7 @@ class Checkpoint:
     values: dict[str, np.ndarray]  # with heads, even if the model that it is meant for has none
     names: dict[str, str] = dataclasses.field(default_factory=dict)  # the file's, by path
     grid: tuple[int, int] | None = None  # of its positions; None where the file does not tell
-    settings: dict = dataclasses.field(default_factory=dict)  # see `adaptation.settings_of`
+    settings: dict = dataclasses.field(default_factory=dict)  # a PiT's or ViT's fields of its row
 
     def name(self, path):
         """The file's name of the tensor of a variable."""
@@ -53,7 +53,7 @@ class Checkpoint:
     @property
     def shapes(self):
         """Variable paths to shapes, in Keras' layout."""
-        return {path: value.shape for path, value in self.values.items()}
+        return {path: tuple(value.shape) for path, value in self.values.items()}
 
     def check_finite(self):
         """Raises ValueError if a value is NaN or infinite, naming the tensor."""

@@ -5,7 +5,6 @@ into memory, so that a large model loads about as fast as its bytes can be copie
 safetensors package copies them twice.
 """
 
-import concurrent.futures
 import csv
 import hashlib
 import importlib.resources
@@ -42,14 +41,10 @@ class Release(NamedTuple):
         return f"https://huggingface.co/{self.repository}/resolve/{self.revision}/{FILE}"
 
 
-def _read_releases():
-    text = importlib.resources.files("pit_keras.weights").joinpath("releases.csv").read_text()
-    return {row.pop("model"): Release(**row) for row in csv.DictReader(text.splitlines())}
-
-
 # PiT: the authors' weights. ViT: DeiT's. RegNetY: DeiT's teacher. ResNet50: torchvision's first,
 # trained without augmentation beyond crop and flip, as the network that the paper starts from.
-RELEASES = _read_releases()
+_TABLE = importlib.resources.files("pit_keras.weights").joinpath("releases.csv").read_text()
+RELEASES = {row.pop("model"): Release(**row) for row in csv.DictReader(_TABLE.splitlines())}
 
 
 def release_of(name):
@@ -88,13 +83,7 @@ def from_cache(name):
     except FileNotFoundError:
         return None
     except ValueError as error:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as obstacle:
-            raise OSError(
-                f"{path} cannot hold weights ({obstacle.strerror}); remove it, or set KERAS_HOME "
-                "to another folder."
-            ) from error
+        path.unlink(missing_ok=True)
         warnings.warn(f"{error} It was removed, and is made anew.", stacklevel=2)
         return None
 
@@ -182,17 +171,13 @@ def write_converted(path, checkpoint, provenance):
         name: np.asarray(value, "<f4", order="C") for name, value in checkpoint.values.items()
     }
     metadata = {**provenance, "format": _FORMAT, "checksum": _checksum(values)}
-    temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = safetensors.numpy.save(values, metadata)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-        os.replace(temporary, path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+            temporary = pathlib.Path(folder, path.name)
+            temporary.write_bytes(safetensors.numpy.save(values, metadata))
+            os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            pathlib.Path(temporary).unlink(missing_ok=True)
         megabytes = sum(value.nbytes for value in values.values()) / 1e6
         raise OSError(
             f"The converted weights ({megabytes:.0f} MB) cannot be written to {path.parent} "
@@ -232,8 +217,7 @@ def _checksum(values):
     The sum finds damage at the speed of the memory, which a CRC of 300 MB would not. Neither is a
     defence against intent: who can write the file can write its checksum.
     """
-    with concurrent.futures.ThreadPoolExecutor() as pool:  # NumPy sums without Python's lock
-        total = sum(pool.map(_sum_of_bits, values.values()))
+    total = sum(map(_sum_of_bits, values.values()))
     names = sorted((name, tuple(value.shape)) for name, value in values.items())
     return f"{total % 2**64:016x}{zlib.crc32(repr(names).encode()):08x}"
 

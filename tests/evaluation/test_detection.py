@@ -23,7 +23,7 @@ from pit_keras.evaluation.detection import (
     coco_detections,
     coco_metrics,
 )
-from pit_keras.models.detr_outputs import detected
+from pit_keras.models.boxes import detected
 from pit_keras.runs.trained_detector import TrainedDetector
 
 CATEGORY_IDS = (2, 3, 7)  # with gaps, as COCO's

@@ -122,7 +122,7 @@ def test_what_does_not_fit_a_family_is_told_before_anything_is_trained(digits, t
         config.model.heads = (1, 2, 4)
         return config
 
-    with pytest.raises(ValueError, match="heads of vit_ti must be a positive integer"):
+    with pytest.raises(ValueError, match="heads of vit_ti must be like 3"):
         plan(digits, tmp_path, ("pit", "vit"), config=with_heads)
 
 

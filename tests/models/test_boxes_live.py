@@ -4,7 +4,7 @@ import keras_cv
 import numpy as np
 import pytest
 
-from pit_keras.models.boxes import centres_to_corners, iou, pairwise_giou
+from pit_keras.models.boxes import centres_to_corners, pairwise_giou
 
 EPS = float(np.finfo("float32").eps)
 RNG = np.random.default_rng(0)
@@ -18,15 +18,6 @@ ROUNDINGS = 4 * EPS  # two divisions and two differences of numbers of at most 1
 def test_formats_are_those_of_keras_cv():
     expected = keras_cv.bounding_box.convert_format(BOXES, source="center_xywh", target="xyxy")
     np.testing.assert_array_equal(centres_to_corners(BOXES), expected)
-
-
-def test_iou_is_that_of_keras_cv():
-    expected = keras_cv.bounding_box.compute_iou(BOXES, OTHERS, "center_xywh")
-    boxes, others = centres_to_corners(BOXES), centres_to_corners(OTHERS)
-    tolerance = 1e-7 / SMALLEST_UNION + ROUNDINGS
-    assert np.asarray(iou(boxes[:, None], others)) == pytest.approx(
-        np.asarray(expected), abs=tolerance
-    )
 
 
 def test_giou_is_that_of_keras_cv():

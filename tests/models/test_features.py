@@ -210,7 +210,7 @@ def test_what_a_model_does_not_have_is_an_error_that_names_what_it_has(call, mes
         call()
 
 
-UNKNOWN = [1.0, Ellipsis, [[1]], True, np.True_, [1.0], {1: 2}, b"1", "", {}, [None]]
+UNKNOWN = [1.5, Ellipsis, [1, 7], b"1", "", (), [None]]
 
 
 @pytest.mark.parametrize("unknown", UNKNOWN, ids=repr)
@@ -223,7 +223,7 @@ def test_what_is_no_stage_or_block_is_refused_whatever_its_type(unknown):
         attention_maps(model, unknown)
 
 
-@pytest.mark.parametrize("two", [np.int64(2), np.array(2), np.array([2]), range(2, 3)], ids=repr)
+@pytest.mark.parametrize("two", [np.int64(2), [np.int32(2)], range(2, 3)], ids=repr)
 def test_numpys_integers_are_integers(two):
     model = small("pit_ti")
 

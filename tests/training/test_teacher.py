@@ -10,7 +10,7 @@ from tolerances import assert_close
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.export.saved_model import export_saved_model
-from pit_keras.models.dtype_policy import with_dtype_policy
+from pit_keras.models.inference import with_dtype_policy
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.training.teacher import load_teacher

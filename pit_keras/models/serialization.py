@@ -1,0 +1,35 @@
+"""`.keras` files: how Keras knows our layers by name, what it keeps of them, and reading a file."""
+
+import inspect
+import zipfile
+
+import keras
+from keras import layers
+
+
+def registered(layer):
+    """Class decorator: registers a layer as `pit_keras>NAME` and derives its `get_config`.
+
+    The config has all arguments of the constructor, which stores each under its own name.
+    """
+    names = list(inspect.signature(layer.__init__).parameters)[1:-1]  # no self, no **kwargs
+
+    def get_config(self):
+        return {**super(layer, self).get_config(), **{name: getattr(self, name) for name in names}}
+
+    if layer.__init__ is not layers.Layer.__init__:
+        layer.get_config = get_config
+    return keras.saving.register_keras_serializable(package="pit_keras")(layer)
+
+
+def read_model(path):
+    """The uncompiled model of a `.keras` file; a ValueError of one line if it cannot be loaded."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(
+            f"{path} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
+        )
+    try:
+        return keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras has no error of its own for a damaged file
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path} cannot be loaded as a Keras model: {reason}") from error
