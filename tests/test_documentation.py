@@ -112,10 +112,11 @@ def parse_training(script, arguments):
     values = flags.FlagValues()
     if script == "train/sweep.py":
         sweep_flags.define(values)
-    rest = parse_training_flags(arguments, values, DETECT if script == "train/detect.py" else TRAIN)
+    others = {"train/detect.py": DETECT, "train/sweep.py": sweep_flags.SWEEP}
+    rest = parse_training_flags(arguments, values, others.get(script, TRAIN))
     assert rest == [script]
     if script == "train/sweep.py":
-        sweep_flags.options(values).config_of("pit_ti")
+        sweep_flags.options(values)["config_of"]("pit_ti")
     else:
         config_from_flags(values)
 
