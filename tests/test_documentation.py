@@ -9,7 +9,7 @@ import shlex
 
 import numpy as np
 import pytest
-from absl import flags
+from absl import flags, logging  # noqa: F401 - its own flags are defined before a script's
 from PIL import Image
 
 from pit_keras import cli
