@@ -118,12 +118,21 @@ def put_in_place(folder, output_dir, written, removed):
 def move_into_place(source, target):
     """Moves a file or folder to a path of the same file system.
 
-    A file replaces a file in one step. Where a folder comes or goes, what is there already is moved
-    aside first, beside `source`.
+    A file replaces a file in one step. A folder that is there already is moved aside first, beside
+    `source`, and comes back if the move fails.
     """
-    if target.is_dir() or (source.is_dir() and os.path.lexists(target)):
-        os.replace(target, source.with_name(f"{source.name}.replaced"))
-    os.replace(source, target)
+    try:
+        os.replace(source, target)
+    except OSError:
+        if not os.path.lexists(target):
+            raise
+        aside = source.with_name(f"{source.name}.replaced")
+        os.replace(target, aside)
+        try:
+            os.replace(source, target)
+        except OSError:
+            os.replace(aside, target)
+            raise
 
 
 def size_of(path):

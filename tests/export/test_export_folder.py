@@ -42,6 +42,13 @@ def test_the_new_takes_the_place_of_the_old(tmp_path, new, old):
     assert {path.name for path in tmp_path.iterdir()} <= {"source.replaced", "target"}
 
 
+def test_what_cannot_be_moved_leaves_the_old(tmp_path):
+    make(tmp_path / "target", "folder", "old")
+    with pytest.raises(OSError, match="source"):
+        move_into_place(tmp_path / "source", tmp_path / "target")
+    assert text_of(tmp_path / "target") == "old"
+
+
 def test_a_reader_of_a_file_never_finds_it_missing(tmp_path):
     target, missing, done = tmp_path / "target", [], threading.Event()
     make(target, "file", "0")
