@@ -165,6 +165,7 @@ def test_a_seed_decides_the_first_weights_and_the_order_of_the_images(make_tiny_
     def drawn(seed):
         config = make_tiny_config()
         config.training.seed = seed
+        config.data.dataset, config.data.cutmix_alpha = "digits", 0.0
         trainer = trainer_of(config, tmp_path / "run")
         (batch,) = trainer._train_batches().take(1)
         return trainer.model.get_layer("patch_embedding").get_weights()[0], batch["id"].numpy()
