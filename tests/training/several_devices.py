@@ -98,7 +98,7 @@ def losses_of_equal_halves():
     """Both replicas see the same image, so only what they drop can tell them apart."""
     config, strategy = config_for(), MIRRORED
     with strategy.scope():
-        model = steps.vit(**steps.DROPPING)
+        model = steps.dropping_network()
         optimizer = steps.descent(model, rate=0.0)
     step = steps.step_of(config, model, optimizer, strategy, jit=False)
     losses = []

@@ -56,6 +56,15 @@ def normalised_network():
     return keras.Model(images, layers.Dense(CLASSES, **kinds)(x))
 
 
+def dropping_network():
+    """The smallest that drops anything."""
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    images = keras.Input((SIDE, SIDE, 3))
+    x = layers.Dropout(0.5)(layers.Flatten()(images))
+    return keras.Model(images, layers.Dense(CLASSES)(x))
+
+
 def batch(dtype="float32", images=BATCH, seed=0):
     rng = np.random.default_rng(seed)
     pixels = rng.normal(size=(images, SIDE, SIDE, 3))

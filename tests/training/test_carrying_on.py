@@ -61,33 +61,25 @@ def test_a_run_killed_while_its_first_epoch_was_saved_begins_anew(
     assert_ends_like(finished, folder, *again)
 
 
-def test_a_signal_during_an_evaluation_saves_the_epoch_that_was_trained(
+def test_an_evaluation_that_cannot_be_finished_saves_the_epoch_that_was_trained(
     finished, before_last_epoch
 ):
-    class Signalled(Trainer):
-        def _evaluate(self, can_stop=False):
-            if self.state.progress.epoch == LAST:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return super()._evaluate(can_stop)
+    """First a validation image that the first look missed is broken, then a signal comes."""
 
-    config, folder = before_last_epoch
-    with pytest.raises(TrainingInterrupted, match="epoch 2 of 2, after step 2 of 2"):
-        trainer_of(config, folder.path, Signalled).run()
-    assert len(rows(folder.path)) == LAST
-    (interrupted,) = events(folder.path, "interrupted")
-    assert (interrupted["step"], interrupted["signal"]) == (4, "SIGTERM")
-
-    assert_ends_like(finished, folder, *train(config, folder.path))
-
-
-def test_a_broken_validation_image_that_the_first_look_missed(finished, before_last_epoch):
     class Unlooked(Trainer):
         def _train_epoch(self, batches):
             super()._train_epoch(batches)
             if self.state.progress.epoch == LAST:
                 image.write_bytes(b"not an image")
 
+    class Signalled(Trainer):
+        def _evaluate(self, can_stop=False):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super()._evaluate(can_stop)
+
     config, folder = before_last_epoch
+    config.training.checkpoint_every_steps = None
+    config.training.checkpoint_every_minutes = None
     trainer = trainer_of(config, folder.path, Unlooked)
     image = pathlib.Path(trainer.source.describe("val", 4))
     whole = image.read_bytes()
@@ -96,6 +88,13 @@ def test_a_broken_validation_image_that_the_first_look_missed(finished, before_l
             trainer.run()
     finally:
         image.write_bytes(whole)
+    assert [path.name for path in checkpoints(folder.path)][-1] == "step-00000004.npz"
+
+    with pytest.raises(TrainingInterrupted, match="epoch 2 of 2, after step 2 of 2"):
+        trainer_of(config, folder.path, Signalled).run()
+    assert len(rows(folder.path)) == LAST
+    (interrupted,) = events(folder.path, "interrupted")
+    assert (interrupted["step"], interrupted["signal"]) == (4, "SIGTERM")
 
     assert_ends_like(finished, folder, *train(config, folder.path))
 
@@ -118,23 +117,39 @@ def test_lost_checkpoints_are_not_answered_by_a_silent_new_start(unfinished):
     assert contents(folder.path) == before
 
 
-@pytest.mark.parametrize(("damage", "is_finished"), [("missing", False), ("truncated", True)])
-def test_a_lost_model_is_written_anew(damage, is_finished, unfinished, finished, capsys):
+def assert_same_model(path, folder):
+    models = [keras.models.load_model(each / "model.keras") for each in (path, folder.path)]
+    for a, b in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_lost_model_history_and_configuration_are_written_anew(unfinished, finished, capsys):
+    config, folder = unfinished
+    whole = RunFolder(finished[1])
+    for name in ("model", "history", "config"):
+        getattr(folder, name).unlink()
+
+    assert_ends_like(finished, folder, *train(config, folder.path))
+
+    printed = capsys.readouterr().out
+    assert "is missing" in printed
+    assert "model.keras is written anew from the checkpoint of the best epoch" in printed
+    assert_same_model(whole.path, folder)
+    assert folder.config.read_bytes() == whole.config.read_bytes()
+
+
+def test_a_damaged_model_of_a_finished_run_is_written_anew(unfinished, finished, capsys):
     config, folder = unfinished
     _, path, _, results = finished
-    whole = folder.model.read_bytes()
-    folder.model.unlink() if damage == "missing" else folder.model.write_bytes(whole[:5000])
-    if is_finished:
-        folder.results.write_text(json.dumps(results))
+    folder.model.write_bytes(folder.model.read_bytes()[:5000])
+    folder.results.write_text(json.dumps(results))
 
     assert train(config, folder.path)[1] == results
 
     printed = capsys.readouterr().out
-    assert ("is missing" if damage == "missing" else "model.keras cannot be loaded") in printed
+    assert "model.keras cannot be loaded" in printed
     assert "model.keras is written anew from the checkpoint of the best epoch" in printed
-    models = [keras.models.load_model(each / "model.keras") for each in (path, folder.path)]
-    for a, b in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(a, b)
+    assert_same_model(path, folder)
 
 
 def test_a_model_that_cannot_be_written_anew(unfinished):
@@ -143,17 +158,6 @@ def test_a_model_that_cannot_be_written_anew(unfinished):
     (folder.checkpoints / "best.npz").unlink()
     with pytest.raises(FileNotFoundError, match="is lost, and so is the best epoch's checkpoint"):
         train(config, folder.path)
-
-
-def test_a_lost_history_and_configuration_are_written_anew(unfinished, finished):
-    config, folder = unfinished
-    whole = RunFolder(finished[1])
-    for name in ("history", "config"):
-        getattr(folder, name).unlink()
-
-    assert_ends_like(finished, folder, *train(config, folder.path))
-
-    assert folder.config.read_bytes() == whole.config.read_bytes()
 
 
 def test_checkpoints_of_another_run_are_left_alone(unfinished):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from tolerances import assert_close
-from whole_runs import checkpoints, forget_last_epoch, rows, train
+from whole_runs import checkpoints, eagerly, forget_last_epoch, rows, train
 
 from pit_keras.runs.run_folder import RunFolder
 
@@ -29,7 +29,8 @@ def make_distilling_config(teacher, make_tiny_config):
 @pytest.fixture(scope="module")
 def distilled(make_distilling_config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "distilled"
-    return folder, *train(make_distilling_config(), folder)
+    with eagerly():
+        return folder, *train(make_distilling_config(), folder)
 
 
 def test_distillation_reports_both_parts_of_its_loss_and_learns(distilled):
@@ -59,7 +60,8 @@ def test_a_distilling_run_that_was_cut_short_ends_as_it_would_have(
     folder = shutil.copytree(path, tmp_path / "copy")
     forget_last_epoch(folder)
 
-    resumed, again = train(make_distilling_config(), folder)
+    with eagerly():
+        resumed, again = train(make_distilling_config(), folder)
 
     assert rows(folder) == rows(path)
     assert again == results

@@ -70,11 +70,12 @@ class Judging(Trainer):
 
 @pytest.fixture(scope="module")
 def judged(make_tiny_config, tmp_path_factory):
-    """Two runs of two epochs, saved whenever a moment has passed, {the better weights: run}."""
+    """Two short runs, saved whenever a moment has passed, {the better weights: run}."""
     found = {}
     for better in KINDS:
         config = make_tiny_config()
-        config.training.epochs = 2
+        if better == "averaged":
+            config.training.epochs, config.optimizer.warmup_epochs = 1, 0.0
         config.training.checkpoint_every_steps, config.training.keep_checkpoints = None, 3
         config.training.checkpoint_every_minutes = 1e-9
         folder = tmp_path_factory.mktemp("runs") / better
@@ -164,6 +165,7 @@ def test_a_seed_decides_the_first_weights_and_the_order_of_the_images(make_tiny_
     def drawn(seed):
         config = make_tiny_config()
         config.training.seed = seed
+        config.data.dataset, config.data.cutmix_alpha = "digits", 0.0
         trainer = trainer_of(config, tmp_path / "run")
         (batch,) = trainer._train_batches().take(1)
         return trainer.model.get_layer("patch_embedding").get_weights()[0], batch["id"].numpy()

@@ -40,26 +40,27 @@ def test_the_first_batches_are_those_of_the_run(config, source):
         np.testing.assert_array_equal(labels, batch["label"][:16])
 
 
-def test_a_preview_is_the_only_trace_and_can_be_repeated(config, source, tmp_path):
-    folder = tmp_path / "run"
-    for count in (1, 2):
-        path = draw_preview(config, source, count, folder)
-        assert list(folder.iterdir()) == [path] == [RunFolder(folder).preview]
-        with Image.open(path) as picture:
-            assert picture.width == 2400
-            assert picture.height == 520 * count  # two rows a batch
-    RunFolder(folder).check(config)
+def assert_is_preview(path, batches):
+    with Image.open(path) as picture:
+        assert picture.width == 2400
+        assert picture.height == 520 * batches  # two rows a batch
 
 
-def test_a_run_in_the_folder_is_left_as_it_is(config, source, tmp_path):
-    folder = RunFolder(tmp_path)
+def test_a_preview_is_the_only_trace_and_can_be_repeated_when_there_is_a_run(
+    config, source, tmp_path
+):
+    folder = RunFolder(tmp_path / "run")
+    path = draw_preview(config, source, 1, folder.path)
+    assert list(folder.path.iterdir()) == [path] == [folder.preview]
+    assert_is_preview(path, batches=1)
+    folder.check(config)
+
     folder.create(config, source.class_names)
     folder.results.write_text("{}")
-    before = contents(tmp_path)
-
-    path = draw_preview(config, source, 1, tmp_path)
-
-    assert contents(tmp_path) == {**before, path.relative_to(tmp_path): path.read_bytes()}
+    before = contents(folder.path)
+    assert draw_preview(config, source, 2, folder.path) == path
+    assert contents(folder.path) == {**before, path.relative_to(folder.path): path.read_bytes()}
+    assert_is_preview(path, batches=2)
     folder.check(config)
 
 

@@ -33,6 +33,7 @@ def test_two_replicas_do_what_one_does_over_twenty_steps(on_two_devices):
     assert_alike(on_two_devices["training"], arrays=2 * 8)  # the weights and their averages
 
 
+@pytest.mark.slow
 def test_four_replicas_do_what_one_does_over_twenty_steps():
     assert_alike(measured_on(4)["training"], arrays=2 * 8)
 

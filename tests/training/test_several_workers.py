@@ -6,7 +6,11 @@ import signal
 import socket
 
 import forked
+import numpy as np
 import runs
+from whole_runs import checkpoints, rows
+
+from pit_keras.runs.checkpoints import read_arrays
 
 TALK = """
 from pit_keras.training.workers import join_workers
@@ -53,8 +57,9 @@ def start_workers(images, folders, logs, *flags):
                 "--distribute=multi_worker",
                 f"--workers={known}",
                 f"--worker={index}",
-                "--epochs=2",
-                "--batch_size=4",
+                "--epochs=3",
+                "--batch_size=6",
+                "--config.training.keep_checkpoints=30",
                 *flags,
                 model="vit_ti_distilled",
             ),
@@ -67,29 +72,41 @@ def start_workers(images, folders, logs, *flags):
 def test_two_workers_distil_and_carry_on_when_one_has_died(digit_folder, teacher, tmp_path):
     flags = ["--config.distillation.kind=hard", f"--teacher={teacher}"]
     logs = [tmp_path / f"log{index}.txt" for index in (0, 1)]
-    undisturbed = [tmp_path / f"undisturbed{index}" for index in (0, 1)]
-    for process, log in zip(
-        start_workers(digit_folder, undisturbed, logs, *flags), logs, strict=True
-    ):
-        assert runs.finish(process, log) == 0, log.read_text()
-    assert not undisturbed[1].exists()
-
     folders = [tmp_path / f"run{index}" for index in (0, 1)]
+    history = folders[0] / "history.csv"
     chief, other = start_workers(digit_folder, folders, logs, *flags)
-    assert runs.stop_after(other, logs[1], folders[0], 2, 0.1) == -signal.SIGKILL
+    # Within the second epoch, after step 12 or later.
+    assert runs.stop_after(other, logs[1], folders[0], 7, 0) == -signal.SIGKILL
     assert runs.finish(chief, logs[0]) == 1
     assert "error: Another worker has ended or cannot be reached" in logs[0].read_text()
     assert "Traceback" not in logs[0].read_text()
+
+    # What it saved after step 4, undisturbed, is compared with what follows that step again.
+    undisturbed, first_epoch = tmp_path / "undisturbed", history.read_text()
+    assert len(first_epoch.splitlines()) == 2
+    undisturbed.mkdir()
+    for path in checkpoints(folders[0]):
+        if path.name > "step-00000004.npz":
+            path.rename(undisturbed / path.name)
 
     # A signal to any of them saves and ends all.
     processes = start_workers(digit_folder, folders, logs, *flags)
     assert runs.stop_after(processes[1], logs[1], folders[0], 1, 0, signal.SIGTERM) == 0
     assert runs.finish(processes[0], logs[0]) == 0
+    assert "Resuming in epoch 1 of 3, after step 4 of 9." in logs[0].read_text()
     assert "a signal to another worker: saved in epoch" in logs[0].read_text()
 
     for process, log in zip(start_workers(digit_folder, folders, logs, *flags), logs, strict=True):
         assert runs.finish(process, log) == 0, log.read_text()
-    assert runs.outcome(folders[0]) == runs.outcome(undisturbed[0])
+    for step in (8, 10, 12):
+        file = f"step-{step:08d}.npz"
+        expected = read_arrays(undisturbed / file)
+        ours = read_arrays(folders[0] / "checkpoints" / file)
+        assert ours.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(ours[name], values, err_msg=f"{name} after step {step}")
+    assert history.read_text().startswith(first_epoch)
+    assert len(rows(folders[0])) == 3
     assert not folders[1].exists()
     results = json.loads((folders[0] / "results.json").read_text())
     assert results["images"] == 6

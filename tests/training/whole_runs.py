@@ -28,7 +28,7 @@ def eagerly(is_on=True):
     than a dozen steps.
 
     For what the trainer does around its steps. The tests of the traced step, the runs of scripts
-    and those of `test_kinds_of_run.py` and `test_distilling_runs.py` are traced as everyone's.
+    and those of `test_kinds_of_run.py` are traced as everyone's.
     """
     tf.config.run_functions_eagerly(is_on)
     try:
