@@ -17,9 +17,9 @@ import tensorflow as tf
 from pit_keras.data.coco_annotations import MAX_OBJECTS
 from pit_keras.data.detection_augmentation import augment
 from pit_keras.data.detection_preprocessing import fit, masked_inputs, padded_size
-from pit_keras.data.pipeline import as_written, check_train_batches, in_order, replica_part
+from pit_keras.data.pipeline import check_train_batches, in_order, replica_part
 from pit_keras.data.seeds import example_seed
-from pit_keras.data.source import Shard
+from pit_keras.data.source import Shard, as_written
 from pit_keras.data.unreadable import UnreadableImages, load_images
 
 
@@ -29,6 +29,7 @@ def padded_sides(image_size):
     return tuple(sorted({short, (short + long) // 2, long}))
 
 
+@as_written
 def detection_train_batches(
     source,
     data,
@@ -74,6 +75,7 @@ def detection_train_batches(
     return _finished(steps, replicas // workers, batch_size // replicas, data)
 
 
+@as_written
 def detection_evaluation_batches(
     source, split, data, *, batch_size, unreadable=None, replicas=1, worker=0, workers=1
 ):
@@ -98,7 +100,6 @@ def detection_evaluation_batches(
     examples = source.scan(split, shard)
     examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
-    @as_written
     def filled_up(is_upright, window):
         filler = _filler(tf.cast(is_upright, tf.bool), data)
         return window.concatenate(filler).batch(shard.block).take(1)
@@ -116,7 +117,6 @@ def detection_evaluation_batches(
     return _finished(steps, replicas // workers, replica_batch, data)
 
 
-@as_written
 def _augmented(example, seed, data, detection):
     """One training example, its boxes and labels filled up to `MAX_OBJECTS`."""
     image, boxes, labels = augment(
@@ -142,7 +142,6 @@ def _augmented(example, seed, data, detection):
     }
 
 
-@as_written
 def _padded_to_sides(step, sides):
     size = tf.shape(step["image"])[1:3]
     down, across = (
@@ -152,7 +151,6 @@ def _padded_to_sides(step, sides):
     return {**step, "image": tf.ensure_shape(images, (None, None, None, 3))}
 
 
-@as_written
 def _resized(example, data):
     """One evaluation example, its image padded to the size of all upright or all other ones."""
     images, content = fit(example["image"][tf.newaxis], data.image_size)
@@ -180,12 +178,10 @@ def _filler(is_upright, data):
 def _finished(steps, replicas, part, data):
     """Divides each step of a worker among its replicas, `part` examples each, for the model."""
 
-    @as_written
     def divided(values):
         shape = tf.concat([[replicas, part], tf.shape(values)[1:]], axis=0)
         return tf.ensure_shape(tf.reshape(values, shape), (replicas, part, *values.shape[1:]))
 
-    @as_written
     def finish(batch):
         inputs = masked_inputs(batch["image"], batch["content"], data)
         return {**batch, "image": inputs["images"], "padding_mask": inputs["padding_mask"]}

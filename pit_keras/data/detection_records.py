@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 
 from pit_keras.data.coco_annotations import MAX_OBJECTS, coco_categories, coco_object
 from pit_keras.data.records import RecordSource, find_image_key, the_one, whole_splits
-from pit_keras.data.source import DetectionSource
+from pit_keras.data.source import DetectionSource, as_written
 from pit_keras.data.tfds_builders import prepared_info
 from pit_keras.data.unreadable import attempt
 
@@ -36,6 +36,7 @@ class DetectionRecordSource(RecordSource, DetectionSource):
             self.ground_truth(split)
         return self._image_ids[split][example_id]
 
+    @as_written
     def ground_truth(self, split):
         """See `DetectionSource`. Reads all records of the split, but decodes no image."""
         images, annotations, image_ids = [], [], {}

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from pit_keras.data.image_folder import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
-from pit_keras.data.source import EVERYTHING, Source
+from pit_keras.data.source import EVERYTHING, Source, as_written
 
 DIGITS_HELD_OUT = 360  # the last 20%, mostly by other writers
 
@@ -44,11 +44,13 @@ class ArraySource(Source):
             return os.fsdecode(self.images[split][example_id].numpy())
         return f"{split} example {example_id} of {self.name}"
 
+    @as_written
     def scan(self, split, shard=EVERYTHING):
         return tf.data.Dataset.range(shard.examples_before(self.sizes[split])).map(
             lambda number: self._example(split, shard.position_of(number))
         )
 
+    @as_written
     def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
         size = self.sizes["train"]
         length = length or size

@@ -19,11 +19,8 @@ from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
 from pit_keras.data.rand_augment import rand_augment
 from pit_keras.data.seeds import example_seed
-from pit_keras.data.source import Shard
+from pit_keras.data.source import Shard, as_written
 from pit_keras.data.unreadable import UnreadableImages, load_images
-
-# Rewriting functions so that `if` and `for` take tensors, which none here needs, takes seconds.
-as_written = tf.autograph.experimental.do_not_convert
 
 
 def steps_per_epoch(source, batch_size):
@@ -54,6 +51,7 @@ def check_train_batches(source, config, batch_size, replicas=1):
     return epoch_length
 
 
+@as_written
 def train_batches(
     source, config, *, batch_size, seed, start=0, unreadable=None, replicas=1, worker=0, workers=1
 ):
@@ -93,7 +91,6 @@ def train_batches(
         report = unreadable or UnreadableImages()
         examples = load_images(examples, source, "train", report, limit, choose_box)
 
-    @as_written
     def augment(example):
         image, largest = example["image"], None  # the size of a file's image is not known before
         if not source.is_encoded:
@@ -111,6 +108,7 @@ def train_batches(
     )
 
 
+@as_written
 def evaluation_batches(
     source, split, config, *, batch_size, cap=None, unreadable=None, replicas=1, worker=0, workers=1
 ):
@@ -139,7 +137,6 @@ def evaluation_batches(
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
-    @as_written
     def prepare(example):
         image = preprocess_evaluation(example["image"], config)
         return {**example, "image": image, "weight": tf.constant(1.0)}
@@ -182,7 +179,6 @@ def _augment(image, seed, config, largest):
     return image
 
 
-@as_written
 def _finish_batch(batch, seed, config, classes):
     """Mixing, keyed by the batch's first example, and normalisation if it is still to be done."""
     images, labels = batch["image"], tf.one_hot(batch["label"], classes)

@@ -12,7 +12,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pit_keras.data.preprocessing import decode, decode_box
-from pit_keras.data.source import EVERYTHING, Source
+from pit_keras.data.source import EVERYTHING, Source, as_written
 from pit_keras.data.tfds_builders import prepared_info
 
 SHUFFLE_BUFFER = 8192  # encoded records: about 0.9 GB of ImageNet
@@ -43,6 +43,7 @@ class RecordSplit:
         held_before = np.insert(np.cumsum(held), 0, 0)
         return np.diff(held_before[[*self.first_ids, total]])
 
+    @as_written
     def records(self, shard=EVERYTHING, file_order=None, sample=None):
         """The (id, serialised example) pairs of one worker, many files interleaved.
 
@@ -119,6 +120,7 @@ class RecordSource(Source):
         record = example_id - stored.first_ids[index]
         return f"record {record} of {os.path.basename(stored.files[index])}"
 
+    @as_written
     def scan(self, split, shard=EVERYTHING):
         stored = self.splits[split]
         if _deals_files(stored, shard):
@@ -126,6 +128,7 @@ class RecordSource(Source):
         own = stored.records().enumerate().filter(lambda position, _: shard.holds(position))
         return own.map(lambda _, record: self._parse(*record))
 
+    @as_written
     def train_stream(self, seed, start=0, length=None, views=1, shard=EVERYTHING):
         """Deals each worker files of its own, anew in each epoch, where there are enough.
 

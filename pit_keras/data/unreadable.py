@@ -13,6 +13,8 @@ import threading
 
 import tensorflow as tf
 
+from pit_keras.data.source import as_written
+
 logger = logging.getLogger(__name__)
 
 NOT_AN_IMAGE = "cannot be read as a JPEG or PNG image"
@@ -66,6 +68,7 @@ class UnreadableImages:
             )
 
 
+@as_written
 def load_images(dataset, source, split, report, epoch_length=None, choose_box=None):
     """Replaces the "image" of each element by its pixels, uint8 (H, W, 3), in the same order.
 
@@ -95,7 +98,6 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
             report.error = UnreadableImageError(f"{name} {problem}.")
         return report.error is not None
 
-    @tf.autograph.experimental.do_not_convert
     def is_usable(element):
         label, epoch, position = (
             element.get(name, tf.constant(0, tf.int64)) for name in ("label", "epoch", "position")
@@ -116,7 +118,6 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
 
         return tf.cond(is_known & is_whole, lambda: True, leave_out)
 
-    @tf.autograph.experimental.do_not_convert
     def load(element):
         box = choose_box and functools.partial(choose_box, element)
         empty = tf.zeros((0, 0, 3), tf.uint8)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from drawing import drawn
 from tolerances import assert_close
 
 from pit_keras.data.mixing import cutmix, cutmix_box, mix, mixup
@@ -24,7 +25,7 @@ SLOW = pytest.mark.slow
 def test_labels_are_the_exact_share_of_the_pixels(size, alpha):
     count = 5
     images, labels = numbered_batch(count, *size)
-    mix = tf.function(lambda seed: cutmix(images, labels, seed, alpha))
+    mix = tf.function(lambda seed: cutmix(images, labels, seed, alpha), autograph=False)
     for example in range(30):
         mixed, mixed_labels = (t.numpy() for t in mix(example_seed(0, 0, example)))
         shown = [np.bincount(image[..., 0].ravel(), minlength=count) for image in mixed]
@@ -62,17 +63,14 @@ def reference_box(rng, height, width, alpha):
 def test_boxes_are_distributed_by_the_definition(alpha):
     draws, height, width = 4000, 64, 96
     rng = np.random.default_rng(0)
-    dataset = tf.data.Dataset.range(draws).map(
-        lambda example: tf.stack(cutmix_box(height, width, example_seed(0, 0, example), alpha))
-    )
-    drawn = np.stack(list(dataset.as_numpy_iterator()))
+    actual = np.stack(drawn(lambda seed: cutmix_box(height, width, seed, alpha), draws), axis=1)
     expected = np.stack([reference_box(rng, height, width, alpha) for _ in range(draws)])
 
     def traits(boxes):
         top, bottom, left, right = boxes.T
         return np.stack([(bottom - top) * (right - left), top + bottom, left + right])
 
-    for values, reference in zip(traits(drawn), traits(expected), strict=True):
+    for values, reference in zip(traits(actual), traits(expected), strict=True):
         quantiles = np.quantile(reference, np.linspace(0.05, 0.95, 19))
         shares = (values[:, None] <= quantiles).mean(axis=0)
         expected_shares = (reference[:, None] <= quantiles).mean(axis=0)
@@ -82,13 +80,10 @@ def test_boxes_are_distributed_by_the_definition(alpha):
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.float32])
 def test_types_and_static_shapes_are_kept(dtype):
     images = tf.zeros((6, 10, 12, 3), dtype)
-    dataset = tf.data.Dataset.range(1).map(
-        lambda example: cutmix(images, tf.eye(6), example_seed(0, 0, example), 1.0)
-    )
-    assert dataset.element_spec == (
-        tf.TensorSpec((6, 10, 12, 3), dtype),
-        tf.TensorSpec((6, 6), tf.float32),
-    )
+    mixing = tf.function(lambda seed: cutmix(images, tf.eye(6), seed, 1.0), autograph=False)
+    mixed, labels = mixing.get_concrete_function(tf.TensorSpec((2,), tf.int64)).outputs
+    assert (mixed.shape, mixed.dtype) == (images.shape, dtype)
+    assert (labels.shape, labels.dtype) == ((6, 6), tf.float32)
 
 
 def constant_batch(count, size=(12, 10)):
@@ -110,7 +105,8 @@ def test_labels_are_the_shares_of_what_is_shown(alphas, mode, count):
     mixing = tf.function(
         lambda seed: mix(
             images, labels, seed, mixup_alpha=alphas[0], cutmix_alpha=alphas[1], mode=mode
-        )
+        ),
+        autograph=False,
     )
     for example in range(20):
         mixed, mixed_labels = (t.numpy() for t in mixing(example_seed(0, 0, example)))
@@ -160,14 +156,11 @@ def test_mixup_weighs_all_pixels_alike():
 @pytest.mark.parametrize("alpha", [0.3, 0.8, pytest.param(1.0, marks=SLOW)])
 def test_mixups_lambda_has_the_quantiles_of_its_beta_distribution(alpha):
     images, labels = constant_batch(2, (1, 1))
-    shares = tf.data.Dataset.range(4000).map(
-        lambda i: mixup(images, labels, example_seed(0, 0, i), alpha)[1][0, 0]
-    )
-    drawn = np.array(list(shares.as_numpy_iterator()))
+    shares = drawn(lambda seed: mixup(images, labels, seed, alpha)[1][0, 0], 4000)
 
     levels = np.linspace(0.1, 0.9, 9)
     expected = np.quantile(np.random.default_rng(0).beta(alpha, alpha, 400_000), levels)
-    np.testing.assert_allclose((drawn[:, None] <= expected).mean(axis=0), levels, atol=0.025)
+    np.testing.assert_allclose((shares[:, None] <= expected).mean(axis=0), levels, atol=0.025)
 
 
 def element_shares(count, size, **alphas):
@@ -184,23 +177,23 @@ def element_shares(count, size, **alphas):
 
 @pytest.mark.parametrize("alpha", [0.8, 1.0])
 def test_the_lambdas_of_elements_have_the_quantiles_of_their_beta_distribution(alpha):
-    drawn = element_shares(4000, (1, 1), mixup_alpha=alpha)
+    shares = element_shares(4000, (1, 1), mixup_alpha=alpha)
 
     levels = np.linspace(0.05, 0.95, 19)
     expected = scipy.stats.beta(alpha, alpha).ppf(levels)
-    np.testing.assert_allclose((drawn[:, None] <= expected).mean(axis=0), levels, atol=0.024)
+    np.testing.assert_allclose((shares[:, None] <= expected).mean(axis=0), levels, atol=0.024)
 
 
 def test_the_boxes_of_elements_are_distributed_by_the_definition():
     count, (height, width) = 3000, (32, 24)
-    drawn = element_shares(count, (height, width), cutmix_alpha=1.0)
+    kept = element_shares(count, (height, width), cutmix_alpha=1.0)
 
     rng = np.random.default_rng(0)
     boxes = np.array([reference_box(rng, height, width, 1.0) for _ in range(count)])
     top, bottom, left, right = boxes.T
     expected = 1 - (bottom - top) * (right - left) / (height * width)
     levels = np.quantile(expected, np.linspace(0.05, 0.95, 19))
-    shares, expected = ((part[:, None] <= levels + 1e-6).mean(axis=0) for part in (drawn, expected))
+    shares, expected = ((part[:, None] <= levels + 1e-6).mean(axis=0) for part in (kept, expected))
     np.testing.assert_allclose(shares, expected, atol=0.039)
 
 
@@ -211,11 +204,9 @@ def is_cutmix(images):
 
 def test_one_of_the_two_is_drawn_for_the_batch_with_equal_chance():
     images, labels = constant_batch(4)
-    mixed = tf.data.Dataset.range(600).map(
-        lambda i: mix(images, labels, example_seed(0, 0, i), mixup_alpha=0.8, cutmix_alpha=1.0)[0]
-    )
+    mixed = drawn(lambda seed: mix(images, labels, seed, mixup_alpha=0.8, cutmix_alpha=1.0)[0], 600)
 
-    cut = np.stack([is_cutmix(batch) for batch in mixed.as_numpy_iterator()])
+    cut = np.stack([is_cutmix(batch) for batch in mixed])
 
     assert (cut.all(axis=1) | ~cut.any(axis=1)).mean() > 0.99  # MixUp of a lambda of 0 or 1 is rare
     assert abs(cut.mean() - 0.5) < 0.06

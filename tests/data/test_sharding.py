@@ -74,7 +74,7 @@ def test_the_shards_of_an_epoch_are_disjoint_and_complete(source):
         assert set(ids) == {element[0] for element in collect(source.scan("train"))}
 
 
-@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("views", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_without_files_to_deal_the_shards_are_the_stream_of_one_worker(
     image_folder, squares, views
 ):
@@ -230,8 +230,15 @@ def test_a_skipped_image_shifts_the_stream_of_its_worker_only(make_folder, confi
     assert type(reports[0].positions[broken]) is int
 
 
-@pytest.mark.parametrize(("replicas", "workers"), [(4, 1), (4, 2)])
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("split", "replicas", "workers"),
+    [
+        ("train", 4, 2),
+        ("val", 4, 1),
+        pytest.param("train", 4, 1, marks=pytest.mark.slow),
+        pytest.param("val", 4, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_evaluation_counts_every_example_once_over_all_workers(
     config, dealt, split, replicas, workers
 ):
