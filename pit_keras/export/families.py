@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,12 +30,24 @@ _PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to write: a model in float32; `calibration` is for int8, `batch_size` for TFLite."""
+    """What to write: a model in float32; `calibration` is for int8, `batch_size` for TFLite.
+
+    All TFLite files are made from one SavedModel in `folder`, a new one; without it, each from one
+    of its own.
+    """
 
     trained: TrainedModel | TrainedDetector
     calibration: Sample | None = None
     batch_size: int = 1
     license: str | None = None
+    folder: pathlib.Path | None = None
+
+    @functools.cached_property
+    def saved_for_tflite(self):
+        """The folder, after the network was traced and saved there."""
+        if self.folder is not None:
+            tflite.save_for_tflite(self.trained, self.folder, self.batch_size)
+        return self.folder
 
 
 class Family(NamedTuple):
@@ -54,7 +67,8 @@ class Family(NamedTuple):
 
 def _write_tflite(job, kind, path):
     calibration = job.calibration.crops if kind == "int8" else None
-    tflite.export_tflite(job.trained, path, kind, job.batch_size, calibration, license=job.license)
+    arguments = path, kind, job.batch_size, calibration, job.license
+    tflite.export_tflite(job.trained, *arguments, saved=job.saved_for_tflite)
 
 
 def _logits_of_crops(trained, sample):
@@ -121,7 +135,7 @@ DETECTOR_FAMILIES = {
     ),
     "tflite": FAMILIES["tflite"]._replace(
         write=lambda job, kind, path: tflite.export_detector_tflite(
-            job.trained, path, kind, job.batch_size
+            job.trained, path, kind, job.batch_size, saved=job.saved_for_tflite
         ),
         # Images are fitted into the one size of the file.
         expected=lambda trained, sample: _detector_answers(

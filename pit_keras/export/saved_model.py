@@ -126,7 +126,8 @@ def export_detector_saved_model(trained, path):
     """
     names = tf.constant(trained.class_names)
 
-    @tf.function(autograph=False, input_signature=[_IMAGES])
+    # Without a signature of its own, for which `tf.saved_model.save` would trace it once more.
+    @tf.function(autograph=False)
     def serve(images):
         shape = tf.shape(images)
         sizes = tf.tile(shape[tf.newaxis, 1:3], [shape[0], 1])
@@ -137,7 +138,8 @@ def export_detector_saved_model(trained, path):
         answers = serve(decode(contents)[tf.newaxis])
         return {name: value[0] for name, value in answers.items()}
 
-    outputs = serve.get_concrete_function().structured_outputs
+    serve_images = serve.get_concrete_function(_IMAGES)
+    outputs = serve_images.structured_outputs
     of_one = {name: tf.TensorSpec(spec.shape[1:], spec.dtype) for name, spec in outputs.items()}
 
     @tf.function(autograph=False)
@@ -146,7 +148,7 @@ def export_detector_saved_model(trained, path):
         return tf.map_fn(serve_one, image_bytes, fn_output_signature=of_one, parallel_iterations=1)
 
     signatures = {
-        SIGNATURE: serve.get_concrete_function(),
+        SIGNATURE: serve_images,
         "serve_bytes": serve_bytes.get_concrete_function(_IMAGE_BYTES),
     }
     _write(trained, path, serve, signatures, trained.model.weights)

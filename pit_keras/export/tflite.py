@@ -1,5 +1,6 @@
 """TFLite (LiteRT): one file for phones and small computers; written, read and run."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -32,7 +33,9 @@ TFLITE_KINDS = {
 }
 
 
-def export_tflite(trained, path, kind="float32", batch=1, calibration=None, license=None):
+def export_tflite(
+    trained, path, kind="float32", batch=1, calibration=None, license=None, saved=None
+):
     """Writes a TFLite file that takes images of the model's own size.
 
     Its signature `serving_default` maps `images`, uint8 (batch, H, W, 3), to `logits`, float32
@@ -51,23 +54,17 @@ def export_tflite(trained, path, kind="float32", batch=1, calibration=None, lice
         batch: Number of images that the file takes at once.
         calibration: Used by `int8` alone, images such as the model will see: uint8 (N, H, W, 3) of
             the model's size, N at least 32, by `data.preprocessing.resize_and_crop`.
+        saved: A folder of `save_for_tflite`, to write files of several kinds; None for one.
     """
-    data, model = trained.data, logits_only(trained.model)
-
-    def classify(images):
-        images = normalise(images, data.mean, data.std)
-        return {"logits": model(images, training=False)}
-
-    # A fixed batch lets the converter compute all shapes: half the operations remain.
-    images = tf.TensorSpec((batch, *data.image_size, 3), tf.uint8, name="images")
 
     def samples():
         return ({"images": images} for images, _ in batches(calibration, batch))
 
-    if kind == "int8" and has_transformer_blocks(trained.model):
-        contents = int8_products(_converted(classify, [images], model, "float32"), samples())
-    else:
-        contents = _converted(classify, [images], model, kind, samples)
+    with _saved(trained, batch, saved) as folder:
+        if kind == "int8" and has_transformer_blocks(trained.model):
+            contents = int8_products(_converted(folder, "float32"), samples())
+        else:
+            contents = _converted(folder, kind, samples)
     description = f"Image classifier of {len(trained.class_names)} classes {TFLITE_KINDS[kind]}."
     contents = with_metadata(contents, trained.model.name, description, license)
     _write(path, contents, sidecars.texts(trained))
@@ -78,7 +75,7 @@ def tflite_size(trained):
     return trained.fixed_size or tuple(trained.data.image_size)
 
 
-def export_detector_tflite(trained, path, kind="float32", batch=1):
+def export_detector_tflite(trained, path, kind="float32", batch=1, saved=None):
     """Writes a TFLite file of a `TrainedDetector`, for images of one size.
 
     Its signature `serving_default` takes `images`, uint8 (batch, H, W, 3): each scaled until it
@@ -89,36 +86,69 @@ def export_detector_tflite(trained, path, kind="float32", batch=1):
     are in no order, and those of a low score mean nothing.
 
     Normalisation and the padding's mask are inside; names and preprocessing travel with it as in
-    `export_tflite`, without TFLite metadata.
+    `export_tflite`, without TFLite metadata. So does `saved`.
     """
-    size = tflite_size(trained)
+    with _saved(trained, batch, saved) as folder:
+        contents = _converted(folder, kind)
+    _write(path, contents, sidecars.texts(trained, tflite_size(trained)))
+
+
+def save_for_tflite(trained, folder, batch=1):
+    """Writes the SavedModel that TFLite files of all kinds are converted from."""
+    if isinstance(trained, TrainedDetector):
+        save_function(*_detecting(trained, batch), trained.model, folder)
+    else:
+        model = logits_only(trained.model)
+        save_function(*_classifying(model, trained.data, batch), model, folder)
+
+
+def _classifying(model, data, batch):
+    """A classifier's function and its inputs."""
+
+    def classify(images):
+        images = normalise(images, data.mean, data.std)
+        return {"logits": model(images, training=False)}
+
+    # A fixed batch lets the converter compute all shapes: half the operations remain.
+    return classify, [tf.TensorSpec((batch, *data.image_size, 3), tf.uint8, name="images")]
+
+
+def _detecting(trained, batch):
+    """A detector's function and its inputs."""
 
     def detect(images, content):
         outputs = trained.outputs(masked_inputs(images, content, trained.data))
         return detected(outputs, tf.ones((batch, 2)))  # shares
 
-    inputs = [
-        tf.TensorSpec((batch, *size, 3), tf.uint8, name="images"),
+    return detect, [
+        tf.TensorSpec((batch, *tflite_size(trained), 3), tf.uint8, name="images"),
         tf.TensorSpec((batch, 2), tf.int32, name="content"),
     ]
-    contents = _converted(detect, inputs, trained.model, kind)
-    _write(path, contents, sidecars.texts(trained, size))
 
 
-def _converted(function, inputs, model, kind, samples=None):
-    """The bytes of a TFLite file of a function, see `save_function`; `samples` are for int8."""
-    with tempfile.TemporaryDirectory() as folder:
-        save_function(function, inputs, model, folder)
-        # Not `from_concrete_functions`: it does not freeze the variables of a Keras 3 model, and
-        # the result computes NaN.
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if kind != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if kind == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        elif kind == "int8":
-            converter.representative_dataset = samples
-        return converter.convert()
+@contextlib.contextmanager
+def _saved(trained, batch, folder):
+    """A folder of `save_for_tflite`: the one that is given, or a temporary one."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        save_for_tflite(trained, temporary, batch)
+        yield temporary
+
+
+def _converted(folder, kind, samples=None):
+    """The bytes of a TFLite file, from a folder of `save_for_tflite`; `samples` are for int8."""
+    # Not `from_concrete_functions`: it does not freeze the variables of a Keras 3 model, and the
+    # result computes NaN.
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    if kind != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    elif kind == "int8":
+        converter.representative_dataset = samples
+    return converter.convert()
 
 
 def _write(path, contents, texts):

@@ -103,16 +103,34 @@ class AdamP(keras.optimizers.Optimizer):
         self._channel_axes = [output_channel_axes(_path(v), v.shape) for v in variables]
         self._scales = [self._scale_of.get(self._var_key(v), 1.0) for v in variables]
 
-    def update_step(self, gradient, variable, learning_rate):
-        dtype = keras.backend.result_type(variable.dtype, "float32")
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        """Computes once, not for each variable, what `update_step` needs of the learning rate.
+
+        These operations on scalars would be a third of an update, and of the time to trace it.
+        """
+        dtypes = sorted({_computed_in(variable) for variable in trainable_variables})
+        rates = {dtype: self._rates(learning_rate, dtype) for dtype in dtypes}
+        super()._backend_update_step(grads, trainable_variables, rates)
+
+    def _rates(self, learning_rate, dtype):
+        """The learning rate, and with bias corrections Adam's step size and its epsilon."""
+        step, learning_rate = ops.cast(self.iterations + 1, dtype), ops.cast(learning_rate, dtype)
+        # The second moment's correction is a scalar: it goes to the step size, not to the tensor.
+        correction = ops.sqrt(_bias_correction(self.beta_2, step))
+        step_size = learning_rate * correction / _bias_correction(self.beta_1, step)
+        return learning_rate, step_size, self.epsilon * correction
+
+    def update_step(self, gradient, variable, rates):
+        dtype = _computed_in(variable)
         gradient = ops.cast(gradient, dtype)
         weight = ops.cast(variable, dtype)
 
         index = self._get_variable_index(variable)
-        learning_rate = ops.cast(learning_rate, dtype) * self._scales[index]
+        learning_rate, step_size, epsilon = rates[dtype]
+        step_size = step_size * self._scales[index]  # not in place: all variables share it
         decays = self.weight_decay and self._use_weight_decay(variable)
-        decay = learning_rate * (self.weight_decay if decays else 0.0)
-        step_size, direction = self._adam_step(index, gradient, learning_rate)
+        decay = learning_rate * (self._scales[index] * self.weight_decay if decays else 0.0)
+        direction = self._adam_direction(index, gradient, epsilon)
         if len(variable.shape) < 2 or not self.delta:
             pull = decay
         else:
@@ -123,10 +141,9 @@ class AdamP(keras.optimizers.Optimizer):
         # Decay and projection are both multiples of the weight: one pass over it does for the two.
         self.assign(variable, (1 - pull) * weight - step_size * direction)
 
-    def _adam_step(self, index, gradient, learning_rate):
-        """Updates the moments; returns Adam's step as a scalar size and a direction (any shape)."""
+    def _adam_direction(self, index, gradient, epsilon):
+        """Updates the moments; returns the direction of Adam's step, of the gradient's shape."""
         dtype = gradient.dtype
-        step = ops.cast(self.iterations + 1, dtype)
         first = ops.cast(self._momentums[index], dtype)
         second = ops.cast(self._velocities[index], dtype)
         first = self.beta_1 * first + (1 - self.beta_1) * gradient
@@ -136,10 +153,7 @@ class AdamP(keras.optimizers.Optimizer):
 
         if self.nesterov:
             first = self.beta_1 * first + (1 - self.beta_1) * gradient
-        # The second moment's correction is a scalar: it goes to the step size, not to the tensor.
-        correction = ops.sqrt(_bias_correction(self.beta_2, step))
-        step_size = learning_rate * correction / _bias_correction(self.beta_1, step)
-        return step_size, first / (ops.sqrt(second) + self.epsilon * correction)
+        return first / (ops.sqrt(second) + epsilon)
 
     def _apply_weight_decay(self, variables):
         """Keeps the base class from decaying as well: `update_step` does, with `wd_ratio`."""
@@ -222,6 +236,11 @@ def _project_view(products, row_length, delta, epsilon):
 def _bias_correction(beta, step):
     """`1 - beta ** step` for a positive float tensor `step`."""
     return -ops.expm1(step * math.log(beta)) if beta else ops.ones_like(step)
+
+
+def _computed_in(variable):
+    """The dtype that a variable is updated in: its own, but float32 at least."""
+    return keras.backend.result_type(variable.dtype, "float32")
 
 
 def _path(variable):

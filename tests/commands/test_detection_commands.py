@@ -22,8 +22,8 @@ NAMES = ("red", "green", "blue")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    # A lying and a standing image; each size is traced anew.
-    folder, sizes = tmp_path_factory.mktemp("coco"), ((48, 72), (72, 48))
+    # Lying images, since each size is traced anew.
+    folder, sizes = tmp_path_factory.mktemp("coco"), ((48, 72), (40, 64))
     return write_coco_form(folder, counts={"train": 3, "val": 2}, sizes=sizes)
 
 
@@ -38,8 +38,8 @@ def run(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "model.keras"
-    sizes = {"input_shape": (32, 32, 3), "patch_size": 4, "stride": 4, "head_dim": 8}
-    create_model("pit_ti", depths=(1, 1, 1), classes=10, **sizes).save(path)
+    sizes = {"input_shape": (32, 32, 3), "patch_size": 8, "stride": 8, "head_dim": 8}
+    create_model("vit_ti", depth=1, classes=10, **sizes).save(path)
     return path
 
 

@@ -267,9 +267,9 @@ def batches_of(source, batch_size, **arguments):
 
 def check_answers(model, answers, detections):
     """Whether each image has the answers that it has alone."""
-    # All kernels, and the places that attention is summed over, twice, in each of six blocks.
+    # All kernels, and the places that attention is summed over, twice, in each of four blocks.
     summed = sum(np.prod(w.shape[:-1]) for w in model.weights if len(w.shape) > 1)
-    summed += 6 * 2 * (IMAGE_SIZE[0] // 2) * (IMAGE_SIZE[1] // 2)
+    summed += 4 * 2 * (IMAGE_SIZE[0] // 8) * (IMAGE_SIZE[1] // 8)
     assert len(answers) == 7
     found = {image_id: [] for image_id in answers}
     for each in detections:

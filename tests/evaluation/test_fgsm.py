@@ -129,7 +129,13 @@ def test_accuracies_are_those_of_the_definition_whatever_the_batches(linear, bat
     assert measured["loss"] < measured["loss_fgsm_0.003"] < measured["loss_fgsm"]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("pit_ti_distilled", "vit_ti", "resnet50_no_pooling"),
+        pytest.param("pit_ti", marks=pytest.mark.slow),
+    ],
+)
 def test_the_attack_raises_the_loss_of_every_family(name):
     keras.utils.set_random_seed(1)
     model = create_model(name, **{**TINY, **ZOO[name]})

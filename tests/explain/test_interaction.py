@@ -26,7 +26,11 @@ from pit_keras.explain.opened_networks import Network
 from pit_keras.models.attention import TransformerBlock
 
 TOKENS = ("spatial", "class", "all")
-NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]
+NAMES = [
+    "pit_ti_distilled",
+    "vit_ti",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pit_ti", "vit_ti_distilled")),
+]
 THRESHOLDS = (0.02, 0.1)
 # A share is a mean of means over at most 6 x 8 places and 2 tokens, of numbers that are 0 or 1.
 ROUNDINGS = 2 * (6 * 8 + 2)
@@ -153,7 +157,7 @@ def test_a_block_gives_its_output_and_attention_in_one_pass():
 
 
 def test_the_model_stays_as_it_was(tmp_path):
-    model = small("pit_ti")
+    model = small("vit_ti")
     layers, logits = model.layers, np.asarray(model(images()))
 
     reader = interaction_model(model)
@@ -170,7 +174,7 @@ def test_the_model_stays_as_it_was(tmp_path):
 def test_shares_are_float32_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = small("pit_ti")
+        model = small("vit_ti")
     finally:
         keras.config.set_dtype_policy("float32")
     shares = interaction_model(model)(images())
@@ -181,7 +185,7 @@ def test_shares_are_float32_in_mixed_precision():
 
 
 def test_images_without_weight_do_not_count():
-    model, pixels = small("pit_ti"), images(5)
+    model, pixels = small("vit_ti"), images(5)
     expected = np.mean(interaction_model(model)(pixels), axis=0)
     filled = np.concatenate([pixels, np.full_like(pixels[:1], 9)])
     weights = tf.constant([1.0, 1, 1, 1, 1, 0])

@@ -90,7 +90,16 @@ def _listed(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-@pytest.mark.parametrize("case", MODELS)
+# Of each behaviour one: two class tokens, a dilated pooling, any size, no pooling.
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow)
+        if case in ("pit_ti", "vit_ti_distilled")
+        else case
+        for case in MODELS
+    ],
+)
 def test_rollout_is_the_product_of_its_matrices(case):
     model = small(case)
     pixels = images(model)

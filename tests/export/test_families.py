@@ -8,13 +8,15 @@ from pit_keras.export.agreement import compare
 from pit_keras.export.families import Job, in_float32, why_not
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_a_model_of_mixed_precision_computes_in_float32(make_trained, photographs, policy):
-    reference = make_trained("pit_ti_distilled")
+@pytest.mark.parametrize(
+    ("name", "policy"), [("pit_ti_distilled", "mixed_bfloat16"), ("vit_ti", "mixed_float16")]
+)
+def test_a_model_of_mixed_precision_computes_in_float32(make_trained, photographs, name, policy):
+    reference = make_trained(name)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        trained = make_trained("pit_ti_distilled", fresh=True)
+        trained = make_trained(name, fresh=True)
     finally:
         keras.config.set_dtype_policy(before)
     trained.model.set_weights(reference.model.get_weights())

@@ -29,6 +29,8 @@ BACKBONES = {  # overrides that make a small one of each
         "output_stride": 8,
     },
 }
+# The ViT's is more of the same.
+MOST_BACKBONES = ["detr_pit_s", "detr_resnet50", pytest.param("detr_vit_s", marks=pytest.mark.slow)]
 HEAD = {
     "classes": 3,
     "queries": 10,
@@ -82,7 +84,7 @@ def test_the_feature_map_has_stride_16(name):
     assert (height, width) == (25, 37)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", MOST_BACKBONES)
 def test_outputs_at_any_size_and_after_loading_in_a_fresh_process(name, tmp_path):
     model = small(name, input_shape=(None, None, 3))
     x = images(2, 40, 56, 3)
@@ -105,7 +107,7 @@ def test_outputs_at_any_size_and_after_loading_in_a_fresh_process(name, tmp_path
         np.testing.assert_array_equal(loaded[key], value)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", MOST_BACKBONES)
 def test_gradients_reach_every_weight(name):
     import tensorflow as tf
 
@@ -133,14 +135,14 @@ def test_gradients_reach_every_weight(name):
 
 
 def test_masked_detector_gives_every_layer_and_ends_in_the_detectors_own_answer():
-    model = small("detr_pit_s", input_shape=(None, None, 3))
+    model = small("detr_vit_s", input_shape=(None, None, 3))
     x = images(2, 32, 48, 3)
     found = masked_detector(model)({"images": x, "padding_mask": np.zeros((2, 32, 48), bool)})
     assert {key: tuple(value.shape) for key, value in found.items()} == {
         "logits": (2, 2, 10, 4),
         "boxes": (2, 2, 10, 4),
     }
-    roundings = terms_along(small("detr_pit_s"))
+    roundings = terms_along(small("detr_vit_s"))
     for key, value in model(x).items():
         assert_close(found[key][:, -1], value, roundings=roundings)
 
@@ -173,7 +175,7 @@ def test_padding_is_not_looked_at():
         assert_close(rest([cropped, nothing])[layer], expected, roundings=roundings)
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", MOST_BACKBONES)
 def test_weights_of_a_classifier_become_the_backbones(name, tmp_path):
     backbone = name.removeprefix("detr_")
     classifier = pit_keras.create_model(
@@ -196,16 +198,21 @@ def test_weights_of_a_detector_are_the_whole(tmp_path):
     for ours, theirs in zip(second.weights, first.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
     with pytest.raises(ValueError, match=r"does not fit pit_s: .*It is a detector's checkpoint\.$"):
-        pit_keras.create_model("pit_s", weights=str(tmp_path / "detector.keras"))
+        pit_keras.create_model(
+            "pit_s",
+            input_shape=(32, 48, 3),
+            weights=str(tmp_path / "detector.keras"),
+            **BACKBONES["detr_pit_s"],
+        )
 
 
 def test_weights_of_a_detector_of_other_classes_go_without_its_class_head(tmp_path):
-    first = small("detr_pit_s")
+    first = small("detr_vit_s")
     first.save(tmp_path / "detector.keras")
     classes = first.output["logits"].shape[-1] - 1
     expected = f"they are for {classes} classes and the model has {classes + 4}: train them"
     with pytest.warns(NewHeadsWarning, match=expected):
-        second = small("detr_pit_s", classes=classes + 4, weights=tmp_path / "detector.keras")
+        second = small("detr_vit_s", classes=classes + 4, weights=tmp_path / "detector.keras")
     theirs = {variable.path: variable.numpy() for variable in first.weights}
     for variable in second.weights:
         if not variable.path.startswith("class_head/"):
@@ -254,16 +261,16 @@ def test_features_are_normalised_where_that_is_asked_for():
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_answers_are_float32_in_every_precision(precision):
-    expected = small("detr_pit_s")
+    expected = small("detr_vit_s")
     keras.config.set_dtype_policy(precision)
     try:
-        model = small("detr_pit_s")
+        model = small("detr_vit_s")
     finally:
         keras.config.set_dtype_policy("float32")
     model.set_weights(expected.get_weights())
     x = images(2, 32, 48, 3)
     for key, value in model(x).items():
         assert value.dtype == "float32"
-        # Roundings of the backbone's three blocks, the encoder's and the decoder's three.
+        # Roundings of the backbone's block, the encoder's and the decoder's three.
         half = precision.removeprefix("mixed_")
-        assert_close(value, expected(x)[key], roundings=random_walk(6 * 16), dtype=half)
+        assert_close(value, expected(x)[key], roundings=random_walk(4 * 16), dtype=half)

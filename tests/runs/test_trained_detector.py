@@ -15,6 +15,7 @@ from pit_keras.runs.found_objects import FoundObject, found_objects
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_detector import (
     TrainedDetector,
+    as_detector,
     detect,
     load_any,
     load_trained_detector,
@@ -41,8 +42,8 @@ def trained(run):
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
     path = tmp_path_factory.mktemp("classifier") / "model.keras"
-    sizes = {"input_shape": (32, 32, 3), "patch_size": 4, "stride": 4, "head_dim": 8}
-    create_model("pit_ti", depths=(1, 1, 1), classes=10, **sizes).save(path)
+    sizes = {"input_shape": (32, 32, 3), "patch_size": 8, "stride": 8, "head_dim": 8}
+    create_model("vit_ti", depth=1, classes=10, **sizes).save(path)
     return path
 
 
@@ -51,23 +52,25 @@ def random_image(height, width, seed=0):
 
 
 def test_a_run_folder_and_its_model_file_are_the_same_detector(run, trained):
-    for path in (run.path, run.model, str(run.model)):
+    for path in (run.path, str(run.model)):
         again = load_trained_detector(path)
         assert (again.class_names, again.data, again.folder) == (NAMES, DATA, run.path)
     np.testing.assert_array_equal(
         again.answers(random_image(40, 50))["boxes"],
         TrainedDetector(small_detector(), NAMES, DATA).answers(random_image(40, 50))["boxes"],
     )
-    assert load_trained_detector(run.path, ["a", "b", "c"]).class_names == ("a", "b", "c")
 
 
 def test_a_file_elsewhere_has_numbers_for_names_and_the_papers_image_size(run, tmp_path):
-    alone = load_trained_detector(shutil.copy(run.model, tmp_path / "alone.keras"))
+    file = shutil.copy(run.model, tmp_path / "alone.keras")
+    alone = load_trained_detector(file)
     assert alone.class_names == ("class 0", "class 1", "class 2")
     assert alone.data == DataConfig(image_size=(400, 600))
     assert alone.folder is None
     with pytest.raises(ValueError, match="There are 2 class names for the 3 classes of"):
-        load_trained_detector(tmp_path / "alone.keras", ["a", "b"])
+        as_detector(alone.model, file, None, ["a", "b"])
+    named = as_detector(alone.model, file, run, ["a", "b", "c"])
+    assert named.class_names == ("a", "b", "c")
 
 
 def test_a_classifier_is_no_detector_and_a_detector_no_classifier(run, classifier):

@@ -1,5 +1,6 @@
 """A tiny detector, its configuration, its data and its steps, for tests of training."""
 
+import detectors
 import keras
 import numpy as np
 import tensorflow as tf
@@ -26,15 +27,28 @@ def write_data(root):
     return write_coco_form(root, {"train": 24, "val": 6}, sizes=(SIZE,))
 
 
-def make_config(data=None, **values):
+BACKBONES = {
+    **detectors.BACKBONES,
+    # A run's configuration has no number of heads for a ViT.
+    "detr_vit_s": {"patch_size": 8, "stride": 8, "head_dim": 4, "depth": 1},
+    "detr_resnet50": {
+        "output_stride": 16,
+        "depths": (1, 1, 1, 1),
+        "base_width": 4,
+        "frozen_stages": 0,
+    },
+}
+
+
+def make_config(data=None, name="detr_vit_s", **values):
     """The quickest run there is: three steps an epoch, two epochs, few weights."""
-    config = recipe("detr", "detr_pit_s")
+    config = recipe("detr", name)
     config.data.dataset, config.data.image_size = f"coco:{data}", SIZE
     config.detection.multi_scale = config.detection.random_crop = False
     model = config.model
     model.weights = None
-    model.patch_size, model.stride, model.output_stride, model.head_dim = 4, 4, 8, 8
-    model.depths, model.heads = (1, 1, 1), (1, 2, 4)
+    for field, value in BACKBONES[name].items():
+        setattr(model, field, value)
     model.queries, model.encoder_layers, model.decoder_layers = 10, 1, 1
     model.hidden_width, model.hidden_heads, model.feed_forward = 16, 2, 32
     config.optimizer.learning_rate = 1e-3
@@ -60,17 +74,9 @@ def batch(images=4, boxes=5, seed=0, size=SIZE):
     }
 
 
-def small(name="detr_pit_s", **values):
+def small(name="detr_vit_s", **values):
     """A configuration and its detector, without dropout."""
-    config = make_config(model__dropout=0.0)
-    config.model.name = name
-    if name == "detr_resnet50":
-        config.model.patch_size = config.model.stride = config.model.head_dim = None
-        config.model.heads, config.model.output_stride = None, 16
-        config.model.depths, config.model.base_width = (1, 1, 1, 1), 4
-    for path, value in values.items():
-        section, field = path.split("__")
-        setattr(getattr(config, section), field, value)
+    config = make_config(name=name, **{"model__dropout": 0.0, **values})
     keras.utils.set_random_seed(0)
     return config, model_of(config, Classes)
 

@@ -49,7 +49,7 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert folder.categories.read_text() == "2\n5\n11\n"
     assert json.loads(folder.results.read_text()) == results
     assert set(COCO_NAMES) <= set(results)
-    assert (results["images"], results["model"], results["epochs"]) == (6, "detr_pit_s", 2)
+    assert (results["images"], results["model"], results["epochs"]) == (6, "detr_vit_s", 2)
     assert (results["dataset"], results["image_size"]) == (config.data.dataset, [32, 48])
     history = rows(path)
     for prefix in ("val_", "val_averaged_"):
@@ -95,15 +95,14 @@ def test_a_run_is_not_carried_on_with_fewer_training_images(finished, data, tmp_
 
 def flags(config, folder, *more):
     """The command line of a configuration of `make_config`."""
-    usual = {"name": "detr_pit_s"}
     model = {name: value for name, value in vars(config.model).items() if value is not None}
     overrides = [
         f"--config.model.{name}={str(value).replace(' ', '')}"
         for name, value in model.items()
-        if usual.get(name) != value and not isinstance(value, bool)
+        if name != "name" and not isinstance(value, bool)
     ]
     return [
-        "--model=detr_pit_s",
+        f"--model={config.model.name}",
         "--weights=none",
         f"--dataset={config.data.dataset}",
         "--image_size=32,48",
@@ -182,10 +181,10 @@ def test_two_workers_do_what_one_process_does(data, tmp_path):
 
 @pytest.mark.parametrize("is_eager", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_run_in_half_precision_from_a_classifiers_weights(is_eager, data, tmp_path):
-    config = detection_runs.make_config(data, training__precision="mixed_bfloat16")
-    config.training.epochs = 1
-    fields = ("patch_size", "stride", "head_dim", "depths", "heads", "output_stride")
-    sizes = {name: getattr(config.model, name) for name in fields}
+    config = detection_runs.make_config(data, "detr_pit_s", training__precision="mixed_bfloat16")
+    config.training.epochs, config.training.batch_size = 1, 24  # one step
+    config.training.eval_batch_size = 6
+    sizes = detection_runs.BACKBONES["detr_pit_s"]
     start = create_model("pit_s", classes=7, input_shape=(32, 48, 3), **sizes)
     (tmp_path / "start").mkdir()
     start.save(tmp_path / "start/model.keras")

@@ -106,7 +106,7 @@ def test_the_stem_and_the_first_stages_are_frozen():
 
 @pytest.mark.parametrize("batch_size", [8, 64])
 def test_rates_are_detrs_whatever_the_batch(batch_size):
-    config, model = small(training__batch_size=batch_size)
+    config, model = small("detr_pit_s", training__batch_size=batch_size)
     config.optimizer.learning_rate = 1e-4
     scales = DetectionTask(config, Classes).learning_rate_scales(model)
     optimizer = optimizer_of(config, model, steps=3, scales=scales)
