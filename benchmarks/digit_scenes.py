@@ -35,7 +35,7 @@ def main(arguments=None):
     options = parse(
         __doc__,
         arguments,
-        small={**few, "epochs": 1, "single_epochs": 2, "backbones": ("pit_s",)},
+        small={**few, "epochs": 1, "single_epochs": 2, "backbones": ("vit_s",)},
         work_dir="runs/digit_scenes",
         backbones=tuple(BACKBONES),
         single_images=10000,

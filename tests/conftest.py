@@ -56,7 +56,7 @@ if _missing("foolbox", "eagerpy"):
 if _missing("playwright") or shutil.which("chromium") is None:
     collect_ignore += ["serving/test_browser.py"]
 
-for folder in ("data", "golden"):  # modules that tests elsewhere use too
+for folder in ("data", "golden", "training"):  # modules that tests elsewhere use too
     sys.path.insert(0, str(pathlib.Path(__file__).parent / folder))
 
 

@@ -32,10 +32,14 @@ BLOCK = re.compile(
 # What blocks are run with instead: nothing is downloaded, networks and trainings are small.
 SMALLER = {
     ', weights="imagenet"': "",
-    '"pit_s", classes=2': '"pit_s", depths=(1, 1, 1), stride=16, classes=2',
+    '"pit_s", classes=2': '"pit_s", stride=16, classes=2',
+    '"pit_s"': '"pit_s", head_dim=4, depths=(1, 3, 1)',
+    '"detr_pit_s"': '"detr_pit_s", head_dim=4, depths=(1, 1, 1), decoder_layers=1',
+    '"pit_ti"': '"pit_ti", head_dim=4',
+    "400, 600": "64, 96",
     "jit_compile=False": "run_eagerly=True",
-    "[:1437]": "[:128]",
-    "[1437:]": "[1733:]",
+    "[:1437]": "[:8]",
+    "[1437:]": "[1789:]",
 }
 
 

@@ -16,7 +16,7 @@ def run(options):
     from pit_keras.create import create_model
     from pit_keras.imagenet import CLASSES as IMAGENET_CLASSES
     from pit_keras.models import variant_of
-    from pit_keras.models.cost import count_macs, count_parameters
+    from pit_keras.models.cost import count_macs, count_parameters, shapes_only
     from pit_keras.models.detr import COCO_CLASSES, Detr
 
     table = Table("model", "parameters", "MACs (G)", "grids at 224 x 224", box=None, pad_edge=False)
@@ -24,7 +24,8 @@ def run(options):
         column.justify = "right"
     for name in progress(models_matching(options.pattern), "Counting"):
         is_detector = isinstance(variant_of(name), Detr)
-        model = create_model(name, classes=COCO_CLASSES if is_detector else IMAGENET_CLASSES)
+        with shapes_only():
+            model = create_model(name, classes=COCO_CLASSES if is_detector else IMAGENET_CLASSES)
         grids = "  ".join(f"{h}x{w}" for h, w in variant_of(name).grids((224, 224)))
         macs = count_macs(model) / 1e9
         table.add_row(name, f"{count_parameters(model):,}", f"{macs:.2f}", grids)

@@ -19,7 +19,7 @@ from keras import ops
 from pit_keras.create import create_model
 from pit_keras.measure.machine import description, memory_in_use, peak_memory
 from pit_keras.models import tracing_for_xla
-from pit_keras.models.cost import count_macs, count_parameters
+from pit_keras.models.cost import count_macs, count_parameters, shapes_only
 from pit_keras.training.losses import soft_cross_entropy
 from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
 
@@ -51,7 +51,8 @@ class Task:
 
 def cost(task):
     """Trained parameters, and multiply-accumulates of one image."""
-    model = create_model(task.model, input_shape=(*task.image_size, 3))
+    with shapes_only():
+        model = create_model(task.model, input_shape=(*task.image_size, 3))
     return {"parameters": count_parameters(model), "macs": count_macs(model)}
 
 
@@ -147,8 +148,8 @@ def _compared(task, batch_size, call_of):
     """Median seconds of a call of the model, and the ratio of the reference's to them."""
     sizes = {REFERENCE: task.reference_size, task.model: task.image_size}
     names = [task.model] if task.model == REFERENCE else [task.model, REFERENCE]
+    batches = [_batch(sizes[name], batch_size) for name in names]  # first what may be too large
     models = [create_model(name, input_shape=(*sizes[name], 3)) for name in names]
-    batches = [_batch(sizes[name], batch_size) for name in names]
     calls = [call_of(model, *batch) for model, batch in zip(models, batches, strict=True)]
     medians = medians_in_turn(calls, task.repeats)
     return medians[0], round(medians[-1] / medians[0], 3)

@@ -9,10 +9,8 @@ import math
 import pathlib
 from collections.abc import Callable
 
-import keras
-
 from pit_keras.config.fields import Config, validate
-from pit_keras.models.cost import count_macs, count_parameters
+from pit_keras.models.cost import count_macs, count_parameters, shapes_only
 from pit_keras.runs.comparison import read_history
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.assembly import model_of
@@ -125,10 +123,8 @@ def width_for(name, target, config, source):
 
 def _cost(config, source):
     """Multiply-accumulates and parameters."""
-    with keras.StatelessScope(initialize_variables=False):  # shapes are enough
+    with shapes_only():
         model = model_of(config, source)
-    # Keras would draw the values at the end of the next scope.
-    keras.utils.clear_session(free_memory=False)
     return count_macs(model), count_parameters(model)
 
 

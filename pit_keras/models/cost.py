@@ -1,5 +1,6 @@
 """Cost of a model: parameters and multiply-accumulates of one image (tables 1 and 3)."""
 
+import contextlib
 import functools
 import math
 
@@ -8,6 +9,17 @@ import keras
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.detr_layers import BoxHead, DetrDecoderLayer, DetrEncoderLayer
 from pit_keras.models.pooling import TokenPooling
+
+
+@contextlib.contextmanager
+def shapes_only():
+    """Within it, a model is made whose weights have no values: enough to count, and quick."""
+    policy = keras.config.dtype_policy()
+    with keras.StatelessScope(initialize_variables=False):
+        yield
+    # Keras would draw the values at the end of the next scope, whichever that is.
+    keras.utils.clear_session(free_memory=False)
+    keras.config.set_dtype_policy(policy)
 
 
 def count_parameters(model):

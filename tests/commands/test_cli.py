@@ -17,6 +17,7 @@ import pytest
 import safetensors.numpy
 from fixed_weights import fixed_state_dict
 from PIL import Image
+from whole_runs import eagerly
 
 import pit_keras
 from pit_keras.cli import main
@@ -29,6 +30,12 @@ from pit_keras.plots.pictures import draw_history
 from pit_keras.training.trainer import Trainer
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands_in_this_process_are_eager():
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +375,7 @@ def test_what_cannot_be_exported_is_told_and_the_rest_is_written(run, pictures, 
     lone.write_bytes((run / "model.keras").read_bytes())
     many = tmp_path / "many"
     many.mkdir()
-    for index in range(40):
+    for index in range(32):
         shutil.copy(pictures / "b.jpg", many / f"{index}.jpg")
     arguments = ["export", f"--model={lone}", "--format", "tflite_int8", "tflite_dynamic"]
     with pytest.raises(SystemExit, match="tflite_int8 cannot be written: it needs 32 or more"):
@@ -731,11 +738,10 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / f"data/{part}/{label}/{index}.jpg")
     run = tmp_path / "run"
     arguments = [
-        "--recipe=cutmix", "--model=pit_ti", f"--dataset=folder:{tmp_path / 'data'}",
+        "--recipe=cutmix", "--model=vit_ti", f"--dataset=folder:{tmp_path / 'data'}",
         f"--output_dir={run}", "--image_size=24,32", "--batch_size=5", "--epochs=2",
-        "--config.model.patch_size=4", "--config.model.stride=4", "--config.model.head_dim=4",
-        "--config.model.depths=(1,1,1)", "--config.optimizer.warmup_epochs=1",
-        "--jit=off",
+        "--config.model.patch_size=8", "--config.model.stride=8", "--config.model.head_dim=4",
+        "--config.model.depth=1", "--config.optimizer.warmup_epochs=1", "--jit=off",
     ]  # fmt: skip
     first = script("train.py", *arguments)
     assert first.returncode == 0, first.stderr

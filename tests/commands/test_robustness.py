@@ -5,13 +5,20 @@ import json
 
 import pytest
 from robustness_data import imagenet_a_synsets, write_imagenet_a
+from whole_runs import eagerly
 
 from pit_keras.cli import main
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.evaluation.robustness_table import read_rows
 
-TINY = {"patch_size": 4, "stride": 4, "head_dim": 8, "depths": (1, 1, 1)}
+TINY = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 1, 1)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _commands_are_eager():
+    with eagerly():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from calls_on_any_backend import IMAGES, LABELS, small_model
 from tolerances import assert_close, terms_along
+from whole_runs import eagerly
 
 from pit_keras.measure.measuring import (
     LEARNING_RATE,
@@ -39,12 +40,11 @@ main({task!r})
 
 
 @pytest.fixture
-def eager_calls():
-    policy = keras.config.dtype_policy()
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-    keras.config.set_dtype_policy(policy)
+def policy():
+    """Sets the dtype policy of what a test makes; the one before holds again after it."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
 
 
 def test_calls_are_made_in_turn_and_the_first_two_do_not_count(monkeypatch):
@@ -86,8 +86,9 @@ def test_cost_memory_and_speed_of_a_model():
     assert min(latency["columns"].values()) > 0
 
 
-def test_the_reference_is_measured_alone(eager_calls, capsys):
-    main(json.dumps(TASK | {"model": "pit_s", "precision": "mixed_bfloat16"}))
+def test_the_reference_is_measured_alone(policy, capsys):
+    with eagerly():
+        main(json.dumps(TASK | {"model": "pit_s", "precision": "mixed_bfloat16"}))
     _, throughput = map(json.loads, capsys.readouterr().out.splitlines())
     assert throughput["measure"] == "throughput"
     assert throughput["columns"]["throughput_ratio"] == 1
@@ -107,14 +108,6 @@ def test_inference_gives_the_models_logits(name):
     assert_close(logits, model(IMAGES, training=False), roundings=terms_along(model))
 
 
-@pytest.fixture
-def policy():
-    """Sets the dtype policy of what a test makes."""
-    before = keras.config.dtype_policy()
-    yield keras.config.set_dtype_policy
-    keras.config.set_dtype_policy(before)
-
-
 def test_a_training_step_is_adamps_on_the_cross_entropy(policy):
     # Only the logits are float32 then, and the sums over ten classes that the loss is made of.
     policy("float64")
@@ -130,7 +123,8 @@ def test_a_training_step_is_adamps_on_the_cross_entropy(policy):
             losses = keras.losses.sparse_categorical_crossentropy(LABELS, logits, from_logits=True)
             loss = tf.reduce_mean(losses)
         optimizer.apply(tape.gradient(loss, variables), variables)
-        assert_close(step(), cross_entropy(logits), roundings=20)
+        with eagerly():
+            assert_close(step(), cross_entropy(logits), roundings=20)
 
     # BatchNormalization's statistics have moved too.
     assert_close(model(IMAGES), reference(IMAGES), roundings=20)

@@ -34,17 +34,17 @@ def read(name):
     return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
 
 
-def execute(name, folder, **parameters):
+def execute(name, folder, *options, **parameters):
     """Runs a notebook in a folder, with other values of some of its parameters.
 
-    Its cells run in a fork of a process that has imported TensorFlow. A cell that fails is an error
-    with its traceback.
+    Its cells run in a fork of a process that has imported TensorFlow, with options of
+    `run_cells.py`. A cell that fails is an error with its traceback.
     """
     notebook = read(name)
     set_parameters(notebook, parameters)
     file = folder / f"{name}.ipynb"
     nbformat.write(notebook, file)
-    done = forked.run_script(RUN_CELLS, file)
+    done = forked.run_script(RUN_CELLS, file, *options)
     assert done.returncode == 0, done.stderr
     return shown_by(nbformat.read(file, as_version=4))
 

@@ -1,6 +1,8 @@
 """Runs a notebook's cells in this process, from its folder, and stores what they show in it.
 
-python run_cells.py NOTEBOOK
+python run_cells.py NOTEBOOK [--eager]
+
+With `--eager` TensorFlow's functions are not traced, which takes longer than a few steps.
 """
 
 import asyncio
@@ -8,6 +10,7 @@ import os
 import sys
 
 import nbformat
+import tensorflow as tf
 from IPython.core.displayhook import CapturingDisplayHook
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
@@ -38,6 +41,7 @@ async def run_cells(notebook):
 if __name__ == "__main__":
     folder, name = os.path.split(sys.argv[1])
     os.chdir(folder)
+    tf.config.run_functions_eagerly("--eager" in sys.argv)
     notebook = nbformat.read(name, as_version=4)
     asyncio.run(run_cells(notebook))
     nbformat.write(notebook, name)

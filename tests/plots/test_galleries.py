@@ -147,7 +147,12 @@ def draw(output, *batches, names="abcd", batch_size=None):
 
 @pytest.mark.parametrize(
     ("images", "batches", "rows", "columns"),
-    [(1, 1, 1, 1), (2, 3, 1, 2), (9, 1, 2, 5), (20, 1, 2, 8)],
+    [
+        (1, 1, 1, 1),
+        (2, 3, 1, 2),
+        pytest.param(9, 1, 2, 5, marks=pytest.mark.slow),
+        (20, 1, 2, 8),
+    ],
 )
 def test_batches_are_blocks_of_what_the_model_sees(
     tmp_path, both_ways, images, batches, rows, columns
