@@ -48,7 +48,7 @@ def augmented(source):
 @pytest.fixture(scope="module")
 def pairs(source):
     """Many batches of two."""
-    return train(source, DataConfig(image_size=(40, 60)), 80, batch_size=2)
+    return train(source, DataConfig(image_size=(40, 60)), 40, batch_size=2)
 
 
 def take(batches, count=None):
@@ -186,21 +186,21 @@ def test_an_epoch_gives_each_example_once_and_augments_it_anew(augmented):
 
 
 def test_replicas_share_a_step_of_one_shape_however_they_are_spread(source, data):
-    whole = train(source, data, 6, batch_size=8)
-    parts = train(source, data, 24, batch_size=8, replicas=4)
+    whole = train(source, data, 3, batch_size=8)
+    parts = train(source, data, 12, batch_size=8, replicas=4)
     for step, batch in enumerate(whole):
         own = parts[4 * step : 4 * step + 4]
         assert {part["image"].shape for part in own} == {(2, *batch["image"].shape[1:])}
         joined = {key: np.concatenate([part[key] for part in own]) for key in batch}
         assert_identical([joined], [batch])
     workers = [
-        train(source, data, 12, batch_size=8, replicas=4, worker=worker, workers=2)
+        train(source, data, 6, batch_size=8, replicas=4, worker=worker, workers=2)
         for worker in range(2)
     ]
-    for step in range(6):
+    for step in range(3):
         ids = [b["id"] for own in workers for b in own[2 * step : 2 * step + 2]]
         np.testing.assert_array_equal(np.concatenate(ids), whole[step]["id"])
-    seen = [int(i) for own in workers for batch in own[:6] for i in batch["id"]]
+    seen = [int(i) for own in workers for batch in own for i in batch["id"]]
     assert sorted(seen) == list(range(24))
 
 
@@ -208,8 +208,14 @@ def evaluate(source, data, split="val", **options):
     return take(detection_evaluation_batches(source, split, data, **options))
 
 
-def test_evaluation_has_one_shape_for_each_orientation(source, data):
-    batches = evaluate(source, data, batch_size=2)
+@pytest.fixture(scope="module")
+def evaluated(source):
+    """The validation images in batches of two."""
+    return evaluate(source, DataConfig(image_size=(40, 60)), batch_size=2)
+
+
+def test_evaluation_has_one_shape_for_each_orientation(source, data, evaluated):
+    batches = evaluated
     assert {batch["image"].shape for batch in batches} == {(2, 40, 60, 3), (2, 60, 40, 3)}
     ids = [int(i) for batch in batches for i in batch["id"]]
     assert sorted(i for i in ids if i >= 0) == list(range(11))
@@ -238,9 +244,12 @@ def test_evaluation_has_one_shape_for_each_orientation(source, data):
 @pytest.mark.parametrize(
     ("split", "replicas", "workers"),
     [
-        *(("val", *both) for both in ((1, 1), (4, 1), (4, 2))),
+        ("val", 4, 2),
         ("train", 4, 2),
-        *(pytest.param("val", *both, marks=pytest.mark.slow) for both in ((2, 2), (12, 3))),
+        *(
+            pytest.param("val", *both, marks=pytest.mark.slow)
+            for both in ((1, 1), (4, 1), (2, 2), (12, 3))
+        ),
         *(
             pytest.param("train", *both, marks=pytest.mark.slow)
             for both in ((1, 1), (4, 1), (2, 2), (12, 3))
@@ -272,8 +281,8 @@ def test_evaluation_of_one_orientation_has_no_more_batches_than_needed(tmp_path,
     assert len({batch["image"].shape for batch in batches}) == 1
 
 
-def test_one_pixel_of_the_filler_is_not_padding_so_that_attention_has_something(source, data):
-    filler = next(b for b in evaluate(source, data, batch_size=2) if (b["id"] < 0).any())
+def test_one_pixel_of_the_filler_is_not_padding_so_that_attention_has_something(evaluated, data):
+    filler = next(b for b in evaluated if (b["id"] < 0).any())
     row = int(np.argmin(filler["id"]))
     assert filler["padding_mask"][row].sum() == 40 * 60 - 1
     black = normalise(np.zeros((1, 1, 3)), data.mean, data.std).numpy()[0, 0]

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import pytest
 from shapes_only import shapes_only
@@ -55,8 +57,16 @@ def test_the_closed_formula_gives_the_papers_figures(name, giga):
     assert round(closed_formula(*TABLE_1[name], tokens=1) / 1e9, 2) == giga
 
 
-@pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("name", TABLE_1)
+QUICK = (("pit_ti", 1), ("pit_b", 2), ("vit_ti", 1))  # test_registry.py has all sizes
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens"),
+    [
+        pytest.param(*variant, marks=[] if variant in QUICK else pytest.mark.slow)
+        for variant in itertools.product(TABLE_1, (1, 2))
+    ],
+)
 def test_the_closed_formula_of_every_variant(name, tokens):
     full_name = f"{name}_distilled" if tokens == 2 else name
     assert count_macs(shapes_only(full_name)) == closed_formula(*TABLE_1[name], tokens)

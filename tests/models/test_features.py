@@ -1,3 +1,5 @@
+import functools
+
 import forked
 import keras
 import numpy as np
@@ -12,7 +14,9 @@ from pit_keras.models import two_headed
 NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]
 
 
+@functools.cache
 def small(name, **arguments):
+    """A small model, which tests share and only look at."""
     overrides = (
         {"stride": 2, "depths": (1, 2, 1)} if name.startswith("pit") else {"stride": 4, "depth": 2}
     )
@@ -54,7 +58,7 @@ def test_a_stage_may_end_in_its_map_alone():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pre_logits_are_what_the_model_without_its_top_gives(name):
-    model, topless = small(name), small(name, include_top=False)
+    model, topless = small(name), small.__wrapped__(name, include_top=False)
     topless.set_weights(model.get_weights()[: len(topless.weights)])
 
     features = pre_logits(model)(images())
@@ -160,7 +164,7 @@ def test_everything_is_read_from_a_model_loaded_in_a_fresh_process(tmp_path):
 def test_attention_maps_are_float32_in_mixed_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = small("pit_ti")
+        model = small.__wrapped__("pit_ti")
     finally:
         keras.config.set_dtype_policy("float32")
 

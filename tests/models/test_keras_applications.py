@@ -27,6 +27,12 @@ COST = {
 }
 
 
+@pytest.fixture(scope="module")
+def network():
+    """The smallest network, for tests that change nothing."""
+    return pit_keras.create_model(SMALLEST, input_shape=(64, 48, 3), classes=7)
+
+
 @pytest.mark.parametrize("name", COST)
 def test_parameters_and_cost_are_the_published_ones(name):
     size = variant_of(name).image_size
@@ -52,18 +58,17 @@ def test_the_network_sees_what_its_own_preprocessing_would_give(name):
     assert_close(encoded, expected, roundings=8, scale=255)
 
 
-def test_the_logits_are_those_of_the_network_in_keras():
+def test_the_logits_are_those_of_the_network_in_keras(network):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3)).astype("float32")
     normalised = (pixels / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    model = pit_keras.create_model(SMALLEST, input_shape=(64, 48, 3), classes=7)
     reference = keras.applications.MobileNetV3Small(
         input_shape=(64, 48, 3), weights=None, classes=7, classifier_activation=None
     )
-    reference.set_weights(model.get_weights())
+    reference.set_weights(network.get_weights())
 
     expected = np.asarray(reference(pixels))
 
-    assert_close(model(normalised), expected, roundings=terms_along(model))
+    assert_close(network(normalised), expected, roundings=terms_along(network))
 
 
 def test_without_top_and_with_an_activation():
@@ -85,25 +90,28 @@ def test_mixed_precision_answers_in_float32():
     assert model.output.dtype == "float32"
 
 
-def test_a_saved_model_loads_and_computes_the_same(tmp_path):
-    images = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
-    model = pit_keras.create_model(SMALLEST, input_shape=(32, 32, 3), classes=5)
-    model.save(tmp_path / "model.keras")
+def test_a_saved_model_loads_and_computes_the_same(network, tmp_path):
+    images = np.random.default_rng(0).normal(size=(2, 64, 48, 3)).astype("float32")
+    network.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded(images), model(images))
+    np.testing.assert_array_equal(loaded(images), network(images))
 
 
 def test_imagenet_weights_are_asked_of_keras(monkeypatch):
-    build, asked = keras.applications.MobileNetV3Small, []
+    asked = []
 
-    def without_download(weights, **arguments):
+    def download(weights, **arguments):
         asked.append(weights)
-        return build(weights=None, **arguments)
+        raise ConnectionError
 
-    monkeypatch.setattr(keras.applications, "MobileNetV3Small", without_download)
-    pit_keras.create_model(SMALLEST, weights="imagenet")
-    pit_keras.create_model(SMALLEST)
-    pit_keras.create_model(SMALLEST, weights="imagenet", include_top=False, classes=5)
+    monkeypatch.setattr(keras.applications, "MobileNetV3Small", download)
+    for arguments in (
+        {"weights": "imagenet"},
+        {},
+        {"weights": "imagenet", "include_top": False, "classes": 5},
+    ):
+        with pytest.raises(ConnectionError):
+            pit_keras.create_model(SMALLEST, **arguments)
     assert asked == ["imagenet", None, "imagenet"]
 
 

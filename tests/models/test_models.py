@@ -43,7 +43,7 @@ def test_every_weight_gets_a_gradient(name):
 def test_gradients_for_xla_are_the_same():
     """Through a pooling of 8 rows, an even number, and 7 columns."""
     whole = small("pit_ti", input_shape=(18, 16, 3), head_dim=8)
-    model = stage_features(whole, 2)
+    model = keras.Model(whole.input, whole.get_layer("pooling1").output)
     inputs = images()[:, :18, :16]
 
     def gradients():
@@ -51,19 +51,22 @@ def test_gradients_for_xla_are_the_same():
             loss = ops.mean(model(inputs, training=True) ** 2)
         return tape.gradient(loss, model.trainable_variables)
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def compiled():
         with tracing_for_xla():
             return gradients()
 
     plain = gradients()
-    assert len(plain) > 20
+    assert len(plain) == len(model.trainable_variables) == 20
     roundings = 2 * terms_along(whole)  # there and back
     for a, b in zip(compiled(), plain, strict=True):
         assert_close(a, b, roundings=roundings)
 
 
-@pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti"])
+# test_features.py loads a PiT in one.
+@pytest.mark.parametrize(
+    "name", [pytest.param("pit_ti_distilled", marks=pytest.mark.slow), "vit_ti"]
+)
 def test_a_saved_model_loads_in_a_fresh_process(name, tmp_path):
     model = small(name, drop_path_rate=0.1)
     model.save(tmp_path / "model.keras")

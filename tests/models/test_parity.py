@@ -35,18 +35,12 @@ def test_logits_and_stages_equal_the_reference(name):
     features = stage_features(model)
     both = keras.Model(model.input, [model.output, *features.outputs])
 
-    logits, *maps = (np.asarray(output) for output in both(fixed_images()))
+    for form_for_xla in (False, True) if name == "pit_ti" else (False,):
+        with tracing_for_xla(form_for_xla):
+            logits, *maps = (np.asarray(output) for output in both(fixed_images()))
 
-    roundings = random_walk(terms_along(model))
-    assert_close(logits, GOLDEN[f"{name}/logits"], roundings=roundings)
-    for stage, feature_map in enumerate(maps, 1):
-        assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"], roundings=roundings)
-    assert f"{name}/stage{len(maps) + 1}" not in GOLDEN
-
-
-def test_the_form_for_xla_has_the_same_numbers():
-    model = pit_keras.create_model("pit_ti")
-    pit_keras.load_pytorch_weights(model, torch_state_dict("pit_ti"))
-    with tracing_for_xla():
-        logits = np.asarray(model(fixed_images()))
-    assert_close(logits, GOLDEN["pit_ti/logits"], roundings=random_walk(terms_along(model)))
+        roundings = random_walk(terms_along(model))
+        assert_close(logits, GOLDEN[f"{name}/logits"], roundings=roundings)
+        for stage, feature_map in enumerate(maps, 1):
+            assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"], roundings=roundings)
+        assert f"{name}/stage{len(maps) + 1}" not in GOLDEN

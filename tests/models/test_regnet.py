@@ -50,15 +50,15 @@ def test_parameters_cost_and_grids_of_the_teacher():
 def test_every_weight_gets_a_gradient(jit):
     keras.utils.set_random_seed(0)
     model = with_all_branches(small(depths=(1, 1, 1, 1), squeeze_ratio=1.0))
-    if jit:  # XLA compiles every block alike; two of them differ in all that blocks differ in
-        model = keras.Model(model.input, model.get_layer("stage2").output)
+    if jit:  # XLA compiles every block alike
+        model = keras.Model(model.input, model.get_layer("stage1").output)
 
     def compute():
         with tf.GradientTape() as tape:
             loss = keras.ops.mean(model(images(), training=True) ** 2)
         return tape.gradient(loss, model.trainable_variables)
 
-    gradients = tf.function(compute, jit_compile=True)() if jit else compute()
+    gradients = tf.function(compute, jit_compile=True, autograph=False)() if jit else compute()
     for variable, gradient in zip(model.trainable_variables, gradients, strict=True):
         assert np.abs(gradient).max() > 0, variable.path
 

@@ -12,7 +12,11 @@ from pit_keras.models import stage_features, tracing_for_xla
 from pit_keras.models.resampling import resampled
 
 ANY = (None, None, 3)
-NAMES = ["pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled"]
+SLOW = pytest.mark.slow
+NAMES = [
+    *("pit_ti_distilled", "vit_ti"),
+    *(pytest.param(name, marks=SLOW) for name in ("pit_ti", "vit_ti_distilled")),
+]
 
 
 def small(name, input_shape, base_size=None, **arguments):
@@ -67,7 +71,7 @@ def test_the_embedding_is_that_of_224(name, depth):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(40, 33), (17, 46)])
+@pytest.mark.parametrize("size", [(40, 33), pytest.param((17, 46), marks=SLOW)])
 def test_another_size_is_a_fixed_model_with_the_embedding_resampled(name, size):
     base, variable = fixed_and_variable(name)
     fixed = small(name, (*size, 3))
@@ -105,23 +109,37 @@ def as_list(outputs):
 @pytest.mark.parametrize(
     ("name", "arguments", "jit_compile"),
     [
-        ("pit_ti_distilled", {}, False),
-        ("pit_ti", {"output_stride": 4}, False),
-        ("pit_ti_distilled", {"output_stride": 4}, True),
+        pytest.param("pit_ti_distilled", {}, False, marks=SLOW),
+        ("pit_ti_distilled", {"output_stride": 4}, False),
         ("vit_ti", {}, False),
         ("vit_ti", {"depth": 1}, True),
     ],
 )
 def test_one_graph_serves_every_size(name, arguments, jit_compile):
-    _, variable = fixed_and_variable(name, **arguments)
+    assert_one_graph_serves_every_size(lambda model: model, name, arguments, jit_compile)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, *ANY))], jit_compile=jit_compile)
+
+def test_one_graph_with_token_pooling_serves_every_size_with_xla():
+    """Up to the first pooling: the same layers follow."""
+
+    def beginning(model):
+        return keras.Model(model.input, model.get_layer("pooling1").output)
+
+    assert_one_graph_serves_every_size(beginning, "pit_ti_distilled", {}, jit_compile=True)
+
+
+def assert_one_graph_serves_every_size(part, name, arguments, jit_compile):
+    """`part` makes a model of what is run of the whole model."""
+    variable = part(fixed_and_variable(name, **arguments)[1])
+    signature = [tf.TensorSpec((None, *ANY))]
+
+    @tf.function(input_signature=signature, jit_compile=jit_compile, autograph=False)
     def graph(batch):
         with tracing_for_xla(jit_compile):
             return variable(batch)
 
     for size in [(28, 20), (40, 33)]:
-        roundings = terms_along(small(name, (*size, 3), **arguments))
+        roundings = terms_along(part(small(name, (*size, 3), **arguments)))
         assert_close(graph(images(*size)), variable(images(*size)), roundings=roundings)
     assert graph.experimental_get_tracing_count() == 1
 

@@ -25,7 +25,7 @@ def test_all_weights_and_statistics_are_averaged():
     model, strategy = network(), tf.distribute.get_strategy()
     average = WeightAverage(model, 0.9)
     expected = model.get_weights()
-    step = tf.function(lambda updates: average.update(updates, strategy))
+    step = tf.function(lambda updates: average.update(updates, strategy), autograph=False)
     for updates in range(12):
         model(np.random.default_rng(updates).normal(size=(8, 3)), training=True)
         for weight in model.trainable_weights:

@@ -99,13 +99,16 @@ def test_golden_trajectory_eager(golden):
     assert_follows(golden, replay(golden, lambda optimizer, gradients: optimizer.apply(gradients)))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+# Without XLA it is in a function below.
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_golden_trajectory_in_a_function(golden, jit_compile):
     functions = {}
 
     def apply(optimizer, gradients):
         if optimizer not in functions:
-            functions[optimizer] = tf.function(optimizer.apply, jit_compile=jit_compile)
+            functions[optimizer] = tf.function(
+                optimizer.apply, jit_compile=jit_compile, autograph=False
+            )
         functions[optimizer](gradients)
 
     assert_follows(golden, replay(golden, apply))
@@ -122,7 +125,8 @@ def test_golden_trajectory_under_mirrored_strategy(golden):
 
         if optimizer not in functions:
             functions[optimizer] = tf.function(
-                lambda gradients: strategy.run(apply_on_a_replica, args=(gradients,))
+                lambda gradients: strategy.run(apply_on_a_replica, args=(gradients,)),
+                autograph=False,
             )
         functions[optimizer](gradients)
 
@@ -313,7 +317,7 @@ def test_loss_scaling_unscales_and_skips():
     AdamP(learning_rate=0.1).apply([tf.constant(gradient, "float32")], [plain])
     optimizer = keras.optimizers.LossScaleOptimizer(AdamP(learning_rate=0.1), initial_scale=8.0)
     optimizer.build([scaled])
-    apply = tf.function(lambda g: optimizer.apply([g]), jit_compile=True)
+    apply = tf.function(lambda g: optimizer.apply([g]), jit_compile=True, autograph=False)
     apply(tf.constant(gradient * np.inf, "float32"))
     np.testing.assert_array_equal(scaled.numpy(), start)
     apply(tf.constant(gradient * 4, "float32"))  # the scale was halved
@@ -347,7 +351,9 @@ def test_a_scaled_rate_is_that_of_an_optimizer_of_its_own():
     """Step and decay both: as two parameter groups of PyTorch."""
     optimizer, together, others, alone = scaled_pairs((0.25, 1.0, 0.5))
     optimizer.build(together)
-    apply = tf.function(lambda *gradients: optimizer.apply(list(gradients)), jit_compile=True)
+    apply = tf.function(
+        lambda *gradients: optimizer.apply(list(gradients)), jit_compile=True, autograph=False
+    )
 
     for step in range(5):
         gradients = [
@@ -383,7 +389,8 @@ def test_scaled_rates_under_mirrored_strategy_and_loss_scaling():
         optimizer.build([plain, scaled])
     gradient = tf.constant([1.0, -2.0, 3.0])
     step = tf.function(
-        lambda: strategy.run(lambda: optimizer.apply([gradient, gradient], [plain, scaled]))
+        lambda: strategy.run(lambda: optimizer.apply([gradient, gradient], [plain, scaled])),
+        autograph=False,
     )
     step()
     np.testing.assert_allclose(plain.numpy(), [-1, 1, -1], rtol=1e-6)

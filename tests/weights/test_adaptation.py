@@ -30,6 +30,13 @@ from pit_keras.weights.recognition import Checkpoint
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/adaptation.npz")
 NAMES = ("pit_ti", "pit_ti_distilled", "vit_ti", "vit_ti_distilled")
+EACH = pytest.mark.parametrize(
+    "name",
+    [
+        *("pit_ti", "vit_ti_distilled"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("pit_ti_distilled", "vit_ti")),
+    ],
+)
 PATCHES = "patch_embedding/kernel"
 
 
@@ -107,7 +114,7 @@ def test_kernels_are_adapted_as_timm_does(channels):
     assert_close(actual, GOLDEN[f"kernel {channels}"], roundings=3)  # a sum of three, or a product
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 @pytest.mark.parametrize(
     "arguments", [{"input_shape": (48, 24, 3)}, {"stride": 3}, {"input_shape": (64, 16, 3)}]
 )
@@ -180,7 +187,7 @@ def pytorch_state(vit):
     return {key: np.ascontiguousarray(value) for key, value in state.items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_other_classes_leave_out_the_heads_and_say_so(saved, name):
     path, expected = saved[name][0], saved[name][1].values
     model = small(name, classes=5)
@@ -196,7 +203,7 @@ def test_other_classes_leave_out_the_heads_and_say_so(saved, name):
     assert_same(values, {**expected, **{head: before[head] for head in heads}})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_a_model_without_its_top_takes_the_rest_without_a_word(saved, name):
     path, expected = saved[name][0], saved[name][1].values
     with warnings.catch_warnings():
@@ -205,7 +212,7 @@ def test_a_model_without_its_top_takes_the_rest_without_a_word(saved, name):
     assert_same(values_of(model), {k: v for k, v in expected.items() if not k.startswith("head")})
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_a_checkpoint_without_heads_is_refused_where_they_are_needed(saved, name):
     values = {k: v for k, v in saved[name][1].values.items() if not k.startswith("head")}
     headless = Checkpoint("headless", values)
@@ -287,7 +294,7 @@ def test_the_choice_without_weights_is_refused():
         small("pit_ti", weights_across_distillation=True)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@EACH
 def test_a_model_of_any_size_takes_a_checkpoint_of_one(name, saved):
     checkpoint, expected = saved[name][1], saved[name][1].values
     same = small(name, input_shape=(None, None, 3), base_size=(32, 32))

@@ -24,6 +24,20 @@ def saved(request, tmp_path_factory):
     return model, path
 
 
+@pytest.fixture(scope="module")
+def refusing():
+    """A model that takes none of the files that it is given."""
+    return small()
+
+
+@pytest.fixture(scope="module")
+def kept(refusing, tmp_path_factory):
+    """A file of a small model."""
+    path = tmp_path_factory.mktemp("kept") / "small.keras"
+    refusing.save(path)
+    return path
+
+
 def assert_refused(model, path):
     before = model.get_weights()
     with pytest.raises(ValueError, match=re.escape(str(path))):
@@ -54,17 +68,16 @@ def test_a_model_that_the_weights_do_not_fit_is_left_as_it_was(saved, arguments)
         ({"depths": (1, 2, 1)}, "--config.model.depths='(1, 1, 1)'"),
     ],
 )
-def test_the_sizes_of_a_keras_file_that_does_not_fit_are_flags_to_copy(arguments, flags, tmp_path):
-    small().save(tmp_path / "small.keras")
+def test_the_sizes_of_a_keras_file_that_does_not_fit_are_flags_to_copy(arguments, flags, kept):
     with pytest.raises(ValueError, match=rf"small\.keras has .*{re.escape(flags)}\)"):
-        small(**arguments, weights=tmp_path / "small.keras")
+        small(**arguments, weights=kept)
 
 
 @pytest.mark.parametrize("name", ["more.keras", "more.weights.h5"])
-def test_tensors_left_over_are_refused(name, tmp_path):
+def test_tensors_left_over_are_refused(refusing, name, tmp_path):
     path, larger = tmp_path / name, small(depths=(1, 1, 2))
     larger.save(path) if path.suffix == ".keras" else larger.save_weights(path)
-    assert_refused(small(), path)
+    assert_refused(refusing, path)
 
 
 @pytest.mark.parametrize("name", ["dropout.keras", "dropout.weights.h5"])
@@ -77,23 +90,23 @@ def test_the_state_of_dropout_is_no_part_of_the_weights(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["nan.keras", "nan.weights.h5"])
-def test_values_that_are_not_finite_are_refused(name, tmp_path):
+def test_values_that_are_not_finite_are_refused(refusing, name, tmp_path):
     path, broken = tmp_path / name, small()
     broken.get_layer("norm").beta.assign(np.full(64, np.nan, "float32"))
     broken.save(path) if path.suffix == ".keras" else broken.save_weights(path)
-    assert_refused(small(), path)
+    assert_refused(refusing, path)
 
 
-def test_an_h5_file_tells_too_little_to_be_adapted(tmp_path):
+def test_an_h5_file_tells_too_little_to_be_adapted(refusing, tmp_path):
     path = tmp_path / "only.weights.h5"
-    small().save_weights(path)
-    assert_refused(small(classes=8), path)
+    small(classes=8).save_weights(path)
+    assert_refused(refusing, path)
 
 
-@pytest.mark.parametrize("kept", [0, 100, 0.5, 0.99])
-def test_a_truncated_file_is_refused(saved, kept, tmp_path):
+@pytest.mark.parametrize("left", [0, 100, 0.5, 0.99])
+def test_a_truncated_file_is_refused(saved, left, tmp_path):
     model, path = saved
     content = path.read_bytes()
     damaged = tmp_path / path.name
-    damaged.write_bytes(content[: kept if kept >= 1 else int(kept * len(content))])
+    damaged.write_bytes(content[: left if left >= 1 else int(left * len(content))])
     assert_refused(model, damaged)
