@@ -19,7 +19,7 @@ def damage_newest(folder, moments):
 @pytest.mark.parametrize(
     ("kills", "signals"),
     [
-        (2, (signal.SIGTERM,)),
+        (3, (signal.SIGTERM,)),
         pytest.param(100, (signal.SIGTERM, signal.SIGINT), marks=pytest.mark.slow),
     ],
 )
