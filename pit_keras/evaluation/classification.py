@@ -74,7 +74,7 @@ class Evaluator:
             sums = strategy.run(functools.partial(counts, model), args=(batch,))
             each_image = sums.pop("each_image", {})
             sums = {name: strategy.reduce("SUM", value, axis=None) for name, value in sums.items()}
-            # Of this process' replicas.
+            # Those of this process' replicas.
             each_image = {
                 name: tf.concat(strategy.experimental_local_results(value), axis=0)
                 for name, value in each_image.items()
