@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from coco_form import GREY, draw
+from drawing import drawn
 from PIL import Image
 from tolerances import assert_close
 
@@ -81,10 +82,7 @@ def test_resizing_is_that_of_pillow(photographs):
 
 def crop_boxes(height, width, count):
     """The boxes of many images of one size: int (count, 4)."""
-    boxes = tf.data.Dataset.range(count).map(
-        lambda number: crop_box(height, width, example_seed(0, 0, number), 400)
-    )
-    return np.stack(list(boxes.as_numpy_iterator()))
+    return drawn(lambda seed: crop_box(height, width, seed, 400), count)
 
 
 def test_half_of_the_images_are_cropped_within_their_borders():

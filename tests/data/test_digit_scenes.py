@@ -108,7 +108,7 @@ def test_overlap_is_relative_to_the_smaller_box():
     assert overlap((0, 0, 1, 1), (5, 5, 6, 6)) == 0
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("split", [pytest.param("train", marks=pytest.mark.slow), "val"])
 def test_every_scan_is_drawn_before_one_is_again(split):
     _, digits = load_digits(return_X_y=True)
     kept = digits[:-DIGITS_HELD_OUT] if split == "train" else digits[-DIGITS_HELD_OUT:]

@@ -106,10 +106,14 @@ def test_unusual_files_are_trained_on_and_evaluated(readable, config):
         ids += batch["id"].tolist()
     assert sorted(ids) == list(range(size))
     assert not report.positions
+    expected = {
+        path.name: preprocess_evaluation(load_image(path), config).numpy()
+        for path in (readable / "val" / "odd").iterdir()
+    }
     for batch in evaluation_batches(source, "val", config, batch_size=5).as_numpy_iterator():
         for image, example in zip(batch["image"], batch["id"], strict=True):
-            pixels = load_image(source.describe("val", int(example)))
-            np.testing.assert_array_equal(image, preprocess_evaluation(pixels, config))
+            name = os.path.basename(source.describe("val", int(example)))
+            np.testing.assert_array_equal(image, expected[name])
 
 
 def test_unusual_files_are_predicted(readable, config):
@@ -142,12 +146,14 @@ def test_unreadable_files_are_named_and_skipped_in_training(unreadable, config):
 
 
 def test_unreadable_files_are_one_sentence_elsewhere(unreadable, config):
-    for path in sorted((unreadable / "train" / "odd").iterdir()):
-        if path.stem <= "9":
-            continue
+    files = [path for path in (unreadable / "train" / "odd").iterdir() if path.stem > "9"]
+    assert len(files) == 8
+    for path in files:
         message = rf"^{path} cannot be read as a JPEG or PNG image\.$"
         with pytest.raises(ValueError, match=message):
             load_image(path)
+    for name in ("empty.jpg", "short.png"):  # training meets all of them above
+        path = unreadable / "train" / "odd" / name
         target = unreadable / "val" / "odd" / path.name
         path.rename(target)
         source, report = open_source(f"folder:{unreadable}"), UnreadableImages()
