@@ -75,7 +75,7 @@ def test_ctrl_c_ends_it_and_its_port_cannot_be_had_twice(server, capsys):
         ("--host=192.0.2.1", "--host=192.0.2.1 --port=0 cannot be served at: Cannot assign"),
         ("--name=a/b", "--name=a/b may have letters, digits, '.', '_' and '-' only."),
         ("--name=", "--name= may have letters"),
-        ("--classes=none.txt", "There is no file none.txt"),
+        ("--classes=none.txt", "none.txt: No such file"),
         ("--model=none.keras", "none.keras does not exist"),
     ],
 )
