@@ -96,7 +96,7 @@ def test_an_evaluation_that_cannot_be_finished_saves_the_epoch_that_was_trained(
     (interrupted,) = events(folder.path, "interrupted")
     assert (interrupted["step"], interrupted["signal"]) == (4, "SIGTERM")
 
-    assert_ends_like(finished, folder, *train(config, folder.path))
+    assert_ends_like(finished, folder, *train(finished[0], folder.path))
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(unfinished):
