@@ -94,9 +94,19 @@ def build_model(name, *, overrides=None, of_family=None, **settings):
     check_known(name, overrides, fields)
     for field, value in overrides.items():
         # What None stands for depends on other fields; the row checks it where it is used.
-        if fields[field] is not None and np.shape(value) != np.shape(fields[field]):
+        if fields[field] is not None and not _fits(value, fields[field]):
             raise ValueError(f"{field} of {name} must be like {fields[field]}; got {value!r}.")
     return build(dataclasses.replace(variant, **overrides), settings, **(of_family or {}))
+
+
+def _fits(value, usual):
+    """Whether a value has the form of the usual one; whole numbers are positive."""
+    if np.shape(value) != np.shape(usual):
+        return False
+    if not isinstance(usual, tuple) and type(usual) is not int:
+        return True
+    values = value if isinstance(value, tuple) else (value,)
+    return all(type(each) is int and each > 0 for each in values)
 
 
 def overridable_fields(variant):

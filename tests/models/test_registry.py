@@ -140,6 +140,13 @@ def test_classifier_activation():
         (lambda: small("pit_ti", dropout=0.1), "no argument 'dropout'; arguments are classes, "),
         (lambda: small("pit_ti", heads=(2, 4)), r"heads of pit_ti must be like \(2, 4, 8\); got "),
         (lambda: small("pit_ti", heads=4), r"heads of pit_ti must be like \(2, 4, 8\); got "),
+        (lambda: small("pit_ti", depths=(1, 0, 1)), r"depths of pit_ti must be like \(2, 6, 4\)"),
+        (
+            lambda: small("pit_ti", depths=(1, True, 1)),
+            r"depths of pit_ti must be like \(2, 6, 4\)",
+        ),
+        (lambda: small("pit_ti", patch_size=0), "patch_size of pit_ti must be like 16; got 0"),
+        (lambda: small("pit_ti", patch_size="4"), "patch_size of pit_ti must be like 16; got '4'"),
         (lambda: small("pit_ti", heads=(2, 3, 6)), "Stage 2 has 96 channels.*multiple of the 64"),
         (lambda: small("pit_ti", input_shape=(32, 32)), r"input_shape must be \(height, width, ch"),
         (lambda: small("pit_ti", input_shape=224), "may be None; got 224"),
@@ -168,7 +175,7 @@ def test_bad_input_is_explained(call, message):
 @pytest.mark.parametrize(
     "argument",
     [
-        *({"classes": 0}, {"patch_size": 4.5}, {"head_dim": -8}),
+        {"classes": 0},
         *({"mlp_ratio": 1e-6}, {"mlp_ratio": -1.0}, {"drop_rate": 1.5}, {"drop_path_rate": -0.1}),
         {"attention_drop_rate": math.nan},
     ],
