@@ -33,6 +33,8 @@ def count_macs(model):
     Matrix products and convolutions count; norms, activations, softmax, additions and biases do
     not. The authors' printed figures are up to 2% larger.
     """
+    if None in model.input_shape[1:]:
+        raise ValueError(f"{model.name} has no fixed input size: {model.input_shape}.")
     return sum(_layer_macs(layer) for layer in model.layers)
 
 
