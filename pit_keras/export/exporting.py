@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import tempfile
 
 import keras
 
@@ -71,11 +70,7 @@ def export(
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
     limits, left_out = _chosen(formats, min_agreement or {}, job)
     description = describe_model(job.trained)
-    with (
-        export_folder.exclusive_folder(output_dir) as folder,
-        tempfile.TemporaryDirectory() as temporary,
-    ):
-        job = dataclasses.replace(job, folder=pathlib.Path(temporary, "saved"))
+    with export_folder.exclusive_folder(output_dir) as folder:
         export_folder.check_targets(output_dir, limits, overwrite)
         earlier, earlier_license = _earlier(output_dir, limits, description, overwrite)
         entries = _write_and_compare(job, folder, limits, compare_on, announce, left_out, formats)

@@ -8,7 +8,9 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
-import pathlib
+import shutil
+import tempfile
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,24 +32,20 @@ _PACKAGES = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What to write: a model in float32; `calibration` is for int8, `batch_size` for TFLite.
-
-    All TFLite files are made from one SavedModel in `folder`, a new one; without it, each from one
-    of its own.
-    """
+    """What to write: a model in float32; `calibration` is for int8, `batch_size` for TFLite."""
 
     trained: TrainedModel | TrainedDetector
     calibration: Sample | None = None
     batch_size: int = 1
     license: str | None = None
-    folder: pathlib.Path | None = None
 
     @functools.cached_property
     def saved_for_tflite(self):
-        """The folder, after the network was traced and saved there."""
-        if self.folder is not None:
-            tflite.save_for_tflite(self.trained, self.folder, self.batch_size)
-        return self.folder
+        """A folder, which goes with the job: TFLite files of all kinds come from this trace."""
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder)
+        tflite.save_for_tflite(self.trained, folder, self.batch_size)
+        return folder
 
 
 class Family(NamedTuple):

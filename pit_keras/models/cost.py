@@ -15,11 +15,13 @@ from pit_keras.models.pooling import TokenPooling
 def shapes_only():
     """Within it, a model is made whose weights have no values: enough to count, and quick."""
     policy = keras.config.dtype_policy()
-    with keras.StatelessScope(initialize_variables=False):
-        yield
-    # Keras would draw the values at the end of the next scope, whichever that is.
-    keras.utils.clear_session(free_memory=False)
-    keras.config.set_dtype_policy(policy)
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras would draw the values at the end of the next scope, whichever that is.
+        keras.utils.clear_session(free_memory=False)
+        keras.config.set_dtype_policy(policy)
 
 
 def count_parameters(model):

@@ -90,7 +90,7 @@ def _listed(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
 
 
-# Of each behaviour one: two class tokens, a dilated pooling, any size, no pooling.
+# One network for each behaviour: two class tokens, a dilated pooling, any size, no pooling.
 @pytest.mark.parametrize(
     "case",
     [

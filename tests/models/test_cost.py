@@ -5,6 +5,7 @@ import pytest
 from shapes_only import shapes_only
 
 import pit_keras
+from pit_keras.models import cost
 from pit_keras.models.cost import count_macs, count_parameters
 
 
@@ -139,6 +140,22 @@ def test_a_variable_size_is_an_error(shape):
     model = keras.Sequential([keras.Input(shape), keras.layers.Conv2D(4, 3)], name="any_size")
     with pytest.raises(ValueError, match="any_size has no fixed input size"):
         count_macs(model)
+
+
+def test_counting_leaves_nothing_behind():
+    """Neither another policy, nor values that would be drawn later; after an error neither."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        with pytest.raises(ValueError, match="patch"), cost.shapes_only():
+            pit_keras.create_model("vit_ti", classes=3, patch_size=0)
+        model = shapes_only("vit_ti", classes=3)
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+        with keras.StatelessScope():
+            pass  # at whose end Keras draws what it owes
+        assert not any(weight._value is not None for weight in model.weights)
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def test_parameters_are_those_that_are_trained():

@@ -4,6 +4,7 @@ import forked
 import keras
 import numpy as np
 import pytest
+from detectors import BACKBONES, HEAD
 from shapes_only import shapes_only
 from tolerances import assert_close, random_walk, terms_along
 
@@ -12,34 +13,8 @@ from pit_keras.models import backbone_layers, is_detector, masked_detector
 from pit_keras.models.detr import decoded, heads
 from pit_keras.weights.loading import NewHeadsWarning
 
-BACKBONES = {  # overrides that make a small one of each
-    "detr_pit_s": {
-        "patch_size": 4,
-        "stride": 4,
-        "head_dim": 8,
-        "depths": (1, 1, 1),
-        "heads": (1, 2, 4),
-        "output_stride": 8,
-    },
-    "detr_vit_s": {"patch_size": 8, "stride": 8, "head_dim": 8, "depth": 1, "heads": 2},
-    "detr_resnet50": {
-        "base_width": 4,
-        "depths": (1, 1, 1, 1),
-        "stem_stride": 2,
-        "output_stride": 8,
-    },
-}
 # The ViT's is more of the same.
 MOST_BACKBONES = ["detr_pit_s", "detr_resnet50", pytest.param("detr_vit_s", marks=pytest.mark.slow)]
-HEAD = {
-    "classes": 3,
-    "queries": 10,
-    "encoder_layers": 1,
-    "decoder_layers": 2,
-    "hidden_width": 16,
-    "hidden_heads": 2,
-    "feed_forward": 24,
-}
 
 
 def small(name, input_shape=(32, 48, 3), **arguments):

@@ -29,8 +29,6 @@ def write_data(root):
 
 BACKBONES = {
     **detectors.BACKBONES,
-    # A run's configuration has no number of heads for a ViT.
-    "detr_vit_s": {"patch_size": 8, "stride": 8, "head_dim": 4, "depth": 1},
     "detr_resnet50": {
         "output_stride": 16,
         "depths": (1, 1, 1, 1),
