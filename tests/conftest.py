@@ -46,11 +46,11 @@ if _missing("torch", "timm"):
 if _missing("torch", "transformers"):
     collect_ignore += ["training/test_detection_loss_live.py"]
 if _missing("torch"):
-    collect_ignore += ["training/test_losses_live.py"]
+    collect_ignore += ["test_losses_live.py"]
 if _missing("jax") and _missing("torch"):
     collect_ignore += ["measure/test_measuring_live.py", "models/test_backends.py"]
 if _missing("torch", "adamp"):
-    collect_ignore += ["training/test_optimizer_live.py"]
+    collect_ignore += ["test_optimizers_live.py"]
 if _missing("foolbox", "eagerpy"):
     collect_ignore += ["evaluation/test_fgsm_live.py"]
 if _missing("playwright") or shutil.which("chromium") is None:

@@ -118,7 +118,7 @@ class DataConfig(_Section):
 
 @dataclasses.dataclass
 class OptimizerConfig(_Section):
-    """The optimizer and its schedule; see `pit_keras.training.optimizer` and `.schedule`."""
+    """The optimizer and its schedule; see `pit_keras.optimizers` and `schedules`."""
 
     name: Literal["adamp", "adamw"] = "adamp"
     learning_rate: PositiveFloat = 5e-4

@@ -17,11 +17,11 @@ import numpy as np
 from keras import ops
 
 from pit_keras.create import create_model
+from pit_keras.losses import soft_cross_entropy
 from pit_keras.measure.machine import description, memory_in_use, peak_memory
 from pit_keras.models import tracing_for_xla
 from pit_keras.models.cost import count_macs, count_parameters, shapes_only
-from pit_keras.training.losses import soft_cross_entropy
-from pit_keras.training.optimizer import AdamP, weight_decay_exclusions
+from pit_keras.optimizers import AdamP
 
 # Each measure and its columns. Memory comes before measures that leave freed memory in the process;
 # the likeliest to fail comes last.
@@ -109,7 +109,6 @@ def training_call(model, images, labels):
     jit, images = _uses_xla(model), ops.convert_to_tensor(images)
     targets = ops.one_hot(labels, model.output_shape[-1])  # (B,) -> (B, classes)
     optimizer = AdamP(LEARNING_RATE, weight_decay=0.05)
-    optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(model.trainable_variables))
     model.compile(optimizer, soft_cross_entropy, jit_compile=jit)  # scales float16's loss
 
     def call():

@@ -9,9 +9,10 @@ import tensorflow as tf
 from pit_keras.create import create_model
 from pit_keras.models import variant_of
 from pit_keras.models.attention import TransformerBlock
+from pit_keras.optimizers import AdamP, AdamW
 from pit_keras.runs.run_folder import RunFolder
-from pit_keras.training.optimizer import AdamP, AdamW, weight_decay_exclusions
-from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
+from pit_keras.schedules import WarmUpCosine, WarmUpDrop, scaled_learning_rate
+from pit_keras.training.fine_tuning import trains_blocks
 
 
 def uses_xla(jit, precision, model):
@@ -69,14 +70,14 @@ def optimizer_of(config, model, steps, scales=()):
     There are `steps` updates per epoch. `scales` are those of `AdamP.scale_learning_rates`.
     """
     settings = config.optimizer
-    kind, names = AdamW, ["beta_1", "beta_2", "epsilon", "weight_decay"]
+    kind = AdamW
+    names = ["beta_1", "beta_2", "epsilon", "weight_decay", "decay_all", "layer_decay"]
     if settings.name == "adamp":
         kind, names = AdamP, [*names, "delta", "wd_ratio"]
     options = {name: getattr(settings, name) for name in names}
+    if options["layer_decay"] < 1 and not trains_blocks(model):
+        options["layer_decay"] = 1.0  # the top alone learns
     optimizer = kind(schedule_of(config, steps), **options)
-    if not settings.decay_all:
-        excluded = weight_decay_exclusions(model.trainable_variables)
-        optimizer.exclude_from_weight_decay(var_list=excluded)
     optimizer.scale_learning_rates(scales)
     if config.training.precision == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -88,13 +89,13 @@ def schedule_of(config, steps):
     """The learning rate over a run of `steps` updates per epoch."""
     settings = config.optimizer
     shared = {
-        "base": scaled_learning_rate(
+        "peak": scaled_learning_rate(
             settings.learning_rate, config.training.images_of_update, settings.scaled_from
         ),
         "steps": config.training.epochs * steps,
         "warmup_steps": round(settings.warmup_epochs * steps),
-        "warmup_start": settings.warmup_learning_rate,
+        "start": settings.warmup_learning_rate,
     }
     if settings.schedule == "drop":
-        return WarmupDrop(**shared, drop_at=config.detection.drop_at)
-    return WarmupCosine(**shared, minimum=settings.min_learning_rate)
+        return WarmUpDrop(**shared, drop_at=config.detection.drop_at)
+    return WarmUpCosine(**shared, minimum=settings.min_learning_rate)

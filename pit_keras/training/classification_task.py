@@ -8,11 +8,11 @@ from keras import ops
 
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
 from pit_keras.evaluation.classification import Evaluator
+from pit_keras.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.models import two_headed
 from pit_keras.runs.metric_names import CLASSIFICATION
 from pit_keras.training.assembly import uses_xla
-from pit_keras.training.fine_tuning import freeze, learning_rate_scales
-from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
+from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.teacher import load_teacher
 
 
@@ -33,8 +33,7 @@ class ClassificationTask:
         freeze(model, self._config.model.frozen_stages)
 
     def learning_rate_scales(self, model):
-        layer_decay = self._config.optimizer.layer_decay
-        return learning_rate_scales(model, layer_decay) if layer_decay < 1 else []
+        return []
 
     def uses_xla(self, model):
         return uses_xla(self._config.training.jit, self._config.training.precision, model)

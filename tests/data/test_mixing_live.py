@@ -11,7 +11,7 @@ from tolerances import assert_close
 
 from pit_keras.data.mixing import mix
 from pit_keras.data.seeds import example_seed
-from pit_keras.training.losses import soft_cross_entropy
+from pit_keras.losses import soft_cross_entropy
 
 ALPHAS = {"mixup_alpha": 0.8, "cutmix_alpha": 1.0}
 TIMMS_MODES = {"batch": "batch", "element": "elem"}

@@ -13,8 +13,8 @@ import pit_keras
 from pit_keras.explain.interaction import interaction_model
 from pit_keras.models import masked_detector
 from pit_keras.models.attention import TransformerBlock
+from pit_keras.optimizers import AdamP
 from pit_keras.training.detection_loss import detection_losses
-from pit_keras.training.optimizer import AdamP
 
 # A network and the overrides that make it small; one line each.
 NETWORKS = {

@@ -11,7 +11,7 @@ import pit_keras
 from pit_keras.models import variant_of
 from pit_keras.models.convolution_layers import SymmetricConv2D
 from pit_keras.models.cost import count_macs, count_parameters
-from pit_keras.training.optimizer import weight_decay_exclusions
+from pit_keras.optimizers import decays
 
 SMALL = {"stage_widths": (8, 16, 24, 32), "depths": (1, 2, 1, 1), "group_width": 8}
 
@@ -89,7 +89,7 @@ def test_the_convolution_is_keras_own_padded_on_both_sides(strides, size):
 
 def test_only_kernels_decay():
     model = small()
-    excluded = {id(variable) for variable in weight_decay_exclusions(model.trainable_variables)}
+    excluded = {id(variable) for variable in model.trainable_variables if not decays(variable)}
     for variable in model.trainable_variables:
         assert (id(variable) in excluded) == (variable.name != "kernel"), variable.path
         assert variable.name in ("kernel", "bias", "gamma", "beta")

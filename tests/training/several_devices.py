@@ -20,9 +20,9 @@ import numpy as np
 import steps
 
 from pit_keras.config.fields import Config
+from pit_keras.optimizers import AdamP
+from pit_keras.schedules import scaled_learning_rate
 from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.optimizer import AdamP
-from pit_keras.training.schedule import scaled_learning_rate
 
 BATCH, STEPS = 8, 20
 ONE = tf.distribute.OneDeviceStrategy("CPU:0")

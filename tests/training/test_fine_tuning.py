@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from pit_keras.create import create_model
-from pit_keras.training.fine_tuning import freeze, layer_depths, learning_rate_scales
+from pit_keras.training.fine_tuning import freeze, trains_blocks
 
 
 def tiny(name="pit_ti_distilled"):
@@ -24,65 +24,6 @@ def staged_network():
         x = layers.Add(name=f"{name}_add")([x, shortcut])
     x = layers.GlobalAveragePooling2D(name="average")(x)
     return keras.Model(images, layers.Dense(3, name="head")(x), name="staged")
-
-
-def weighted(model, depths):
-    return {layer.name: depths[layer.name] for layer in model.layers if layer.weights}
-
-
-def test_depths_of_a_pit():
-    model = tiny()
-
-    depths = weighted(model, layer_depths(model))
-
-    assert depths == {
-        "patch_embedding": 0,
-        "position_embedding": 0,
-        "class_tokens": 0,
-        "stage1_block1": 1,
-        "pooling1": 1,
-        "stage2_block1": 2,
-        "stage2_block2": 3,
-        "pooling2": 3,
-        "stage3_block1": 4,
-        "norm": 5,
-        "head": 5,
-        "head_dist": 5,
-    }
-
-
-def test_depths_of_a_vit():
-    model = tiny("vit_ti")
-
-    depths = weighted(model, layer_depths(model))
-
-    assert [depths[f"stage1_block{block}"] for block in range(1, 13)] == list(range(1, 13))
-    assert depths["class_tokens"] == depths["position_embedding"] == depths["patch_embedding"] == 0
-    assert depths["norm"] == depths["head"] == 13
-
-
-def test_depths_of_a_network_of_plain_layers():
-    model = staged_network()
-
-    depths = weighted(model, layer_depths(model))
-
-    assert depths["stem"] == 0
-    assert {depths[f"stage1_block2_{part}"] for part in ("conv1", "norm1", "shortcut")} == {2}
-    assert depths["stage2_block1_conv1"] == 3
-    assert depths["head"] == 4
-
-
-def test_every_trainable_variable_has_its_power_of_the_decay():
-    model = tiny()
-
-    scales = learning_rate_scales(model, 0.5)
-
-    assert {id(v) for v, _ in scales} == {id(v) for v in model.trainable_variables}
-    by_layer = {variable.path.split("/")[0]: scale for variable, scale in scales}
-    assert by_layer["class_tokens"] == 0.5**5
-    assert by_layer["stage1_block1"] == by_layer["pooling1"] == 0.5**4
-    assert by_layer["stage3_block1"] == 0.5
-    assert by_layer["norm"] == by_layer["head"] == by_layer["head_dist"] == 1
 
 
 def trainable_layers(model):
@@ -139,4 +80,12 @@ def test_models_without_blocks():
     with pytest.raises(ValueError, match="layer_decay and frozen_stages need blocks"):
         freeze(plain, 1)
     with pytest.raises(ValueError, match="layer_decay and frozen_stages need blocks"):
-        layer_depths(plain)
+        trains_blocks(plain)
+
+
+def test_whether_a_block_is_trained():
+    model = tiny("pit_ti")
+    freeze(model, 2)
+    assert trains_blocks(model)
+    freeze(model, 3)
+    assert not trains_blocks(model)

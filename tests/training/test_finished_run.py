@@ -14,7 +14,7 @@ from pit_keras.config.fields import Config
 from pit_keras.evaluation.classification import evaluate_source
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.runs.trained_model import load_trained_model
-from pit_keras.training.schedule import WarmupCosine
+from pit_keras.schedules import WarmUpCosine
 from pit_keras.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("eager_functions")
@@ -121,7 +121,7 @@ def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
     history = rows(path)
     assert [int(row["epoch"]) for row in history] == [0, 1]
     for epoch, row in enumerate(history, 1):
-        schedule = WarmupCosine(base=0.05 * 27 / 512, steps=4, warmup_steps=2)
+        schedule = WarmUpCosine(base=0.05 * 27 / 512, steps=4, warmup_steps=2)
         expected = float(schedule(epoch * trainer.steps))
         assert float(row["learning_rate"]) == pytest.approx(expected)
     assert float(history[-1]["loss"]) < float(history[0]["loss"])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pit_keras.config.fields import Config
+from pit_keras.optimizers import AdamP
 from pit_keras.training.averaging import WeightAverage
-from pit_keras.training.optimizer import AdamP
 from pit_keras.training.state import Progress, TrainingState
 
 

@@ -25,9 +25,9 @@ from tolerances import assert_close
 from whole_runs import eagerly
 
 from pit_keras.config.fields import Config
+from pit_keras.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.models import two_headed
 from pit_keras.training.classification_task import ClassificationLoss
-from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
 
 IN_FLOAT64 = {"rtol": 1e-9, "atol": 1e-12}  # far from its rounding, and from any fault
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pit_keras.training.losses import hard_distillation, soft_cross_entropy, soft_distillation
+from pit_keras.losses import hard_distillation, soft_cross_entropy, soft_distillation
 
 
 @pytest.fixture

@@ -1,25 +1,51 @@
-"""AdamP, AdamW, and which variables of a model get no weight decay.
+"""AdamP and AdamW, with the weight decay and the layer-wise rates of the recipes.
 
 Heo et al., "AdamP: Slowing Down the Slowdown for Momentum Optimizers on Scale-invariant Weights",
 ICLR 2021, arXiv 2006.08217. The PiT paper trains classifiers with AdamP (section 4.1) and the
 detector with AdamW (section 4.2).
 """
 
+import itertools
 import math
+import re
 
 import keras
 from keras import ops
 
-NO_DECAY_NAMES = ("position_embedding", "class_tokens")
+_NO_DECAY = ("position_embedding", "class_tokens")
+_BLOCK = re.compile(r"(stage\d+_block\d+)(_.*)?")
 
 
-def weight_decay_exclusions(variables):
-    """The variables that get no weight decay: vectors, position embeddings and class tokens.
+def decays(variable):
+    """Whether the recipes decay a variable: no vectors, position embeddings and class tokens."""
+    return len(variable.shape) > 1 and variable.name not in _NO_DECAY
 
-    Pass them to `optimizer.exclude_from_weight_decay(var_list=...)`, also after loading an
-    optimizer: Keras does not store that choice.
+
+def depth_factors(variables, layer_decay):
+    """Each variable's factor of the learning rate, `layer_decay ** (L + 1 - depth)`.
+
+    The depth is 0 for what comes before the first block, 1 to L for the blocks of all stages, and
+    L + 1 for what comes after the last one, as in BEiT's fine-tuning (Bao et al., arXiv 2106.08254)
+    and in timm. What lies between two blocks, such as a pooling, belongs to the block before.
+    Blocks are layers named `stage1_block1`, `stage1_block2`, ..., or `stage1_block1_conv1`, ...;
+    the variables are in the order of the model, and frozen ones may be missing.
     """
-    return [v for v in variables if len(v.shape) <= 1 or v.name in NO_DECAY_NAMES]
+    blocks = [_block(variable) for variable in variables]
+    numbers = {block: n for n, block in enumerate(dict.fromkeys(filter(None, blocks)), 1)}
+    if not numbers:
+        raise ValueError(
+            "layer_decay needs trainable blocks, layers named stage1_block1, ...; there are none."
+        )
+    end = max(place for place, block in enumerate(blocks, 1) if block)
+    # A shortcut of a block may come after the next one's first layer: never back to a lower depth.
+    depths = list(itertools.accumulate((numbers.get(block, 0) for block in blocks[:end]), max))
+    depths += [len(numbers) + 1] * (len(blocks) - end)
+    return [layer_decay ** (len(numbers) + 1 - depth) for depth in depths]
+
+
+def _block(variable):
+    matches = (_BLOCK.fullmatch(part) for part in _path(variable).split("/"))
+    return next((match[1] for match in matches if match), None)
 
 
 def output_channel_axes(path, shape):
@@ -59,6 +85,8 @@ class AdamP(keras.optimizers.Optimizer):
         weight_decay: Decoupled decay per step, as a multiple of the learning rate.
         delta: Threshold of the projection; 0 never projects.
         wd_ratio: Factor on the weight decay of a projected tensor.
+        decay_all: Whether biases, norms, position embeddings and class tokens decay too.
+        layer_decay: Each block's rate over the next block's, for fine-tuning: see `depth_factors`.
     """
 
     def __init__(
@@ -71,6 +99,8 @@ class AdamP(keras.optimizers.Optimizer):
         delta=0.1,
         wd_ratio=0.1,
         nesterov=False,
+        decay_all=False,
+        layer_decay=1.0,
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)
@@ -80,6 +110,8 @@ class AdamP(keras.optimizers.Optimizer):
         self.delta = delta
         self.wd_ratio = wd_ratio
         self.nesterov = nesterov
+        self.decay_all = decay_all
+        self.layer_decay = layer_decay
         self._scale_of = {}
 
     def scale_learning_rates(self, scales):
@@ -101,7 +133,16 @@ class AdamP(keras.optimizers.Optimizer):
         )
         # Here and not in `update_step`, which TensorFlow hands variables without a path.
         self._channel_axes = [output_channel_axes(_path(v), v.shape) for v in variables]
-        self._scales = [self._scale_of.get(self._var_key(v), 1.0) for v in variables]
+        self._decays = [
+            self._use_weight_decay(v) and (self.decay_all or decays(v)) for v in variables
+        ]
+        factors = itertools.repeat(1.0)
+        if self.layer_decay != 1:
+            factors = depth_factors(variables, self.layer_decay)
+        self._scales = [
+            factor * self._scale_of.get(self._var_key(v), 1.0)
+            for v, factor in zip(variables, factors, strict=False)
+        ]
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         """Computes once, not for each variable, what `update_step` needs of the learning rate.
@@ -128,8 +169,8 @@ class AdamP(keras.optimizers.Optimizer):
         index = self._get_variable_index(variable)
         learning_rate, step_size, epsilon = rates[dtype]
         step_size = step_size * self._scales[index]  # not in place: all variables share it
-        decays = self.weight_decay and self._use_weight_decay(variable)
-        decay = learning_rate * (self._scales[index] * self.weight_decay if decays else 0.0)
+        weight_decay = self.weight_decay if self.weight_decay and self._decays[index] else 0.0
+        decay = learning_rate * (self._scales[index] * weight_decay)
         direction = self._adam_direction(index, gradient, epsilon)
         if len(variable.shape) < 2 or not self.delta:
             pull = decay
@@ -167,6 +208,8 @@ class AdamP(keras.optimizers.Optimizer):
             "delta": self.delta,
             "wd_ratio": self.wd_ratio,
             "nesterov": self.nesterov,
+            "decay_all": self.decay_all,
+            "layer_decay": self.layer_decay,
         }
 
 
@@ -174,8 +217,8 @@ class AdamP(keras.optimizers.Optimizer):
 class AdamW(AdamP):
     """Adam with decoupled weight decay (Loshchilov & Hutter, ICLR 2019, arXiv 1711.05101).
 
-    Unlike `keras.optimizers.AdamW` it has `scale_learning_rates`. `epsilon` is added after the bias
-    correction, as in PyTorch.
+    Unlike `keras.optimizers.AdamW` it has `decay_all` and `layer_decay`. `epsilon` is added after
+    the bias correction, as in PyTorch.
     """
 
     def __init__(

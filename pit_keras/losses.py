@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 
+@keras.saving.register_keras_serializable(package="pit_keras")
 def soft_cross_entropy(targets, logits, label_smoothing=0.0):
     """Cross-entropy of the targets' distributions and the logits'.
 

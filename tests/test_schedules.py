@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.schedule import WarmupCosine, WarmupDrop, scaled_learning_rate
+from pit_keras.schedules import WarmUpCosine, WarmUpDrop, scaled_learning_rate
 
-SETTINGS = {"base": 5e-4, "steps": 300, "warmup_steps": 5, "warmup_start": 1e-6, "minimum": 1e-5}
+SETTINGS = {"peak": 5e-4, "steps": 300, "warmup_steps": 5, "start": 1e-6, "minimum": 1e-5}
 
 
 def warmup_cosine(step, **settings):
-    return WarmupCosine(**settings)(step)
+    return WarmUpCosine(**settings)(step)
 
 
 def warmup_drop(step, **settings):
-    return WarmupDrop(**settings)(step)
+    return WarmUpDrop(**settings)(step)
 
 
 def rate(step, **changes):
@@ -69,10 +69,10 @@ def test_rises_through_the_warm_up_and_then_falls():
 def test_a_base_below_the_minimum_is_never_exceeded():
     """5e-4 scaled to a batch of 8 is 7.8e-6, below the recipes' minimum of 1e-5."""
     base = scaled_learning_rate(5e-4, 8)
-    rates = warmup_cosine(np.arange(301), **{**SETTINGS, "base": base}).numpy()
+    rates = warmup_cosine(np.arange(301), **{**SETTINGS, "peak": base}).numpy()
     assert rates.max() == np.float32(base)
     np.testing.assert_array_equal(rates[5:], np.float32(base))
-    assert rate(0, base=1e-7) == pytest.approx(1e-7)
+    assert rate(0, peak=1e-7) == pytest.approx(1e-7)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_takes_any_kind_of_step_and_gives_float32(step):
 
 
 def test_drives_an_optimizer():
-    optimizer = keras.optimizers.SGD(WarmupCosine(**SETTINGS))
+    optimizer = keras.optimizers.SGD(WarmUpCosine(**SETTINGS))
     variable = keras.Variable(0.0)
     step = tf.function(lambda: optimizer.apply([tf.constant(-1.0)], [variable]), jit_compile=True)
     optimizer.build([variable])
@@ -96,9 +96,9 @@ def test_drives_an_optimizer():
 
 
 def test_config_round_trip():
-    schedule = WarmupCosine(**SETTINGS)
+    schedule = WarmUpCosine(**SETTINGS)
     loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert type(loaded) is WarmupCosine
+    assert type(loaded) is WarmUpCosine
     assert loaded.get_config() == SETTINGS
     assert float(loaded(77)) == rate(77)
 
@@ -110,7 +110,7 @@ def test_scaled_learning_rate():
     assert scaled_learning_rate(1e-4, 7, scaled_from=None) == 1e-4
 
 
-DROP = {"base": 1e-4, "steps": 150, "warmup_steps": 10, "warmup_start": 1e-6, "drop_at": 2 / 3}
+DROP = {"peak": 1e-4, "steps": 150, "warmup_steps": 10, "start": 1e-6, "drop_at": 2 / 3}
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ DROP = {"base": 1e-4, "steps": 150, "warmup_steps": 10, "warmup_start": 1e-6, "d
 )
 def test_the_drop_is_to_a_tenth_at_its_share_of_the_steps(step, expected):
     assert float(warmup_drop(step, **DROP)) == pytest.approx(expected, rel=1e-6)
-    assert float(WarmupDrop(**DROP)(step)) == float(warmup_drop(step, **DROP))
+    assert float(WarmUpDrop(**DROP)(step)) == float(warmup_drop(step, **DROP))
 
 
 def test_the_drop_at_its_ends():
     assert float(warmup_drop(0, **{**DROP, "warmup_steps": 0})) == np.float32(1e-4)
     rates = warmup_drop(np.arange(150), **{**DROP, "warmup_steps": 0, "drop_at": 1.0}).numpy()
     np.testing.assert_array_equal(rates, np.float32(1e-4))
-    assert float(warmup_drop(0, **{**DROP, "base": 1e-7})) == np.float32(1e-7)  # never above
+    assert float(warmup_drop(0, **{**DROP, "peak": 1e-7})) == np.float32(1e-7)  # never above
 
 
 def test_the_drop_has_a_config():
-    schedule = WarmupDrop(**DROP)
+    schedule = WarmUpDrop(**DROP)
     loaded = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(schedule))
-    assert (type(loaded), loaded.get_config()) == (WarmupDrop, DROP)
+    assert (type(loaded), loaded.get_config()) == (WarmUpDrop, DROP)

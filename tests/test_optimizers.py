@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pit_keras.training.optimizer import (
+from pit_keras.create import create_model
+from pit_keras.optimizers import (
     AdamP,
     AdamW,
+    decays,
+    depth_factors,
     output_channel_axes,
     project,
-    weight_decay_exclusions,
 )
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "adamp.npz"
+GOLDEN = pathlib.Path(__file__).parent / "golden" / "adamp.npz"
 PATHS = {
     "conv": "conv/kernel",
     "depthwise": "pool_depthwise/kernel",
@@ -65,7 +67,6 @@ def replay(golden, apply):
     """Runs the golden gradients through `apply(optimizer, gradients)`; the weights per step."""
     variables = [make_variable(p, to_keras(n, golden[f"{n}/start"])) for n, p in PATHS.items()]
     optimizer = AdamP(learning_rate=1.0, weight_decay=0.05)
-    optimizer.exclude_from_weight_decay(var_list=weight_decay_exclusions(variables))
     optimizer.build(variables)
     trajectory = {name: [] for name in PATHS}
     for step, learning_rate in enumerate(golden["learning_rates"]):
@@ -211,7 +212,7 @@ def test_output_channel_axes_of_keras_layers():
     assert axes == {"stem": (3,), "pool_dwconv": (2, 3), "head": (1,)}
 
 
-def test_weight_decay_exclusions():
+def test_what_decays():
     variables = [
         make_variable("norm/gamma", np.ones(4)),
         make_variable("dense/kernel", np.ones((4, 2))),
@@ -221,19 +222,19 @@ def test_weight_decay_exclusions():
         make_variable("head/temperature", np.ones(())),
         make_variable("embedding/embeddings", np.ones((3, 4))),
     ]
-    excluded = {v.path for v in weight_decay_exclusions(variables)}
-    assert {v.path for v in variables} - excluded == {"dense/kernel", "embedding/embeddings"}
+    assert {v.path for v in variables if decays(v)} == {"dense/kernel", "embedding/embeddings"}
 
 
-def test_weight_decay_is_applied_once_and_not_to_excluded_variables():
+@pytest.mark.parametrize("decay_all", [True, False])
+def test_weight_decay_is_applied_once_and_not_to_excluded_variables(decay_all):
     """Zero gradients leave the decay alone; they are orthogonal to all weights, hence wd_ratio."""
     names = ("projected/kernel", "vector/bias", "excluded/kernel", "pattern/spared")
     values = (np.ones((2, 3)), np.ones(3), np.ones((2, 3)), np.ones((2, 3)))
     variables = [make_variable(n, v) for n, v in zip(names, values, strict=True)]
-    optimizer = AdamP(learning_rate=0.5, weight_decay=0.1, wd_ratio=0.2)
+    optimizer = AdamP(learning_rate=0.5, weight_decay=0.1, wd_ratio=0.2, decay_all=decay_all)
     optimizer.exclude_from_weight_decay(var_list=[variables[2]], var_names=["spared"])
     optimizer.apply([tf.zeros(v.shape) for v in variables], variables)
-    expected = (1 - 0.5 * 0.1 * 0.2, 1 - 0.5 * 0.1, 1.0, 1.0)
+    expected = (1 - 0.5 * 0.1 * 0.2, 1 - 0.5 * 0.1 if decay_all else 1.0, 1.0, 1.0)
     for variable, value in zip(variables, expected, strict=True):
         np.testing.assert_allclose(variable.numpy(), np.full(variable.shape, value), rtol=1e-6)
 
@@ -426,6 +427,7 @@ def test_saved_and_loaded_with_a_model(tmp_path):
         "delta": 0.2,
         "wd_ratio": 0.5,
         "nesterov": True,
+        "decay_all": True,
         "global_clipnorm": 2.0,
     }
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
@@ -448,3 +450,63 @@ def test_checkpointed_and_restored(tmp_path):
     tf.train.Checkpoint(optimizer=optimizers[1]).restore(path).assert_existing_objects_matched()
     for saved, restored in zip(optimizers[0].variables, optimizers[1].variables, strict=True):
         np.testing.assert_array_equal(saved.numpy(), restored.numpy())
+
+
+def test_the_decay_by_layer_is_saved_and_acts_on_every_backend_alike():
+    """As factors of their own do, which the golden values hold to PyTorch's parameter groups."""
+    model, twin = (digit_classifier() for _ in range(2))
+    twin.set_weights(model.get_weights())
+    variables = model.trainable_variables
+    factors = depth_factors(variables, 0.5)
+    by_layer = dict(zip([v.path.split("/")[0] for v in variables], factors, strict=True))
+    assert by_layer == {
+        **dict.fromkeys(("patch_embedding", "position_embedding", "class_tokens"), 0.5**5),
+        **dict.fromkeys(("stage1_block1", "pooling1"), 0.5**4),
+        "stage2_block1": 0.5**3,
+        **dict.fromkeys(("stage2_block2", "pooling2"), 0.5**2),
+        "stage3_block1": 0.5,
+        **dict.fromkeys(("norm", "head", "head_dist"), 1.0),
+    }
+    optimizer = AdamP.from_config(AdamP(0.1, weight_decay=0.3, layer_decay=0.5).get_config())
+    other = AdamP(0.1, weight_decay=0.3)
+    other.scale_learning_rates(zip(twin.trainable_variables, factors, strict=True))
+    for each, network in ((optimizer, model), (other, twin)):
+        gradients = [keras.ops.ones(v.shape) for v in network.trainable_variables]
+        each.apply(gradients, network.trainable_variables)
+    for ours, theirs in zip(model.get_weights(), twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def digit_classifier():
+    sizes = {"patch_size": 4, "stride": 4, "head_dim": 4, "depths": (1, 2, 1)}
+    return create_model("pit_ti_distilled", classes=3, input_shape=(24, 24, 3), **sizes)
+
+
+def test_depths_of_a_vit_and_of_frozen_parts():
+    """What is frozen changes no factor of what is trained."""
+    sizes = {"patch_size": 4, "head_dim": 4}
+    model = create_model("vit_ti", classes=3, input_shape=(24, 24, 3), **sizes)
+    variables = model.trainable_variables
+    whole = {v.path: f for v, f in zip(variables, depth_factors(variables, 0.5), strict=True)}
+    assert whole["stage1_block12/mlp/expand/kernel"] == 0.5
+    assert whole["stage1_block1/mlp/expand/kernel"] == 0.5**12
+    assert whole["patch_embedding/kernel"] == 0.5**13
+    for layer in model.layers[:5]:
+        layer.trainable = False
+    variables = model.trainable_variables
+    assert 0 < len(variables) < len(whole)
+    factors = zip(variables, depth_factors(variables, 0.5), strict=True)
+    assert all(whole[v.path] == factor for v, factor in factors)
+
+
+def test_depths_of_a_network_of_plain_layers():
+    """A block is several layers, and a shortcut may come after the next block's first layer."""
+    parts = ("stage1_block1_conv1", "stage1_block2_conv1", "stage1_block1_shortcut")
+    names = ("stem", *parts, "stage2_block1_conv1", "head")
+    variables = [make_variable(f"{name}/kernel", np.ones((2, 2))) for name in names]
+    assert depth_factors(variables, 0.5) == [0.5**4, 0.5**3, 0.5**2, 0.5**2, 0.5, 1.0]
+
+
+def test_a_decay_by_layer_needs_blocks():
+    with pytest.raises(ValueError, match="layer_decay needs trainable blocks"):
+        AdamP(layer_decay=0.5).build([make_variable("dense/kernel", np.ones((2, 2)))])

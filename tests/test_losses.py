@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tolerances import assert_close
 
-from pit_keras.training.losses import (
+from pit_keras.losses import (
     hard_distillation,
     soft_cross_entropy,
     soft_distillation,

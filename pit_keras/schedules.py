@@ -14,19 +14,19 @@ def scaled_learning_rate(base, batch_size, scaled_from=512):
     return base if scaled_from is None else base * batch_size / scaled_from
 
 
-class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up to `base`, then what `_after(step)` returns."""
+class _WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up to `peak`, then what `_after(step)` returns."""
 
-    def __init__(self, base, steps, warmup_steps, warmup_start):
-        self.base = base
+    def __init__(self, peak, steps, warmup_steps, start):
+        self.peak = peak
         self.steps = steps
         self.warmup_steps = warmup_steps
-        self.warmup_start = warmup_start
+        self.start = start
 
     def __call__(self, step):
         step = ops.convert_to_tensor(step, dtype="float32")
-        start = min(self.warmup_start, self.base)
-        warmup = start + (self.base - start) * step / max(self.warmup_steps, 1)
+        start = min(self.start, self.peak)
+        warmup = start + (self.peak - start) * step / max(self.warmup_steps, 1)
         return ops.where(step < self.warmup_steps, warmup, self._after(step))
 
     def get_config(self):
@@ -34,43 +34,43 @@ class _Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @keras.saving.register_keras_serializable(package="pit_keras")
-class WarmupCosine(_Warmup):
+class WarmUpCosine(_WarmUp):
     """Linear warm-up, then a cosine over all `steps`.
 
     The cosine is not shifted by the warm-up: it runs over all `steps` from step 0, so the warm-up
-    ends a little below `base`, where the cosine is by then. That is timm's default, with which PiT
+    ends a little below `peak`, where the cosine is by then. That is timm's default, with which PiT
     was trained; timm sets the rate once per epoch, so the two agree at the start of every epoch.
 
     Args:
-        base: The peak rate. Where a small batch scales it below `warmup_start` or `minimum`, that
-            one is lowered to `base`: the rate never rises after the warm-up.
+        peak: The highest rate. Where a small batch scales it below `start` or `minimum`, that one
+            is lowered to `peak`: the rate never rises after the warm-up.
         steps: Length of the training; from there on the rate is `minimum`.
         warmup_steps: Less than `steps`; 0 for no warm-up.
-        warmup_start: The rate at step 0.
+        start: The rate at step 0.
     """
 
-    def __init__(self, base, steps, warmup_steps, warmup_start=1e-6, minimum=1e-5):
-        super().__init__(base, steps, warmup_steps, warmup_start)
+    def __init__(self, peak, steps, warmup_steps=0, start=1e-6, minimum=1e-5):
+        super().__init__(peak, steps, warmup_steps, start)
         self.minimum = minimum
 
     def _after(self, step):
-        minimum, steps = min(self.minimum, self.base), self.steps
+        minimum, steps = min(self.minimum, self.peak), self.steps
         progress = ops.minimum(step / steps, 1.0)
-        return minimum + (self.base - minimum) * 0.5 * (1.0 + ops.cos(math.pi * progress))
+        return minimum + (self.peak - minimum) * 0.5 * (1.0 + ops.cos(math.pi * progress))
 
 
 @keras.saving.register_keras_serializable(package="pit_keras")
-class WarmupDrop(_Warmup):
-    """DETR's: linear warm-up, then `base`, and a tenth of it after `drop_at`.
+class WarmUpDrop(_WarmUp):
+    """DETR's: linear warm-up, then `peak`, and a tenth of it after `drop_at`.
 
     Args:
-        base, steps, warmup_steps, warmup_start: As for `WarmupCosine`.
+        peak, steps, warmup_steps, start: As for `WarmUpCosine`.
         drop_at: The share of the steps before the drop; 1 for no drop.
     """
 
-    def __init__(self, base, steps, warmup_steps, warmup_start=1e-6, drop_at=2 / 3):
-        super().__init__(base, steps, warmup_steps, warmup_start)
+    def __init__(self, peak, steps, warmup_steps=0, start=1e-6, drop_at=2 / 3):
+        super().__init__(peak, steps, warmup_steps, start)
         self.drop_at = drop_at
 
     def _after(self, step):
-        return ops.where(step < round(self.drop_at * self.steps), self.base, self.base / 10)
+        return ops.where(step < round(self.drop_at * self.steps), self.peak, self.peak / 10)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import torch
 from adamp import AdamP as ReferenceAdamP
 
-from pit_keras.training.optimizer import AdamP
+from pit_keras.optimizers import AdamP
 
 # Path: PyTorch's shape, the shape to reshape it to, the axes to transpose that to Keras' layout.
 TENSORS = {
