@@ -50,15 +50,13 @@ def our_training(model, images, labels):
     import keras
     import tensorflow as tf
 
-    from pit_keras.models import tracing_for_xla
-
     images, labels = tf.constant(images), tf.constant(labels)
     optimizer = keras.optimizers.AdamW(LEARNING_RATE)
     optimizer.build(model.trainable_variables)
 
     @tf.function(jit_compile=True)
     def step():
-        with tracing_for_xla(), tf.GradientTape() as tape:
+        with tf.GradientTape() as tape:
             logits = model(images, training=True)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
             loss = tf.reduce_mean(losses)

@@ -8,21 +8,30 @@ from pit_keras import registration
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Distiller": "pit_keras.distiller",
     "attention_maps": "pit_keras.models.features",
     "create_model": "pit_keras.create",
+    "decode_predictions": "pit_keras.imagenet",
     "list_models": "pit_keras.models.registry",
     "load_pytorch_weights": "pit_keras.weights.pytorch",
+    "load_weights": "pit_keras.weights.loading",
     "pre_logits": "pit_keras.models.features",
+    "preprocess_input": "pit_keras.imagenet",
+    "recipe": "pit_keras.config.recipes",
     "stage_features": "pit_keras.models.features",
+    "two_headed": "pit_keras.models.classifier",
 }
+_MODULES = ("data", "losses", "optimizers", "schedules")
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 registration.with_keras()
 
 
 def __getattr__(name):
     """Imports what is public where it is first used: Keras and its backend take seconds."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_PUBLIC[name]), name)
@@ -31,4 +40,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted({*globals(), *_PUBLIC})
+    return sorted({*globals(), *__all__})

@@ -19,7 +19,6 @@ from keras import ops
 from pit_keras.create import create_model
 from pit_keras.losses import soft_cross_entropy
 from pit_keras.measure.machine import description, memory_in_use, peak_memory
-from pit_keras.models import tracing_for_xla
 from pit_keras.models.cost import count_macs, count_parameters, shapes_only
 from pit_keras.optimizers import AdamP
 
@@ -95,8 +94,7 @@ def inference_call(model, images):
     model.compile(jit_compile=jit)
 
     def call():
-        with tracing_for_xla(jit):
-            return model.predict_on_batch(images)  # as an array, which waits for the device
+        return model.predict_on_batch(images)  # as an array, which waits for the device
 
     return call
 
@@ -112,8 +110,7 @@ def training_call(model, images, labels):
     model.compile(optimizer, soft_cross_entropy, jit_compile=jit)  # scales float16's loss
 
     def call():
-        with tracing_for_xla(jit):
-            loss = model.train_on_batch(images, targets)
+        loss = model.train_on_batch(images, targets)
         # The loss is there before the update is; the last variable is updated last.
         ops.convert_to_numpy(model.trainable_variables[-1])
         return float(loss)

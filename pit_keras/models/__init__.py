@@ -6,7 +6,7 @@ Nothing here imports TensorFlow; weights are loaded by `create.py` and `weights`
 from pit_keras.models.attention import check_can_recompute
 from pit_keras.models.classifier import two_headed
 from pit_keras.models.detr import backbone_layers, is_detector, masked_detector
-from pit_keras.models.execution import recomputing_blocks, tracing_for_xla
+from pit_keras.models.execution import recomputing_blocks
 from pit_keras.models.features import attention_maps, pre_logits, stage_features
 from pit_keras.models.registry import build_model, list_models, variant_of
 
@@ -21,7 +21,6 @@ __all__ = [
     "pre_logits",
     "recomputing_blocks",
     "stage_features",
-    "tracing_for_xla",
     "two_headed",
     "variant_of",
 ]

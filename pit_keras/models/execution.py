@@ -1,48 +1,34 @@
 """How a model is traced: for XLA or not, its blocks' activations kept or computed again.
 
-Neither changes what a model computes, so whoever compiles it or takes its gradient chooses.
+Neither changes what a model computes.
 """
 
 import contextlib
 import contextvars
+import sys
 
 import keras
 from keras import ops
 
-# XLA's CPU gradient of a depth-wise convolution is hundreds of times slower than the same sum
-# written as nine strided slices; without XLA the slices are ten times slower than the convolution.
-# No backend says whether a layer is being compiled. JAX always compiles.
-_compiled_by_xla = contextvars.ContextVar(
-    "compiled_by_xla", default=keras.backend.backend() == "jax"
-)
 _recomputes_blocks = contextvars.ContextVar("recomputes_blocks", default=False)
 
 
-@contextlib.contextmanager
-def _set(variable, value):
-    token = variable.set(value)
-    try:
-        yield
-    finally:
-        variable.reset(token)
-
-
-def tracing_for_xla(compiled=True):
-    """Within it, layers choose the form that XLA compiles well, or not. The numbers are the same.
-
-    Enter it inside the function that is compiled:
-
-        @tf.function(jit_compile=True)
-        def step(images):
-            with tracing_for_xla():
-                return model(images)
-    """
-    return _set(_compiled_by_xla, compiled)
-
-
 def compiled_by_xla():
-    """Whether `tracing_for_xla` says so, or the backend."""
-    return _compiled_by_xla.get()
+    """Whether XLA compiles what is being traced; JAX always compiles.
+
+    Token pooling asks. XLA's CPU gradient of a depth-wise convolution is hundreds of times slower
+    than the same sum written as nine strided slices; without XLA the slices are ten times slower.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return keras.backend.backend() == "jax"
+    # A function with jit_compile=True enters a context in the graph that calls it.
+    graph = sys.modules["tensorflow"].compat.v1.get_default_graph()
+    while graph is not None:
+        context = graph._get_control_flow_context()
+        if context is not None and context.IsXLAContext():
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
 
 
 @contextlib.contextmanager
@@ -53,15 +39,18 @@ def recomputing_blocks(recompute=True):
     al., arXiv 1604.06174): the same gradients with less memory and more time. XLA may keep the
     masks of dropout.
 
-    Enter it like `tracing_for_xla`, inside the function that each replica runs. A
+    Enter it inside the function that each replica runs. A
     `keras.StatelessScope` around it may hold the states of seed generators, but not the weights.
     """
     if recompute and keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"Blocks are recomputed on TensorFlow only; Keras runs on {keras.backend.backend()!r}."
         )
-    with _set(_recomputes_blocks, recompute):
+    token = _recomputes_blocks.set(recompute)
+    try:
         yield
+    finally:
+        _recomputes_blocks.reset(token)
 
 
 def recomputes_blocks():

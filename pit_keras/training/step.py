@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from pit_keras.models import recomputing_blocks, tracing_for_xla
+from pit_keras.models import recomputing_blocks
 
 _SUM = tf.distribute.ReduceOp.SUM
 _MIRRORED = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy)
@@ -127,7 +127,7 @@ def _gradients(config, model, loss, optimizer, jit):
     @tf.function(jit_compile=jit, autograph=False)
     def compiled(batch, given, totals, seed):
         states = [(v, tf.stack([seed[0], seed[1] + i])) for i, v in enumerate(generators)]
-        with tracing_for_xla(jit), recomputing_blocks(training.recompute_blocks):
+        with recomputing_blocks(training.recompute_blocks):
             with keras.StatelessScope(states) as scope, tf.GradientTape() as tape:
                 metrics = loss(batch, given, totals)
                 scaled_loss = optimizer.scale_loss(metrics["loss"])

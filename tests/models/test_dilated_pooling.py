@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from shapes_only import shapes_only
 from tolerances import assert_close
 
 import pit_keras
-from pit_keras.models import stage_features, tracing_for_xla
+from pit_keras.models import stage_features
 from pit_keras.models.pooling import TokenPooling
 
 
@@ -68,13 +69,13 @@ def test_dilated_pooling_is_its_definition(grid, compiled):
     pooling = TokenPooling(multiplier=2, stride=1, dilation=2)
     pooling.build([tokens.shape, feature_map.shape])
 
-    with tracing_for_xla(compiled):
-        joined = np.asarray(pooling([tokens, feature_map]))
+    pool = tf.function(pooling, jit_compile=compiled, autograph=False)
+    joined = np.asarray(pool([tokens, feature_map]))
 
     kernel, bias = pooling.depthwise_conv.get_weights()
     expected = slow_dilated_pooling(feature_map, kernel, bias)
     assert_close(joined[0, 2:], expected.reshape(-1, 6), roundings=9 + 1)  # nine taps and a bias
-    np.testing.assert_array_equal(joined[:, :2], pooling.class_dense(tokens))
+    assert_close(joined[:, :2], pooling.class_dense(tokens), roundings=3 + 1)  # channels, a bias
 
 
 @pytest.mark.parametrize("value", [8, 64, 0, "16", True])

@@ -10,8 +10,9 @@ from shapes_only import shapes_only
 from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
-from pit_keras.models import stage_features, tracing_for_xla, two_headed
+from pit_keras.models import stage_features, two_headed
 from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.execution import compiled_by_xla
 from pit_keras.models.pooling import TokenPooling
 
 
@@ -51,16 +52,32 @@ def test_gradients_for_xla_are_the_same():
             loss = ops.mean(model(inputs, training=True) ** 2)
         return tape.gradient(loss, model.trainable_variables)
 
-    @tf.function(jit_compile=True, autograph=False)
-    def compiled():
-        with tracing_for_xla():
-            return gradients()
-
+    compiled = tf.function(gradients, jit_compile=True, autograph=False)
     plain = gradients()
     assert len(plain) == len(model.trainable_variables) == 20
     roundings = 2 * terms_along(whole)  # there and back
     for a, b in zip(compiled(), plain, strict=True):
         assert_close(a, b, roundings=roundings)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_layers_know_whether_xla_compiles_them(jit_compile):
+    """By `fit` and by functions, one within another."""
+    answers = []
+
+    class Probe(keras.layers.Layer):
+        def call(self, inputs):
+            answers.append(compiled_by_xla())
+            return inputs
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), Probe()])
+    assert answers.pop() is False  # while the model is built
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    outer = tf.function(tf.function(model, autograph=False), jit_compile=jit_compile)
+    outer(tf.ones((1, 3)))
+    assert len(answers) >= 2
+    assert set(answers) == {jit_compile}
 
 
 # test_features.py loads a PiT in one.

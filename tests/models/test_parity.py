@@ -9,7 +9,7 @@ from fixed_weights import fixed_images, fixed_state_dict, sampled
 from tolerances import assert_close, random_walk, terms_along
 
 import pit_keras
-from pit_keras.models import stage_features, tracing_for_xla
+from pit_keras.models import stage_features
 
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden/models.npz")
 # The others differ from these in widths, heads and depths, which test_registry.py counts.
@@ -35,12 +35,10 @@ def test_logits_and_stages_equal_the_reference(name):
     features = stage_features(model)
     both = keras.Model(model.input, [model.output, *features.outputs])
 
-    for form_for_xla in (False, True) if name == "pit_ti" else (False,):
-        with tracing_for_xla(form_for_xla):
-            logits, *maps = (np.asarray(output) for output in both(fixed_images()))
+    logits, *maps = (np.asarray(output) for output in both(fixed_images()))
 
-        roundings = random_walk(terms_along(model))
-        assert_close(logits, GOLDEN[f"{name}/logits"], roundings=roundings)
-        for stage, feature_map in enumerate(maps, 1):
-            assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"], roundings=roundings)
-        assert f"{name}/stage{len(maps) + 1}" not in GOLDEN
+    roundings = random_walk(terms_along(model))
+    assert_close(logits, GOLDEN[f"{name}/logits"], roundings=roundings)
+    for stage, feature_map in enumerate(maps, 1):
+        assert_close(sampled(feature_map), GOLDEN[f"{name}/stage{stage}"], roundings=roundings)
+    assert f"{name}/stage{len(maps) + 1}" not in GOLDEN

@@ -14,7 +14,7 @@ from keras import ops
 from tolerances import assert_close, terms_along
 
 import pit_keras
-from pit_keras.models import check_can_recompute, recomputing_blocks, tracing_for_xla
+from pit_keras.models import check_can_recompute, recomputing_blocks
 
 BATCH, SIDE = 4, 16
 SMALL = {
@@ -56,7 +56,7 @@ def gradients(model, recompute, mode=EAGER, shift=None, inputs=None):
     assert states
 
     def step(inputs):
-        with recomputing_blocks(recompute), tracing_for_xla(mode == XLA), tf.GradientTape() as tape:
+        with recomputing_blocks(recompute), tf.GradientTape() as tape:
             if shift is None:
                 loss, after = loss_of(model, inputs), [ops.copy(state.value) for state in states]
             else:
