@@ -5,6 +5,7 @@ from keras import ops
 
 from pit_keras.losses import hard_distillation, soft_distillation
 from pit_keras.models.classifier import two_headed
+from pit_keras.models.fit_checks import check_labels, watched
 
 
 class Distiller(keras.Model):
@@ -68,6 +69,10 @@ class Distiller(keras.Model):
         if isinstance(y_pred, (list, tuple)):  # both heads, in training
             y_pred = (y_pred[0] + y_pred[1]) / 2
         return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def fit(self, x=None, y=None, *args, **kwargs):
+        check_labels(self, self.student.output_shape[-1], x, y)
+        return super().fit(watched(x), y, *args, **kwargs)
 
     def save(self, filepath, **kwargs):
         """Saves the student, compiled or not as it is."""

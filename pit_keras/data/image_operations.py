@@ -1,6 +1,6 @@
 """Operations on one image, uint8 (H, W, 3), with the pixels that Pillow gives.
 
-RandAugment draws from them (`pit_keras.data.rand_augment`). Operations on single pixels and
+RandAugment draws from them (`pit_keras.data.augmentation_policy`). Operations on single pixels and
 histograms equal Pillow's `ImageOps` exactly; blends and warps follow its arithmetic, so they differ
 by a level where a float is rounded otherwise.
 """

@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from pit_keras.data.image_folder import encoded, list_folder
+from pit_keras.data.class_folders import encoded, list_folder
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source, as_written
 
@@ -75,7 +75,7 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
 
     Args:
         dataset: "digits" (scikit-learn's 1,797 scans, with a fixed split), "folder:PATH" (see
-            `image_folder`), or the name of a TFDS data set (see `records`).
+            `class_folders`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
         holdout: the share held out where the data set has no validation part, or None.
         manual_dir: a folder of files downloaded by hand, to prepare a TFDS data set from.

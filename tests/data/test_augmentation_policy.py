@@ -4,7 +4,7 @@ import tensorflow as tf
 from drawing import drawn
 from sklearn.datasets import load_sample_images
 
-from pit_keras.data.rand_augment import OPERATIONS, _compiled, draws, rand_augment
+from pit_keras.data.augmentation_policy import OPERATIONS, _compiled, draws, rand_augment
 from pit_keras.data.seeds import example_seed
 
 FILL = (124, 116, 104)
@@ -82,7 +82,7 @@ def test_an_image_depends_on_its_seed_alone(image):
 
 
 def test_operations_that_are_not_applied_leave_the_image(image, monkeypatch):
-    monkeypatch.setattr("pit_keras.data.rand_augment.PROBABILITY", 0.0)
+    monkeypatch.setattr("pit_keras.data.augmentation_policy.PROBABILITY", 0.0)
 
     np.testing.assert_array_equal(rand_augment(image, example_seed(0, 0, 0), *POLICY, FILL), image)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pit_keras.data.image_folder import encoded, list_folder, write_class_folder
+from pit_keras.data.class_folders import encoded, list_folder, write_class_folder
 from pit_keras.data.labelled_images import open_source
 
 
