@@ -2,6 +2,8 @@
 
 import os
 
+import keras
+
 from pit_keras.models import detr
 from pit_keras.models.keras_applications import Application
 from pit_keras.models.registry import (
@@ -17,7 +19,8 @@ from pit_keras.weights.loading import load_weights
 
 
 def create_model(
-    name,
+    variant,
+    /,
     *,
     classes=1000,
     input_shape=(224, 224, 3),
@@ -28,6 +31,7 @@ def create_model(
     drop_rate=0.0,
     attention_drop_rate=0.0,
     drop_path_rate=0.0,
+    name=None,
     **overrides,
 ):
     """Creates a model by name, as a functional `keras.Model` from images to logits.
@@ -37,7 +41,7 @@ def create_model(
     `pit_keras.models.detr`.
 
     Args:
-        name: One of `list_models()`. A name that ends in `_distilled` has a distillation token; its
+        variant: One of `list_models()`. One that ends in `_distilled` has a distillation token; its
             output is the mean of its two heads (`two_headed` gives both).
         input_shape: Height, width and channels. A height or width of None leaves it open until the
             model is called: the position embedding, made for 224 x 224 images (or
@@ -58,6 +62,8 @@ def create_model(
         attention_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`). All
             three are the backbone's in a detector, which has `dropout` for the rest.
+        name: The model's own name, if not the variant's: two models that are layers of a third need
+            different ones.
         **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
             or `output_stride=16` for a PiT whose last two stages share one grid.
 
@@ -66,8 +72,8 @@ def create_model(
             option without a meaning for the model, or weights that are damaged or do not fit.
         FileNotFoundError: If the weights are neither on this machine nor within reach.
     """
-    variant = variant_of(name)
-    _check_weights(name, weights, weights_across_distillation)
+    row = variant_of(variant)
+    _check_weights(variant, weights, weights_across_distillation)
     settings = {
         "classes": classes,
         "input_shape": input_shape,
@@ -77,45 +83,46 @@ def create_model(
         "attention_drop_rate": attention_drop_rate,
         "drop_path_rate": drop_path_rate,
     }
-    if isinstance(variant, detr.Detr):
-        model, weights = _detector(name, variant, settings, weights, overrides)
-    elif weights == "imagenet" and isinstance(variant, Application):
+    if isinstance(row, detr.Detr):
+        model, weights = _detector(variant, row, settings, weights, overrides)
+    elif weights == "imagenet" and isinstance(row, Application):
         # Keras loads them itself, into a network that it builds slightly differently for them.
-        model = build_model(name, **settings, overrides=overrides, of_family={"weights": weights})
+        of_family = {"weights": weights}
+        model = build_model(variant, **settings, overrides=overrides, of_family=of_family)
         weights = None
     else:
-        model = build_model(name, **settings, overrides=overrides)
+        model = build_model(variant, **settings, overrides=overrides)
     if weights is not None:
         load_weights(model, weights, across_distillation=weights_across_distillation)
-    return model
+    return model if name is None else keras.Model(model.input, model.output, name=name)
 
 
-def _detector(name, variant, settings, weights, overrides):
+def _detector(variant, row, settings, weights, overrides):
     """A detector, its backbone with its weights; and the weights that are still to be loaded."""
-    own = overridable_fields(variant)
-    check_known(name, overrides, {**own, **overridable_fields(variant_of(variant.backbone))})
+    own = overridable_fields(row)
+    check_known(variant, overrides, {**own, **overridable_fields(variant_of(row.backbone))})
     of_backbone = {field: value for field, value in overrides.items() if field not in own}
     overrides = {field: value for field, value in overrides.items() if field in own}
     # A detector's own weights, not those of its backbone.
     of_whole = weights is not None and detr.INPUT_PROJECTION in layer_names(weights)
     backbone = create_model(
-        variant.backbone,
+        row.backbone,
         weights=None if of_whole else weights,
         **{**settings, "classes": 1000, "include_top": False, "classifier_activation": None},
-        **{**variant.backbone_fields, **of_backbone},
+        **{**row.backbone_fields, **of_backbone},
     )
-    model = build_model(name, **settings, overrides=overrides, of_family={"backbone": backbone})
+    model = build_model(variant, **settings, overrides=overrides, of_family={"backbone": backbone})
     return model, weights if of_whole else None
 
 
-def _check_weights(name, weights, across_distillation):
+def _check_weights(variant, weights, across_distillation):
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             f"weights must be None, 'imagenet', or the path of a file; got {weights!r}."
         )
     if across_distillation and weights is None:
         raise ValueError("weights_across_distillation=True needs weights.")
-    if across_distillation and name.removesuffix(DISTILLED) + DISTILLED not in list_models():
+    if across_distillation and variant.removesuffix(DISTILLED) + DISTILLED not in list_models():
         raise ValueError(
-            f"weights_across_distillation must be False for {name}, which has no distilled form."
+            f"weights_across_distillation must be False for {variant}, which has no distilled form."
         )

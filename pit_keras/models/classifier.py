@@ -5,16 +5,31 @@ from keras import layers
 
 from pit_keras.models.attention import LAYER_NORM_EPSILON
 from pit_keras.models.initializers import linear
+from pit_keras.models.serialization import registered
+
+
+@registered
+class TakeToken(layers.Layer):
+    """One of the class tokens, (B, T, C) -> (B, C)."""
+
+    def __init__(self, token=0, **kwargs):
+        super().__init__(**kwargs)
+        self.token = token
+
+    def call(self, tokens):
+        return tokens[:, self.token]
 
 
 def class_token_classifier(tokens, settings, initialization):
     """Class tokens (B, T, C) -> logits (B, classes), in float32 in any precision.
 
-    With a distillation token they are the mean of the heads `head` and `head_dist`. Without the top
-    the result is the normalised class token (B, C), or the mean of both tokens.
+    With a distillation token they are the mean of the heads `head` and `head_dist`, which read the
+    layers `pre_logits` and `pre_logits_dist`. Without the top the result is the normalised class
+    token (B, C), or the mean of both tokens.
     """
     tokens = layers.LayerNormalization(epsilon=LAYER_NORM_EPSILON, name="norm")(tokens)
-    outputs = [tokens[:, token] for token in range(settings.num_tokens)]  # each (B, C)
+    names = ("pre_logits", "pre_logits_dist")[: settings.num_tokens]
+    outputs = [TakeToken(token, name=name)(tokens) for token, name in enumerate(names)]  # (B, C)
     if settings.include_top:
         sizes = tokens.shape[-1], settings.classes
         outputs = [

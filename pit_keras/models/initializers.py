@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 from keras import initializers, layers
 
 EMBEDDING_STDDEV = 0.02  # position embeddings and class tokens, in every family
@@ -36,6 +37,9 @@ def dense(name, inputs, outputs, dtype, kernel, bias="zeros"):
         outputs, kernel_initializer=kernel, bias_initializer=bias, dtype=dtype, name=name
     )
     layer.build((None, inputs))
+    if isinstance(layer.dtype_policy, keras.dtype_policies.DTypePolicyMap):
+        # Keras cannot save a quantized Dense again whose policy is one of a map (3.15).
+        layer._dtype_policy = layer.dtype_policy[layer.path]
     return layer
 
 

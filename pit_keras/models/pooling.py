@@ -29,8 +29,6 @@ class TokenPooling(layers.Layer):
 
     def build(self, input_shape):
         channels, policy = input_shape[0][-1], self.dtype_policy
-        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both.
-        self.padding = layers.ZeroPadding2D(self.dilation, dtype=policy)
         initial = linear_initializers("torch_default", fan_in=self.KERNEL**2)
         self.depthwise_conv = layers.DepthwiseConv2D(
             self.KERNEL,
@@ -47,7 +45,9 @@ class TokenPooling(layers.Layer):
 
     def call(self, inputs):
         tokens, feature_map = inputs
-        padded = self.padding(feature_map)
+        # Keras' "same" pads even sides on one side only, PyTorch's padding 1 on both.
+        sides = (self.dilation, self.dilation)
+        padded = ops.pad(feature_map, [(0, 0), sides, sides, (0, 0)])
         pooled = self._pool_by_taps(padded) if compiled_by_xla() else self.depthwise_conv(padded)
         return join_tokens(self.class_dense(tokens), pooled)
 

@@ -75,8 +75,8 @@ def variant_of(name):
 
 def _find(name):
     if name not in _MODELS:
-        near = difflib.get_close_matches(str(name), list_models(), n=3)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        usual = str(name).lower().replace("-", "_")
+        hint = _did_you_mean(usual, list_models(), n=1 if usual in _MODELS else 3)
         raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
     return _MODELS[name]
 
@@ -123,10 +123,17 @@ def check_known(name, overrides, fields):
     unknown = sorted(set(overrides) - set(fields))
     if unknown:
         common = [field.name for field in dataclasses.fields(Settings)][1:]
+        known = [*common, "weights", "weights_across_distillation", "name", *fields]
+        hint = _did_you_mean(unknown[0], known)
         raise ValueError(
-            f"create_model({name!r}) has no argument {unknown[0]!r}; arguments are "
-            f"{', '.join([*common, 'weights', 'weights_across_distillation', *fields])}."
+            f"create_model({name!r}) has no argument {unknown[0]!r}. {hint}Arguments are: "
+            f"{', '.join(known)}."
         )
+
+
+def _did_you_mean(given, known, n=1):
+    near = difflib.get_close_matches(given, known, n)
+    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def _plain(value):

@@ -10,15 +10,24 @@ from keras import layers
 def registered(layer):
     """Class decorator: registers a layer as `pit_keras>NAME` and derives its `get_config`.
 
-    The config has all arguments of the constructor, which stores each under its own name.
+    The config has all arguments of the constructor, which stores each under its own name, and the
+    dtype policies of sublayers that `quantize` has changed.
     """
-    names = list(inspect.signature(layer.__init__).parameters)[1:-1]  # no self, no **kwargs
+    names = []
+    if layer.__init__ is not layers.Layer.__init__:
+        names = list(inspect.signature(layer.__init__).parameters)[1:-1]  # no self, no **kwargs
 
     def get_config(self):
-        return {**super(layer, self).get_config(), **{name: getattr(self, name) for name in names}}
+        config = super(layer, self).get_config()
+        parts = self._flatten_layers(include_self=False)
+        changed = {part.path: part.dtype_policy for part in parts if part.quantization_mode}
+        if changed:
+            default = getattr(self.dtype_policy, "default_policy", self.dtype_policy)
+            policies = keras.dtype_policies.DTypePolicyMap(default.name, changed)
+            config["dtype"] = keras.dtype_policies.serialize(policies)
+        return {**config, **{name: getattr(self, name) for name in names}}
 
-    if layer.__init__ is not layers.Layer.__init__:
-        layer.get_config = get_config
+    layer.get_config = get_config
     return keras.saving.register_keras_serializable(package="pit_keras")(layer)
 
 

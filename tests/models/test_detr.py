@@ -201,7 +201,7 @@ def test_weights_of_a_detector_of_other_classes_go_without_its_class_head(tmp_pa
         ({"include_top": False}, "include_top of detr_pit_s must be True"),
         ({"classifier_activation": "softmax"}, "classifier_activation of detr_pit_s must be None"),
         ({"hidden_width": 18}, "hidden_width of detr_pit_s must be a multiple of 4"),
-        ({"base_width": 8}, "create_model.'detr_pit_s'. has no argument 'base_width'; .*queries.*"),
+        ({"base_width": 8}, "create_model.'detr_pit_s'. has no argument 'base_width'.*queries.*"),
         ({"depths": (1, 1)}, r"depths of pit_s must be like \(2, 6, 4\); got \(1, 1\)"),
         ({"output_stride": 5}, "output_stride must be 16, or 8"),
     ],

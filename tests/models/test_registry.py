@@ -107,6 +107,23 @@ def test_any_size_channels_classes_and_overrides(arguments, shape):
         assert small(name, **arguments).output_shape == shape
 
 
+@pytest.mark.parametrize("name", ["pit_ti_distilled", "vit_ti", "detr_vit_s", "mobilenet_v2"])
+def test_a_model_may_have_a_name_of_its_own(name):
+    arguments = {"input_shape": (32, 32, 3), "classes": 5}
+    keras.utils.set_random_seed(0)
+    model = pit_keras.create_model(name, **arguments)
+    keras.utils.set_random_seed(0)
+
+    named = pit_keras.create_model(name, **arguments, name="mine")
+
+    assert (model.name, named.name) == (name, "mine")
+    images = np.ones((1, 32, 32, 3), "float32")
+    for expected, actual in zip(
+        *map(keras.tree.flatten, (model(images), named(images))), strict=True
+    ):
+        np.testing.assert_array_equal(actual, expected)
+
+
 def test_numpys_numbers_are_numbers():
     model = small(
         "pit_ti",
@@ -136,8 +153,11 @@ def test_classifier_activation():
     [
         (lambda: pit_keras.create_model("pit_l"), "Did you mean pit_.*Models are: detr_"),
         (lambda: pit_keras.create_model("vgg"), r"Unknown model 'vgg'\. Models are: detr_"),
+        (lambda: pit_keras.create_model("PiT-S"), r"'PiT-S'\. Did you mean pit_s\? Models are: "),
         (lambda: pit_keras.create_model(50), "Unknown model 50"),
-        (lambda: small("pit_ti", dropout=0.1), "no argument 'dropout'; arguments are classes, "),
+        (lambda: small("pit_ti", dropout=0.1), "no argument 'dropout'.*Arguments are: classes, "),
+        (lambda: small("pit_ti", num_classes=5), r"'num_classes'\. Did you mean classes\? Arg"),
+        (lambda: small("pit_ti", drop_path=0.1), r"'drop_path'\. Did you mean drop_path_rate\? "),
         (lambda: small("pit_ti", heads=(2, 4)), r"heads of pit_ti must be like \(2, 4, 8\); got "),
         (lambda: small("pit_ti", heads=4), r"heads of pit_ti must be like \(2, 4, 8\); got "),
         (lambda: small("pit_ti", depths=(1, 0, 1)), r"depths of pit_ti must be like \(2, 6, 4\)"),
