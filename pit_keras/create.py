@@ -5,6 +5,7 @@ import os
 import keras
 
 from pit_keras.models import detr
+from pit_keras.models.fit_checks import Classifier
 from pit_keras.models.keras_applications import Application
 from pit_keras.models.registry import (
     DISTILLED,
@@ -94,7 +95,8 @@ def create_model(
         model = build_model(variant, **settings, overrides=overrides)
     if weights is not None:
         load_weights(model, weights, across_distillation=weights_across_distillation)
-    return model if name is None else keras.Model(model.input, model.output, name=name)
+    kind = Classifier if include_top and not isinstance(row, detr.Detr) else keras.Model
+    return kind(model.input, model.output, name=name or variant)
 
 
 def _detector(variant, row, settings, weights, overrides):

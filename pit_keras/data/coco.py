@@ -12,8 +12,8 @@ import os
 
 import tensorflow as tf
 
-from pit_keras.data.coco_annotations import read_annotations, training_boxes
 from pit_keras.data.class_folders import encoded
+from pit_keras.data.coco_annotations import read_annotations, training_boxes
 from pit_keras.data.labelled_images import ArraySource, refuse_manual_dir
 from pit_keras.data.source import DetectionSource
 

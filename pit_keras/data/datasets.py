@@ -1,9 +1,8 @@
-"""Data sets and augmentation for `fit`: `tf.data` in Keras' form, (images, labels), on any backend.
+"""Data sets and augmentation for `fit`: `tf.data` of (images, labels), on any backend.
 
-Each data set gives float32 images (B, H, W, 3), normalised, and float32 labels (B, classes), one-hot
-or mixed: the loss is `keras.losses.CategoricalCrossentropy(from_logits=True)`. Like those of
-`keras.utils`, it has `class_names`. Where images come from is free: the functions for `dataset.map`
-act on the batches of any data set.
+Images are float32 (B, H, W, 3), normalised, labels float32 (B, classes), one-hot or mixed: the loss
+is `keras.losses.CategoricalCrossentropy(from_logits=True)`. Like a data set of `keras.utils`, each
+has `class_names`. The functions for `dataset.map` act on the batches of any data set.
 """
 
 import dataclasses
@@ -65,8 +64,12 @@ def cutmix(alpha=1.0, seed=0):
 
 
 def mixup(alpha=0.8, seed=0):
-    """MixUp, see `mixing.mixup`; as `cutmix`, of float images."""
-    return _mapped(seed, lambda *batch: mixing.mixup(*batch, alpha), mixes=True)
+    """MixUp, see `mixing.mixup`; as `cutmix`. The images become float32."""
+
+    def of_batch(images, labels, seed):
+        return mixing.mixup(tf.cast(images, tf.float32), labels, seed, alpha)
+
+    return _mapped(seed, of_batch, mixes=True)
 
 
 def rand_augment(magnitude=9.0, std=0.5, seed=0):
@@ -101,9 +104,11 @@ def _mapped(seed, function, mixes=False):
                 "CutMix and MixUp mix labels, which must be float (B, classes), such as "
                 f"label_mode='categorical' gives; got {labels.dtype.name} {labels.shape}."
             )
+        if mixes:
+            labels = tf.cast(labels, tf.float32)
         # A sixteenth of the rows tells batches apart.
-        contents = tf.strings.join(map(tf.io.serialize_tensor, (images[:, ::16], labels)))
-        number = tf.strings.to_hash_bucket_fast(contents, 2**62)
+        contents = [tf.io.serialize_tensor(part) for part in (images[:, ::16], labels)]
+        number = tf.strings.to_hash_bucket_fast(tf.strings.join(contents), 2**62)
         return function(images, labels, tf.stack([tf.cast(seed, tf.int64), number]))
 
     return of_batch

@@ -13,11 +13,11 @@ import functools
 import tensorflow as tf
 
 from pit_keras.data.augmentation import crop_box, is_mirrored, random_erasing
+from pit_keras.data.augmentation_policy import rand_augment
 from pit_keras.data.color_jitter import color_jitter
 from pit_keras.data.fast_resize import fast_resize
 from pit_keras.data.mixing import mix
 from pit_keras.data.preprocessing import normalise, preprocess_evaluation
-from pit_keras.data.augmentation_policy import rand_augment
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.source import Shard, as_written
 from pit_keras.data.unreadable import UnreadableImages, load_images

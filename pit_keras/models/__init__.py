@@ -8,9 +8,11 @@ from pit_keras.models.classifier import two_headed
 from pit_keras.models.detr import backbone_layers, is_detector, masked_detector
 from pit_keras.models.execution import recomputing_blocks
 from pit_keras.models.features import attention_maps, pre_logits, stage_features
+from pit_keras.models.fit_checks import Classifier
 from pit_keras.models.registry import build_model, list_models, variant_of
 
 __all__ = [
+    "Classifier",
     "attention_maps",
     "backbone_layers",
     "build_model",

@@ -56,7 +56,7 @@ def check_labels(model, classes, x, y):
     theirs = shape[1] if are_rows else len(getattr(x, "class_names", ())) or None
     if not are_rows and theirs is None and specs is None and len(labels):
         numbers = keras.ops.convert_to_numpy(labels)
-        theirs = classes if 0 <= numbers.min() and numbers.max() < classes else numbers.max() + 1
+        theirs = classes if numbers.min() >= 0 and numbers.max() < classes else numbers.max() + 1
     if theirs not in (classes, None):
         raise ValueError(
             f"The labels have {theirs} classes, {model.name} has {classes}; create the model with "

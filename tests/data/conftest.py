@@ -47,7 +47,7 @@ def image_folder(tmp_path_factory, photographs):
 
 @pytest.fixture(scope="session")
 def folder_with_a_broken_image(tmp_path_factory, photographs):
-    """A folder like `class_folders`, in which one image is cut short, not to be changed."""
+    """A folder like `image_folder`, in which one image is cut short, not to be changed."""
     root = write_images(tmp_path_factory.mktemp("broken"), photographs)
     broken = root / "china" / "03.jpg"
     broken.write_bytes(broken.read_bytes()[:200])
@@ -56,7 +56,7 @@ def folder_with_a_broken_image(tmp_path_factory, photographs):
 
 @pytest.fixture
 def make_folder(tmp_path, photographs):
-    """Makes a folder like `class_folders`, to be changed."""
+    """Makes a folder like `image_folder`, to be changed."""
     return lambda: write_images(tmp_path / "images", photographs)
 
 
