@@ -17,6 +17,7 @@ SHORT = {
     "04_interaction_and_robustness": {"epochs": 4},
     "05_export": {"epochs": 4},
     "06_detection": {"epochs": 1},
+    "07_the_keras_way": {"epochs": 4, "fine_tuning_epochs": 1},
 }
 # Trains for two steps only; traced ones are tested with the trainer.
 EAGER = "06_detection"
@@ -44,7 +45,7 @@ def test_a_notebook_in_a_kernel_learns_what_it_says(name, trained_folder):
     measured = CHECKS[name](execute_in_a_kernel(name, trained_folder), trained_folder)
     if name == "01_quick_start":
         assert measured["top1"] > 0.8
-    elif name == "02_fine_tune":
+    elif name in ("02_fine_tune", "07_the_keras_way"):
         assert measured["before"] < measured["after"]
     elif name == "04_interaction_and_robustness":
         assert measured["standard"] > 80
@@ -79,6 +80,15 @@ def check_fine_tune(shown, folder):
     before, after = re.search(r"top-1 (.*)% before, (.*)% after", shown.text).groups()
     assert after == f"{100 * results_of(run / 'run')['top1']:.1f}"
     assert (run / "report/index.html").exists()
+    assert len(shown.pictures) == 2
+    return {"before": float(before), "after": float(after)}
+
+
+def check_the_keras_way(shown, folder):
+    """The accuracies before and after, in percent."""
+    before, after = re.search(r"accuracy (.*)% before, (.*)% after", shown.text).groups()
+    assert "shape=(20, 32, 32, 3)" in shown.text
+    assert (folder / "runs/keras_way/model.keras").exists()
     assert len(shown.pictures) == 2
     return {"before": float(before), "after": float(after)}
 
@@ -166,4 +176,5 @@ CHECKS = {
     "04_interaction_and_robustness": check_interaction_and_robustness,
     "05_export": check_export,
     "06_detection": check_detection,
+    "07_the_keras_way": check_the_keras_way,
 }
