@@ -162,6 +162,13 @@ def test_photographs_have_one_to_four_boxes_within_them():
     assert {box["category_id"] for box in ANNOTATIONS["annotations"]} == set(ids)
 
 
+def test_fit_beside_the_trainer(run):
+    rows = run("fit")["fit_tensorflow"]
+    assert list(rows[0]) == columns("fit_tensorflow")
+    assert [row["way"] for row in rows] == ["fit", "trainer"]
+    assert all(0 < float(row["val_accuracy"]) < 1 and float(row["step_ms"]) > 0 for row in rows)
+
+
 def test_fashion_mnist(run, tmp_path):
     idx, label = tmp_path / "idx", 3
     idx.mkdir()
