@@ -201,7 +201,7 @@ class BlockView(layers.Layer):
 
 
 def gelu(x):
-    """The exact (erf) GELU, in a form that can be written as ONNX and fused by oneDNN and TFLite."""
+    """The exact (erf) GELU, in a form that ONNX can hold and that oneDNN and TFLite fuse."""
     if keras.backend.backend() == "tensorflow":  # whose own is written with erfc, unknown to ONNX
         return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
     return ops.gelu(x, approximate=False)
