@@ -49,6 +49,8 @@ if _missing("torch"):
     collect_ignore += ["test_losses_live.py"]
 if _missing("jax") and _missing("torch"):
     collect_ignore += ["measure/test_measuring_live.py", "models/test_backends.py"]
+if _missing("jax"):
+    collect_ignore += ["models/test_distribution_live.py"]
 if _missing("torch", "adamp"):
     collect_ignore += ["test_optimizers_live.py"]
 if _missing("foolbox", "eagerpy"):

@@ -34,7 +34,6 @@ def export_onnx(trained, path):
         classify,
         input_signature=[tf.TensorSpec((None, *data.image_size, 3), tf.uint8, name="images")],
         opset=OPSET,
-        custom_op_handlers={"Erfc": (_erfc, [])},
     )
     model = fused(converted)
     model.graph.name, model.graph.doc_string = trained.model.name, ""
@@ -61,16 +60,6 @@ def load_onnx(path, threads=1):
     return lambda image: session.run(["logits"], {"images": image[np.newaxis]})[0]
 
 
-def _erfc(context, node, *_):
-    """Writes erfc(x) as 1 - erf(x): ONNX has no operation for it."""
-    node.type = "Erf"
-    (output,) = node.output
-    one = context.make_const(f"{node.name}_one", np.float32(1)).output[0]
-    context.insert_new_node_on_output(
-        "Sub", output, inputs=[one, output], name=f"{node.name}_complement"
-    )
-
-
 def _name_by_order(graph):
     """Gives the same names each time: tf2onnx counts names through the life of a process."""
     names = {"": ""}  # an input that is left out
@@ -94,7 +83,7 @@ def fused(model):
 
     rules = [
         rewriter.pattern.RewriteRule(_normalisation, _layer_normalization, _has_constants),
-        rewriter.pattern.RewriteRule(_gelu_by_complement, _gelu),
+        rewriter.pattern.RewriteRule(_gelu_halved_first, _gelu),
     ]
     return rewriter.rewrite(model, pattern_rewrite_rules=rules)
 
@@ -132,14 +121,15 @@ def _layer_normalization(op, x, gamma, epsilon, beta=None):
     return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=float(_constant(epsilon).item()))
 
 
-def _gelu_by_complement(op, x):
-    """x / 2 * erfc(-x * sqrt(1 / 2)), as TensorFlow computes it."""
-    return op.Mul(op.Mul(0.5, x), op.Sub(1.0, op.Erf(op.Mul(op.Neg(x), 0.5**0.5))))
+def _gelu_halved_first(op, x):
+    """x / 2 * (1 + erf(x * sqrt(1 / 2))), as `attention.gelu` computes it."""
+    return op.Mul(op.Mul(0.5, x), op.Add(1.0, op.Erf(op.Mul(x, 0.5**0.5))))
 
 
 def _gelu(op, x):
-    half, one, root = (op.Constant(value_float=value) for value in (0.5, 1.0, 0.5**0.5))
-    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Mul(x, root)), one)), half)
+    """The form that ONNX Runtime makes one operation of: it looks for a division."""
+    half, one, root = (op.Constant(value_float=value) for value in (0.5, 1.0, 2**0.5))
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
 
 
 def _constant(value):

@@ -1,5 +1,6 @@
 """The transformer block of PiT and ViT: attention and MLP. Shapes as in `tokens`."""
 
+import keras
 from keras import layers, ops
 
 from pit_keras.models.execution import recomputed, recomputes_blocks
@@ -86,7 +87,7 @@ class Mlp(layers.Layer):
         self.drop = layers.Dropout(self.drop_rate, dtype=policy)
 
     def call(self, inputs, training=False):
-        hidden = ops.gelu(self.expand(inputs), approximate=False)  # (..., C) -> (..., hidden)
+        hidden = gelu(self.expand(inputs))  # (..., C) -> (..., hidden)
         outputs = self.reduce(self.drop_hidden(hidden, training=training))
         return self.drop(outputs, training=training)
 
@@ -197,6 +198,13 @@ class BlockView(layers.Layer):
 
     def call(self, inputs):
         return self.function(self.block, inputs)
+
+
+def gelu(x):
+    """The exact (erf) GELU, in a form that ONNX can hold and that oneDNN and TFLite fuse."""
+    if keras.backend.backend() == "tensorflow":  # whose own is written with erfc, unknown to ONNX
+        return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
+    return ops.gelu(x, approximate=False)
 
 
 def attention_weights(query, key, padding=None):

@@ -21,6 +21,9 @@ def stage_features(model, stages=None):
     """The feature extractor: images -> one map (B, h, w, C) for each stage, not normalised.
 
     For PiT these are three maps, 27, 14 and 7 wide at 224 (PiT-B: 31, 16, 8), for ViT it is one.
+    The logits of PiT and ViT depend on the last block's class tokens alone, so their gradient by
+    the last map is zero. Grad-CAM takes the tokens (B, T + N, C) that enter the last block: the
+    output of `stage3_block3`, or that of `pooling2` where the last stage begins.
 
     Args:
         model: A model with layers `stage1`, `stage2`, ..., as all of `create_model` have.

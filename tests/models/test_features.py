@@ -4,6 +4,7 @@ import forked
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import ops
 from tolerances import assert_close
 
@@ -45,6 +46,24 @@ def test_any_stages_in_any_order(stages, widths):
 def test_one_stage_is_one_map():
     assert stage_features(small("pit_ti"), 2)(images()).shape == (2, 5, 7, 32)
     assert stage_features(small("vit_ti"))(images()).shape == (2, 5, 7, 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"), [("pit_ti_distilled", "pooling2"), ("vit_ti", "stage1_block1")]
+)
+def test_a_logit_depends_on_what_enters_the_last_block_and_not_on_the_last_map(name, layer):
+    model = small(name)
+    entering = model.get_layer(layer).output
+    opened = keras.Model(model.input, [stage_features(model).outputs[-1], entering, model.output])
+
+    with tf.GradientTape() as tape:
+        last_map, tokens, logits = opened(images())
+        logit = logits[:, 3]
+    of_map, of_tokens = tape.gradient(logit, [last_map, tokens], unconnected_gradients="zero")
+
+    assert np.abs(of_map).max() == 0
+    count = tokens.shape[1] - np.prod(last_map.shape[1:3])
+    assert (np.abs(of_tokens[:, count:]).max(axis=-1) > 0).all()
 
 
 def test_a_stage_may_end_in_its_map_alone():
