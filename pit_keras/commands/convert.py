@@ -1,10 +1,9 @@
 """`pit-keras convert`: turn a checkpoint into a .keras file."""
 
-from pit_keras.commands.arguments import add_command, image_size
+from pit_keras.commands.arguments import image_size
 
 
-def add(commands):
-    command = add_command(commands, "convert", run, "turn a checkpoint into a .keras file")
+def add_arguments(command):
     argument = command.add_argument
     argument(
         "checkpoint", help="a .safetensors, .pth or .keras file, or imagenet for the released one"
