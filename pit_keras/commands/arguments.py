@@ -86,6 +86,8 @@ def check_inputs(options, *, takes_tflite=False):
         find_model(options.model)
     elif not takes_tflite:
         raise ValueError(f"{options.model} is a TFLite file; give its run folder or .keras file.")
+    elif not os.path.isfile(options.model):
+        raise FileNotFoundError(f"{options.model} does not exist; give a TFLite file.")
     if options.classes is not None:
         os.stat(options.classes)
     check_data_set(getattr(options, "dataset", None))

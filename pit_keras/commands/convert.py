@@ -1,5 +1,7 @@
 """`pit-keras convert`: turn a checkpoint into a .keras file."""
 
+import pathlib
+
 from pit_keras.commands.arguments import image_size
 
 
@@ -25,6 +27,9 @@ def add_arguments(command):
 
 
 def run(options):
+    path = pathlib.Path(options.checkpoint)
+    if path.suffix and not path.exists():
+        raise FileNotFoundError(f"There is no weights file {path}.")
     from pit_keras.weights.loading import convert
 
     path, report = convert(
