@@ -1,4 +1,4 @@
-"""The command `pit-keras`. `pit-keras COMMAND --help` lists the flags of one."""
+"""The command `pit-keras`: train networks, look at them, use and deploy them."""
 
 import argparse
 import contextlib
@@ -39,7 +39,12 @@ WITH_ABSL_FLAGS = ("train", "detect", "sweep", "analyze")
 
 
 def main(arguments=None, command=None):
-    """Runs one command; `arguments` are the process's by default, after those of a `command`."""
+    """Runs one command.
+
+    Args:
+        arguments: By default those of the process.
+        command: The name that comes before them, of a script in `train/`.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     arguments = arguments if command is None else [command, *arguments]
     # Names of files and classes may hold what the terminal's encoding lacks.
@@ -49,7 +54,7 @@ def main(arguments=None, command=None):
         if "_ARGCOMPLETE" in os.environ:
             _complete()
         if arguments and arguments[0] in WITH_ABSL_FLAGS:
-            _run_with_absl(*arguments)
+            return _run_with_absl(*arguments)
         with exit_with_one_sentence(), _warnings_in_one_sentence():
             parser = _parser(*arguments[:1])
             if not arguments:
@@ -80,13 +85,14 @@ def _warnings_in_one_sentence():
 
 def _parser(chosen=None):
     """A parser of all commands that knows the options of the chosen one."""
-    lines = [f"{__doc__}"]
+    lines = ["Train networks, look at them, use and deploy them."]
     for group, summaries in COMMANDS.items():
         lines += ["", f"{group}:", *(f"  {name:<10} {text}" for name, text in summaries.items())]
     parser = argparse.ArgumentParser(
         prog="pit-keras",
         usage="pit-keras COMMAND ...",
         description="\n".join(lines),
+        epilog="pit-keras COMMAND --help lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=pit_keras.__version__)
