@@ -17,7 +17,7 @@ $(INSTALLED): setup.py
 
 # Trains on scikit-learn's scans of handwritten digits; a run that was cut short is carried on.
 demo: $(INSTALLED)
-	$(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=digits --image_size=32 \
+	$(BIN)/pit-keras train --recipe=cutmix --model=pit_ti --dataset=digits --image_size=32 \
 	    --batch_size=64 --epochs=40 --output_dir=$(RUN) \
 	    --config.model.patch_size=4 --config.model.stride=4 --config.model.head_dim=16 \
 	    --config.model.depths='(2, 2, 2)' \
@@ -38,10 +38,10 @@ demo: $(INSTALLED)
 	@echo "  model.keras       the model: keras.models.load_model(...) after import pit_keras"
 	@echo "  export/           SavedModel, TFLite and ONNX files; its README.md is their model card"
 	@echo "Next, your own images, PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg:"
-	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_ti --dataset=folder:PATH \\"
+	@echo "  $(BIN)/pit-keras train --recipe=cutmix --model=pit_ti --dataset=folder:PATH \\"
 	@echo "      --batch_size=32 --epochs=50 --output_dir=runs/mine"
 	@echo "or ImageNet, prepared by TFDS in DIR:"
-	@echo "  $(BIN)/python train/train.py --recipe=cutmix --model=pit_s --dataset=imagenet2012 \\"
+	@echo "  $(BIN)/pit-keras train --recipe=cutmix --model=pit_s --dataset=imagenet2012 \\"
 	@echo "      --data_dir=DIR --output_dir=runs/pit_s_cutmix"
 
 # A process more than cores, since some tests wait; files in the order of tests/conftest.py.

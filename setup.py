@@ -36,9 +36,11 @@ ONNX = ["onnx>=1.17", "onnxruntime>=1.20", "onnxscript>=0.5", "tf2onnx>=1.17"]
 CONVERT = ["safetensors>=0.4", "huggingface_hub>=0.23"]
 SERVE = [*EXPORT, "starlette>=0.40", "uvicorn>=0.30", "anyio>=4.0"]
 GALLERY = ["keras-cv==0.9.0", "opencv-python-headless>=4.8"]  # its last release
+COMPLETE = ["argcomplete>=3.0"]
 DOCS = ["sphinx>=7.2", "myst-parser>=3.0", "furo>=2024.1"]
 NOTEBOOKS = ["nbformat>=5.10", "nbclient>=0.10", "ipykernel>=6.29"]
 DEV = [
+    *COMPLETE,
     *NOTEBOOKS,
     *DOCS,
     "pytest>=9.0",
@@ -56,24 +58,55 @@ setup(
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    keywords=[
+        "PiT",
+        "vision transformer",
+        "token pooling",
+        "Keras",
+        "image classification",
+        "DETR",
+    ],
+    project_urls={
+        "Source": "URL_OF_THIS_REPOSITORY",
+        "Paper": "https://arxiv.org/abs/2103.16302",
+    },
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
     python_requires=">=3.10",
     packages=find_packages(include=["pit_keras", "pit_keras.*"]),
     package_data={
-        "pit_keras": ["imagenet_classes.txt"],
+        "pit_keras": ["imagenet_classes.txt", "py.typed"],
         "pit_keras.weights": ["releases.csv"],
         "pit_keras.evaluation": ["*.html", "robustness_paper.csv"],
         "pit_keras.export": ["model_card.md"],
         "pit_keras.serving": ["page.*"],
     },
-    install_requires=["keras>=3.8", "numpy>=1.26", "absl-py>=2.0", "rich>=13.0", "pydantic>=2.7"],
+    install_requires=[
+        "keras>=3.8",
+        "numpy>=1.26",
+        "absl-py>=2.0",
+        "rich>=13.0",
+        "pydantic>=2.7",
+        "annotated-types>=0.6",  # pydantic's own ranges of numbers
+    ],
     extras_require={
-        "train": TRAIN,
-        "export": EXPORT,
-        "onnx": [*EXPORT, *ONNX],
-        "convert": CONVERT,
-        "serve": SERVE,
-        "gallery": GALLERY,
-        "docs": [*TRAIN, *EXPORT, *DOCS],
+        "train": TRAIN,  # train, detect, sweep, analyze, predict, evaluate
+        "export": EXPORT,  # SavedModel and TFLite
+        "onnx": [*EXPORT, *ONNX],  # ONNX files too
+        "convert": CONVERT,  # released weights and .safetensors files
+        "serve": SERVE,  # the HTTP server
+        "gallery": GALLERY,  # keras-cv's pictures of predictions; else they are plain
+        "complete": COMPLETE,  # a shell's completion of commands and flags
+        "docs": [*TRAIN, *EXPORT, *DOCS],  # `make docs`
+        # All of it, and what the tests need.
         "dev": sorted({*TRAIN, *EXPORT, *ONNX, *CONVERT, *SERVE, *GALLERY, *DEV}),
     },
     entry_points={"console_scripts": ["pit-keras = pit_keras.cli:main"]},

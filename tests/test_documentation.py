@@ -15,7 +15,7 @@ from PIL import Image
 
 import pit_keras
 from pit_keras import cli
-from pit_keras.commands import sweep_flags
+from pit_keras.commands import analyze, sweep_flags
 from pit_keras.commands.training_flags import (
     DETECT,
     TRAIN,
@@ -25,6 +25,7 @@ from pit_keras.commands.training_flags import (
 from pit_keras.config.fields import Config, field_paths
 from pit_keras.config.recipes import RECIPES
 
+TRAINING = {"train": TRAIN, "detect": DETECT, "sweep": sweep_flags.SWEEP}
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]
 # A block, and the comment right before it that says why it does not run.
@@ -94,7 +95,12 @@ def test_a_command_parses(text):
 
 
 def parse_pit_keras(arguments):
-    cli._parser().parse_args(arguments)
+    if arguments[0] in TRAINING:
+        parse_training(*arguments)
+    elif arguments[0] == "analyze":
+        assert analyze.parse_defined(arguments, flags.FlagValues()) == ["analyze", "interaction"]
+    else:
+        cli._parser(arguments[0]).parse_args(arguments)
 
 
 def parse_make(targets):
@@ -104,9 +110,10 @@ def parse_make(targets):
 
 
 def parse_python(arguments):
-    script, *_ = arguments
-    if script in ("train/train.py", "train/detect.py", "train/sweep.py"):
-        parse_training(script, arguments)
+    script, *given = arguments
+    command = script.removeprefix("train/").removesuffix(".py")
+    if command in (*TRAINING, "analyze"):
+        parse_pit_keras([command, *given])
     elif script.startswith("train/"):
         parse_own_flags(script, arguments)
     else:  # importing a benchmark imports what it measures
@@ -115,14 +122,11 @@ def parse_python(arguments):
         assert [name for name in given if not re.search(rf"\b{name}=", source)] == []
 
 
-def parse_training(script, arguments):
+def parse_training(command, *arguments):
     values = flags.FlagValues()
-    if script == "train/sweep.py":
-        sweep_flags.define(values)
-    others = {"train/detect.py": DETECT, "train/sweep.py": sweep_flags.SWEEP}
-    rest = parse_training_flags(arguments, values, others.get(script, TRAIN))
-    assert rest == [script]
-    if script == "train/sweep.py":
+    rest = parse_training_flags([command, *arguments], values, TRAINING[command])
+    assert rest == [command]
+    if command == "sweep":
         sweep_flags.options(values)["config_of"]("pit_ti")
     else:
         config_from_flags(values)

@@ -21,7 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
-from pit_keras.commands.training_flags import image_size_of, numbers_of, parse_or_exit
+from pit_keras.commands.absl_flags import image_size_of, numbers_of, parse_or_exit
 from pit_keras.errors import exit_with_one_sentence
 
 FLAGS = flags.FLAGS

@@ -1,20 +1,12 @@
 """What several commands share: arguments, and the models, images and data that they name."""
 
 import argparse
+import os
 import pathlib
 
-from rich.console import Console
-from rich.progress import track
+from pit_keras.runs.run_folder import find_model
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-
-
-def add_command(commands, name, run, summary):
-    command = commands.add_parser(
-        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}."
-    )
-    command.set_defaults(run=run)
-    return command
 
 
 def add_model_arguments(command):
@@ -49,6 +41,9 @@ def share(text):
 
 def progress(items, words):
     """A progress bar, on a terminal only, and never among the results."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
     return track(items, words, console=console, transient=True, disable=not console.is_terminal)
 
@@ -82,10 +77,33 @@ def image_files(arguments):
     return paths
 
 
+def check_inputs(options, *, takes_tflite=False):
+    """Checks that the files and folders that a command reads are there, before Keras is imported.
+
+    They are those of --model, --classes and, where the command has it, --dataset.
+    """
+    if not is_tflite(options.model):
+        find_model(options.model)
+    elif not takes_tflite:
+        raise ValueError(f"{options.model} is a TFLite file; give its run folder or .keras file.")
+    elif not os.path.isfile(options.model):
+        raise FileNotFoundError(f"{options.model} does not exist; give a TFLite file.")
+    if options.classes is not None:
+        os.stat(options.classes)
+    check_data_set(getattr(options, "dataset", None))
+
+
+def check_data_set(name):
+    """Checks that the folder of "folder:PATH" or "coco:PATH" is there."""
+    kind, _, path = (name or "").partition(":")
+    path = os.path.normpath(os.path.expanduser(path))
+    if kind in ("folder", "coco") and not os.path.exists(path):
+        raise FileNotFoundError(f"There is no folder {path}.")
+
+
 def load_model(options, *, takes_tflite=False, takes_detectors=True):
     """The model that --model names, with the class names of --classes."""
-    if is_tflite(options.model) and not takes_tflite:
-        raise ValueError(f"{options.model} is a TFLite file; give its run folder or .keras file.")
+    check_inputs(options, takes_tflite=takes_tflite)
     from pit_keras.runs.trained_model import read_class_names
 
     class_names = None if options.classes is None else read_class_names(options.classes)

@@ -4,17 +4,19 @@ import argparse
 import pathlib
 import time
 
-from pit_keras.commands.arguments import add_command, image_size, models_matching, positive
+from pit_keras.commands.arguments import image_size, models_matching, positive
 from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
+# Spelt here and not taken from `measuring`, which imports Keras: a wrong option should not wait.
+MEASURES = ("cost", "throughput", "latency", "training", "memory")
 
-def add(commands):
+
+def add_arguments(command):
     from pit_keras.config.fields import PRECISION
 
-    command = add_command(commands, "benchmark", run, "measure what models cost on this machine")
     argument = command.add_argument
     argument("models", nargs="*", metavar="MODEL", help="or 'pit_*' (default: all classifiers)")
-    default = "cost,throughput,latency,training,memory"
+    default = ",".join(MEASURES)
     argument(
         "--measure", type=_measures, metavar="LIST", default=default, help="(default: %(default)s)"
     )
@@ -31,8 +33,6 @@ def add(commands):
 
 
 def _measures(text):
-    from pit_keras.measure.measuring import MEASURES
-
     names = text.split(",")
     unknown = [name for name in names if name not in MEASURES]
     if unknown:

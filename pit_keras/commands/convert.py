@@ -1,10 +1,11 @@
 """`pit-keras convert`: turn a checkpoint into a .keras file."""
 
-from pit_keras.commands.arguments import add_command, image_size
+import pathlib
+
+from pit_keras.commands.arguments import image_size
 
 
-def add(commands):
-    command = add_command(commands, "convert", run, "turn a checkpoint into a .keras file")
+def add_arguments(command):
     argument = command.add_argument
     argument(
         "checkpoint", help="a .safetensors, .pth or .keras file, or imagenet for the released one"
@@ -26,6 +27,9 @@ def add(commands):
 
 
 def run(options):
+    path = pathlib.Path(options.checkpoint)
+    if path.suffix and not path.exists():
+        raise FileNotFoundError(f"There is no weights file {path}.")
     from pit_keras.weights.loading import convert
 
     path, report = convert(

@@ -5,13 +5,10 @@ import json
 import pathlib
 import sys
 
-from rich.console import Console
-from rich.table import Table
-
 from pit_keras.commands import robustness
 from pit_keras.commands.arguments import (
-    add_command,
     add_model_arguments,
+    check_inputs,
     is_detector,
     load_model,
     open_data_set,
@@ -28,10 +25,7 @@ _ROWS = (
 )
 
 
-def add(commands):
-    command = add_command(
-        commands, "evaluate", run, "measure accuracy, or COCO's metrics, on a data set"
-    )
+def add_arguments(command):
     add_model_arguments(command)
     argument = command.add_argument
     argument("--dataset", help="digits, folder:PATH, coco:PATH or a TFDS name (default: the run's)")
@@ -55,7 +49,7 @@ def run(options):
         refuse(options, ("report", "detections"), "with --suite")
         return robustness.run(options)
     refuse(options, robustness.ONLY_WITH_SUITES, "without --suite")
-    _check_outputs(options)
+    _check_files(options)
     trained = load_model(options)
     if is_detector(trained):
         _evaluate_detector(options, trained)
@@ -64,9 +58,10 @@ def run(options):
         _evaluate_classifier(options, trained)
 
 
-def _check_outputs(options):
+def _check_files(options):
     files = {"--output": options.output, "--detections": options.detections}
     check_outputs(files)
+    check_inputs(options)
     if options.detections is not None:
         # COCO's results are a list, its annotations are not: these must not be overwritten.
         path = pathlib.Path(options.detections)
@@ -115,6 +110,9 @@ def _evaluate_detector(options, detector):
         batch_size=options.batch_size or BATCH_SIZE_OF_DETECTOR,
         progress=sys.stdout.isatty(),
     )
+    from rich.console import Console
+    from rich.table import Table
+
     metrics = iter(results[name] for name in COCO_METRICS)
     for name, columns in _ROWS:
         table = Table(name, box=None, pad_edge=False, collapse_padding=True)

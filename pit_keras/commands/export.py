@@ -5,12 +5,9 @@ import dataclasses
 import pathlib
 import sys
 
-from rich.console import Console
-from rich.table import Table
-
 from pit_keras.commands.arguments import (
-    add_command,
     add_model_arguments,
+    check_inputs,
     image_files,
     is_detector,
     load_model,
@@ -31,8 +28,7 @@ COMPARE_ON, COMPARE_DETECTOR_ON, CALIBRATE_ON = 256, 32, 128
 _PASSED_ON = ("force", "batch_size", "license", "overwrite")
 
 
-def add(commands):
-    command = add_command(commands, "export", run, "write a model in forms that need no Keras")
+def add_arguments(command):
     add_model_arguments(command)
     argument = command.add_argument
     help_ = "default: the folder `export` in the run folder, or beside the .keras file"
@@ -90,6 +86,9 @@ def run(options):
     given, least = len(calibration_paths), LEAST_CALIBRATION_IMAGES
     if options.calibration_images and given < least:
         raise ValueError(f"--calibration_images gives {given} images; int8 needs {least} or more.")
+    check_inputs(options)
+    from rich.console import Console
+
     from pit_keras.export.export_folder import check_targets
     from pit_keras.export.exporting import REMEDY, explain
     from pit_keras.export.exporting import export as export_model
@@ -127,6 +126,9 @@ def run(options):
 
 
 def _print_report(report, output_dir):
+    from rich.console import Console
+    from rich.table import Table
+
     rows = report.rows()
     table = Table(box=None, pad_edge=False, collapse_padding=True)
     for index, name in enumerate(report.columns):

@@ -1,18 +1,17 @@
 """`pit-keras models`: list the models with their size and cost."""
 
-from rich.console import Console
-from rich.table import Table
-
-from pit_keras.commands.arguments import add_command, models_matching, progress
+from pit_keras.commands.arguments import models_matching, progress
 
 
-def add(commands):
-    command = add_command(commands, "models", run, "list the models with their size and cost")
+def add_arguments(command):
     command.add_argument("pattern", nargs="?", default="*", help="such as 'pit_*'")
 
 
 def run(options):
     """Prints each model's size, cost and grids, with the classes of ImageNet or COCO."""
+    from rich.console import Console
+    from rich.table import Table
+
     from pit_keras.create import create_model
     from pit_keras.imagenet import CLASSES as IMAGENET_CLASSES
     from pit_keras.models import variant_of

@@ -4,7 +4,6 @@ import pathlib
 import sys
 
 from pit_keras.commands.arguments import (
-    add_command,
     add_model_arguments,
     image_files,
     is_detector,
@@ -21,8 +20,7 @@ from pit_keras.runs.found_objects import THRESHOLD
 TOP = 5
 
 
-def add(commands):
-    command = add_command(commands, "predict", run, "name what is in pictures, or find its objects")
+def add_arguments(command):
     add_model_arguments(command)
     argument = command.add_argument
     argument("images", nargs="+", metavar="IMAGE", help="JPEG or PNG files, or folders of them")

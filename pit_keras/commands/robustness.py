@@ -6,12 +6,8 @@ import json
 import pathlib
 import sys
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from pit_keras import imagenet
-from pit_keras.commands.arguments import load_model, positive, refuse
+from pit_keras.commands.arguments import check_inputs, load_model, positive, refuse
 from pit_keras.errors import check_outputs
 
 
@@ -71,6 +67,7 @@ WIDTH_OF_FILES = 10_000  # more than any table of this command needs
 
 def run(options):
     """Prints the accuracies beside the paper's; fails at the end if a suite could not run."""
+    check_inputs(options)
     from pit_keras.evaluation import robustness_table as tables
     from pit_keras.evaluation.suites import checked_suites, run_suites
 
@@ -138,6 +135,10 @@ def row_settings(options, trained, suites):
 
 def _print(row, paper):
     """A table in percent: the model's row, and the paper's if there are any."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     from pit_keras.evaluation.robustness_table import SETTINGS
     from pit_keras.plots.paper_figures import paper_name
 

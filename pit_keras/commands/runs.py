@@ -6,15 +6,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pit_keras.commands.arguments import add_command
 from pit_keras.errors import check_outputs
 
 MOST_SETTINGS = 6  # columns of the table of runs
 FORMS = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
 
 
-def add(commands):
-    command = add_command(commands, "runs", run, "compare training runs")
+def add_arguments(command):
     argument = command.add_argument
     argument("folders", nargs="+", metavar="DIR", help="a run folder, or one with runs below it")
     help_ = (

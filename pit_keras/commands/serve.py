@@ -2,11 +2,10 @@
 
 import argparse
 
-from pit_keras.commands.arguments import add_command, is_tflite, load_model, positive
+from pit_keras.commands.arguments import check_inputs, is_tflite, load_model, positive
 
 
-def add(commands):
-    command = add_command(commands, "serve", run, "try a model in a browser and over HTTP")
+def add_arguments(command):
     argument = command.add_argument
     argument(
         "--model", required=True, help="a run folder, a .keras file or an exported .tflite file"
@@ -37,6 +36,7 @@ def _port(text):
 
 def run(options):
     """Serves a model over HTTP until it is interrupted."""
+    check_inputs(options, takes_tflite=True)
     try:
         from pit_keras.serving import server
     except ModuleNotFoundError as error:

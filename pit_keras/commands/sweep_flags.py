@@ -1,29 +1,25 @@
-"""Flags of `train/sweep.py` beside those of `train/train.py`."""
+"""Flags of `pit-keras sweep` beside those of `pit-keras train`."""
 
 import functools
 
 from absl import flags
 
-from pit_keras.commands.training_flags import TRAIN, config_from_flags, numbers_of
+from pit_keras.commands.absl_flags import numbers_of
+from pit_keras.commands.training_flags import TRAIN, config_from_flags
 
-# Spelt here and not taken from `sweep`, which imports TensorFlow: a wrong flag should not wait.
+# Spelt here, as `equal_cost` imports TensorFlow, and a wrong flag should not wait for that.
 FAMILY_NAMES = ("resnet50", "resnet50_no_pooling", "pit", "vit")
 PATCH_SIZES = ("16", "8", "4")
 MOST_MACS = 1e12  # a hundred times PiT-B
-SWEEP = TRAIN._replace(
-    recipes=("vanilla", "cutmix", "deit"),  # others need weights or a teacher of each network
-    own=("families", "macs", "seeds", "patch_size"),
-    # What a sweep decides itself, or what has no meaning for many runs.
-    withheld=("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview"),
-)
-WITHHELD_FIELDS = (
+# Fields that a sweep decides itself.
+DECIDED = (
     *(f"model.{name}" for name in ("name", "weights", "frozen_stages", "patch_size", "stride")),
     *(f"model.{name}" for name in ("head_dim", "base_width", "stem_stride")),
     "training.seed",
 )
 
 
-def define(values=flags.FLAGS):
+def define(values):
     into = {"flag_values": values}
     flags.DEFINE_list("families", None, f"Some of {', '.join(FAMILY_NAMES)}.", **into)
     flags.DEFINE_list("macs", None, "Multiply-accumulates of an image: 2e6,4e6,8e6.", **into)
@@ -38,12 +34,21 @@ def define(values=flags.FLAGS):
     )
 
 
+SWEEP = TRAIN._replace(
+    recipes=("vanilla", "cutmix", "deit"),  # others need weights or a teacher of each network
+    # What a sweep decides itself, or what has no meaning for many runs.
+    withheld=("model", "seed", "weights", "teacher", "workers", "worker", "profile", "preview"),
+    withheld_fields=(*TRAIN.withheld_fields, *DECIDED),
+    define=define,
+)
+
+
 def options(values):
-    """The first arguments of `pit_keras.measure.sweep.plan_sweep`, by name, from parsed flags."""
+    """Arguments of `pit_keras.measure.equal_cost.plan_sweep`, by name, from parsed flags."""
     for name in SWEEP.withheld:
         if values[name].present:
             raise ValueError(f"--{name} has no meaning for a sweep, which makes many runs.")
-    for path in WITHHELD_FIELDS:
+    for path in DECIDED:
         if values[f"config.{path}"].present:
             raise ValueError(f"--config.{path} is decided by the sweep; leave it out.")
     if "multi_worker" in (values.distribute, values["config.training.distribute"].value):

@@ -1,23 +1,34 @@
-"""What `train/train.py` and `train/detect.py` do, once their flags are parsed."""
+"""Trains a classifier with one of the paper's settings, or resumes an unfinished run.
 
-import shlex
+    pit-keras train --recipe=cutmix --model=pit_ti --dataset=folder:PATH --output_dir=runs/x
+
+Every field of a recipe is a flag too, --config.optimizer.learning_rate=1e-3; a run's config.json
+lists them all. --preview=2 draws two batches of training images and stops.
+"""
+
+import functools
 import sys
 
 from absl import flags, logging
 
 from pit_keras.commands import training_flags
+from pit_keras.commands.arguments import check_data_set
+from pit_keras.commands.startup import typed_command
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.runs.metric_names import in_words
 
 FLAGS = flags.FLAGS
+parse = training_flags.training_parser(training_flags.TRAIN, __doc__)
+add_arguments = functools.partial(training_flags.add_arguments, script=training_flags.TRAIN)
 
 
-def main(arguments):
+def run(arguments):
     """Trains what the flags say, or draws a preview of it."""
     logging.set_verbosity(logging.WARNING)
     if arguments[1:]:
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
+        check_data_set(FLAGS.dataset)
         config = training_flags.config_from_flags(FLAGS)
         profile = training_flags.profiled_steps(FLAGS.profile)
     # Imported here, since a wrong flag should not wait for it.
@@ -58,7 +69,7 @@ def train(trainer):
         try:
             results = trainer.run()
         except TrainingInterrupted as interrupted:
-            print(f"{interrupted} To resume:\n    {shlex.join(['python', *sys.argv])}")
+            print(f"{interrupted} To resume:\n    {typed_command()}")
             return
     if was_finished or not trainer.workers.is_chief:
         return

@@ -1,18 +1,26 @@
-"""Flags of the training scripts: a recipe, short flags for common fields, and one for every field.
+"""Flags of the commands that train: a recipe, short flags, and one for every field.
 
 A recipe's Config <- short flags (--epochs=10) <- every field (--config.data.flip=false)
 """
 
 import ast
 import re
-import sys
-import textwrap
 import typing
+from collections.abc import Callable
 from typing import NamedTuple
 
 from absl import flags
 
+from pit_keras.commands.absl_flags import (
+    flag_lines,
+    image_size_of,
+    offer_flags,
+    parse_flags,
+    parser_with_help,
+)
 from pit_keras.config.fields import (
+    CLASSIFIERS_OWN,
+    DETECTORS_OWN,
     Config,
     FieldError,
     field_paths,
@@ -25,18 +33,31 @@ from pit_keras.config.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, 
 
 
 class Script(NamedTuple):
-    """How the flags of the programs in `train/` that train differ."""
+    """How the flags of the commands that train differ."""
 
     recipes: tuple[str, ...]  # the default first
     model: str  # the default
     dataset: str  # in words
-    withheld: tuple[str, ...] = ()  # flags that have no meaning for the script
-    own: tuple[str, ...] = ()  # flags that it defines itself
+    image_size: str  # in words
+    withheld: tuple[str, ...] = ()  # flags and fields that have no meaning for the command
+    withheld_fields: tuple[str, ...] = ()
+    define: Callable = lambda values: None  # defines flags of its own
 
 
-TRAIN = Script(CLASSIFICATION_RECIPES, "pit_s", "digits, folder:PATH or a TFDS name")
+TRAIN = Script(
+    CLASSIFICATION_RECIPES,
+    "pit_s",
+    "digits, folder:PATH or a TFDS name",
+    "Side in pixels, or height,width",
+    withheld_fields=DETECTORS_OWN,
+)
 DETECT = Script(
-    DETECTION_RECIPES, "detr_pit_s", "coco:PATH or a TFDS name such as coco/2017", ("teacher",)
+    DETECTION_RECIPES,
+    "detr_pit_s",
+    "coco:PATH or a TFDS name such as coco/2017",
+    "Largest short and largest long side in pixels",
+    ("teacher",),
+    CLASSIFIERS_OWN,
 )
 
 # Short flags: the field that each one sets, and its help ("": see `_define_flags`).
@@ -47,7 +68,7 @@ _FIELDS = {
     "teacher": ("distillation.teacher", "For --recipe=distill: a model's name or a run folder."),
     "dataset": ("data.dataset", ""),
     "data_dir": ("data.data_dir", "Where TFDS keeps its data sets."),
-    "image_size": ("data.image_size", "Side in pixels, or height,width (detectors: short,long)."),
+    "image_size": ("data.image_size", ""),
     "batch_size": ("training.batch_size", "Images of a step, over all devices."),
     "epochs": ("training.epochs", "Length of the training."),
     "seed": ("training.seed", "Seed of every random decision."),
@@ -61,14 +82,15 @@ _FIELDS = {
 # Flags that say where and how a run is done, not what it is: they are not part of its Config.
 _CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview")
 _REQUIRED = ("dataset", "output_dir")
-_HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 
 def _define_flags(values, script):
     into, recipes = {"flag_values": values}, script.recipes
+    script.define(values)
     flags.DEFINE_enum("recipe", recipes[0], recipes, "Training setting of the paper.", **into)
     flags.DEFINE_string("model", script.model, "A name of `pit-keras models`.", **into)
     flags.DEFINE_string("dataset", None, f"{script.dataset}.", **into)
+    flags.DEFINE_string("image_size", None, f"{script.image_size}.", **into)
     for name, text in {
         **{name: text for name, (_, text) in _FIELDS.items() if text},
         "output_dir": "Run folder, made if need be.",
@@ -93,7 +115,7 @@ def _types(path):
 
 
 def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
-    """Defines the flags of a training script and parses a command line; returns what is left."""
+    """Defines the flags of a command and parses a command line; returns what is left."""
     _define_flags(values, script)
     rest = parse_flags(argv, values)
     missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
@@ -102,62 +124,43 @@ def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
     return rest
 
 
-def parse_flags(argv, values=flags.FLAGS):
-    """`values(argv)`, whose `absl.flags.Error`s are one readable sentence."""
-    try:
-        return values(argv)
-    except flags.Error as error:
-        message = " ".join(str(error).removeprefix("flag ").split())
-    if "must have a value" in message:
-        message = f"{message.partition('=')[0]} must be given; --help lists all flags."
-    for reason, form in (
-        ("invalid literal", "a whole number"),
-        ("could not convert", "a number"),
-        ("('Non-boolean", "true or false"),
-    ):
-        flag, found, _ = message.partition(f": {reason}")
-        if found:
-            name, _, text = flag.partition("=")
-            message = f"{name} must be {form}; got {text!r}."
-    raise flags.Error(message)
-
-
-def parse_or_exit(argv, parse=parse_flags):
-    """The `flags_parser` of `absl.app.run`: a mistake ends the program with one sentence."""
-    try:
-        return parse(argv)
-    except flags.Error as error:
-        sys.exit(f"error: {error}")
-
-
-def training_parser(script=TRAIN):
-    """The `flags_parser` of a program that trains; it prints the help too."""
+def training_parser(script, description):
+    """The `flags_parser` of a command that trains."""
 
     def parse(argv):
-        if set(argv[1:]) & set(_HELP):
-            print(help_text(sys.modules["__main__"].__doc__ or "", script))
-            sys.exit(0)
         return parse_training_flags(argv, script=script)
 
-    return lambda argv: parse_or_exit(argv, parse)
+    return parser_with_help(lambda: help_text(description, script), parse)
 
 
 def help_text(description, script=TRAIN):
-    """A program's description, its flags, and the paths of all fields with the recipe's values."""
+    """A command's description, its flags, and the paths of its fields with the recipe's values."""
+    usual = script.recipes[0]
+    defaults = recipe(usual, script.model)
+    lines = [description.strip(), "", *flag_lines(_shown_flags(script), _REQUIRED)]
+    lines += ["", f"Fields, --config.PATH=VALUE, with their values in the recipe {usual}:"]
+    lines += [f"  {path} = {get_field(defaults, path)!r}" for path in _shown_fields(script)]
+    return "\n".join(lines)
+
+
+def add_arguments(command, script):
+    """Adds the flags to an argparse parser, for a shell's completion."""
+    offer_flags(command, _shown_flags(script))
+    for path in _shown_fields(script):
+        command.add_argument(f"--config.{path}")
+
+
+def _shown_flags(script):
     values = flags.FlagValues()
     _define_flags(values, script)
-    names = ("output_dir", *_FIELDS, *_CIRCUMSTANCES)
-    shown = [values[name] for name in names if name not in script.withheld]
-    lines = [description.strip(), "", "Flags:"]
-    for flag in (*(flags.FLAGS[name] for name in script.own), *shown):
-        note = "" if flag.default is None else f" (default {flag.default})"
-        note = " (required)" if flag.name in _REQUIRED else note
-        lines += [f"  --{flag.name}", textwrap.indent(textwrap.fill(flag.help + note, 78), " " * 6)]
-    usual = script.recipes[0]
-    lines += ["", f"Fields, --config.PATH=VALUE, with their values in the recipe {usual}:"]
-    defaults = recipe(usual, script.model)
-    lines += [f"  {path} = {get_field(defaults, path)!r}" for path in field_paths(defaults)]
-    return "\n".join(lines)
+    usual = {"output_dir", *_FIELDS, *_CIRCUMSTANCES}
+    own = [name for name in values if name not in usual and not name.startswith("config.")]
+    names = (*own, "output_dir", *_FIELDS, *_CIRCUMSTANCES)
+    return [values[name] for name in names if name not in script.withheld]
+
+
+def _shown_fields(script):
+    return [path for path in field_paths(Config()) if path not in script.withheld_fields]
 
 
 def profiled_steps(text):
@@ -212,24 +215,5 @@ def _value(path, text):
 def _check_task(config):
     is_detector, model = config.model.is_detector, config.model.name
     if is_detector != (config.recipe in DETECTION_RECIPES):
-        kind, script = ("detector", "detect.py") if is_detector else ("classifier", "train.py")
-        raise ValueError(f"--model={model} is a {kind}, which is trained with train/{script}.")
-
-
-def image_size_of(sides):
-    """Height and width from the one or two sides that --image_size lists."""
-    if len(sides) not in (1, 2) or not all(side.isdigit() for side in sides):
-        raise ValueError(
-            f"--image_size must be one side or height,width in pixels; got {','.join(sides)!r}."
-        )
-    return tuple(int(side) for side in (*sides, *sides)[:2])
-
-
-def numbers_of(flag, texts):
-    """The numbers that a flag lists, as a tuple."""
-    try:
-        return tuple(float(text) for text in texts)
-    except ValueError:
-        raise ValueError(
-            f"--{flag} must be numbers with commas between; got {','.join(texts)!r}."
-        ) from None
+        kind, command = ("detector", "detect") if is_detector else ("classifier", "train")
+        raise ValueError(f"--model={model} is a {kind}, which is trained with pit-keras {command}.")

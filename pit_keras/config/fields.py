@@ -6,11 +6,12 @@ A recipe (`pit_keras.config.recipes`) returns a `Config`. Every field is a flag 
 
 import dataclasses
 import difflib
+import functools
 import json
 import typing
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le, Lt
 
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
@@ -26,10 +27,12 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-BelowOne = Annotated[float, Field(ge=0, lt=1)]
+PositiveInt = Annotated[int, Gt(0)]
+PositiveFloat = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Gt(0), Le(1)]
+Probability = Annotated[float, Ge(0), Le(1)]
+BelowOne = Annotated[float, Ge(0), Lt(1)]
 
 
 class FieldError(ValueError):
@@ -43,9 +46,11 @@ class FieldError(ValueError):
 class _Section:
     """Fields are checked by `validate`, not when they are set."""
 
-    __pydantic_config__ = ConfigDict(
-        strict=True, revalidate_instances="always", allow_inf_nan=False
-    )
+    __pydantic_config__: typing.ClassVar = {
+        "strict": True,
+        "revalidate_instances": "always",
+        "allow_inf_nan": False,
+    }
 
 
 @dataclasses.dataclass
@@ -54,7 +59,7 @@ class ModelConfig(_Section):
 
     name: str = "pit_s"
     weights: str | None = None  # to start from: "imagenet" or a path, stored as given
-    frozen_stages: Annotated[int, Field(ge=0)] = 0  # first stages, not trained
+    frozen_stages: Annotated[int, Ge(0)] = 0  # first stages, not trained
     patch_size: PositiveInt | None = None
     stride: PositiveInt | None = None
     head_dim: PositiveInt | None = None
@@ -95,7 +100,7 @@ class DataConfig(_Section):
 
     dataset: str = "imagenet2012"  # "digits", a TFDS name, "folder:PATH"; objects: "coco:PATH"
     data_dir: str | None = None  # where TFDS keeps its data sets
-    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.1  # where there is no validation split
+    holdout: Annotated[float, Gt(0), Lt(1)] = 0.1  # where there is no validation split
     # Height, width; of a detector the short and the long side.
     image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -107,7 +112,7 @@ class DataConfig(_Section):
     views: PositiveInt = 1  # of each drawn image (repeated augmentation); an epoch stays as long
     color_jitter: Probability = 0.0  # largest change of brightness, contrast and saturation
     rand_augment: bool = False  # two random operations of fifteen, before normalising
-    rand_augment_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    rand_augment_magnitude: Annotated[float, Ge(0), Le(10)] = 9.0
     rand_augment_std: NotNegative = 0.5  # of the magnitude
     erasing: Probability = 0.0  # that a random box of an image becomes noise
     mixup_alpha: NotNegative = 0.0  # 0: no MixUp; with CutMix, each batch draws one of the two
@@ -146,7 +151,7 @@ class TrainingConfig(_Section):
     batch_size: PositiveInt = 512  # images that pass the model at once, over all replicas
     accumulate: PositiveInt = 1  # batches whose gradients are summed for one update
     eval_batch_size: PositiveInt | None = None  # None: as in training
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
     label_smoothing: BelowOne = 0.0
     ema_decay: BelowOne = 0.0  # of the averaged weights, evaluated too; 0: no averaging
     distribute: Literal["none", "mirrored", "multi_worker"] = "none"
@@ -154,7 +159,7 @@ class TrainingConfig(_Section):
     jit: Literal["auto", "on", "off"] = "auto"  # whether XLA compiles the step
     recompute_blocks: bool = False  # gradient checkpointing: less memory, one more forward pass
     # Two or more: one is whole while another is written.
-    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    keep_checkpoints: Annotated[int, Ge(2)] = 2
     checkpoint_every_steps: PositiveInt | None = None  # updates; beside those at an epoch's end
     checkpoint_every_minutes: PositiveFloat | None = 10.0
     log_every_steps: PositiveInt = 50  # updates between lines of log.jsonl and TensorBoard's points
@@ -228,9 +233,6 @@ class Config(_Section):
         return _checked(config)
 
 
-_CHECKER = TypeAdapter(Config)
-
-
 def leaves(tree, prefix=""):
     """Pairs (dotted path, value) of a nested dict; a list becomes the tuple that a field holds."""
     for name, value in tree.items():
@@ -298,8 +300,11 @@ def validate(config):
 
 def _checked(config):
     """A copy of a configuration in which every field by itself is right."""
+    # Imported here, since a command's help should not wait for it.
+    from pydantic import ValidationError
+
     try:
-        return _CHECKER.validate_python(config)
+        return _checker().validate_python(config)
     except ValidationError as errors:
         error = errors.errors()[0]
     path = ".".join(part for part in error["loc"] if isinstance(part, str))
@@ -308,16 +313,25 @@ def _checked(config):
     raise FieldError(path, f"{form}; got {error['input']!r}.")
 
 
+@functools.cache
+def _checker():
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
+
+
 # Fields that have no meaning for a detector, or are not offered for one.
-_CLASSIFIERS_OWN = (
+CLASSIFIERS_OWN = (
     *("data.holdout", "data.crop_scale", "data.crop_aspect", "data.eval_crop", "data.views"),
     *("data.color_jitter", "data.erasing", "data.rand_augment", "data.rand_augment_magnitude"),
     *("data.rand_augment_std", "data.mixup_alpha", "data.cutmix_alpha", "data.mix_mode"),
     *("optimizer.layer_decay", "training.label_smoothing"),
     *(f"distillation.{field.name}" for field in dataclasses.fields(DistillationConfig)),
 )
-_DETECTORS_OWN = (
+DETECTORS_OWN = (
     "optimizer.schedule",  # its drop is a field of the section `detection`
+    *("model.queries", "model.encoder_layers", "model.decoder_layers", "model.hidden_width"),
+    *("model.hidden_heads", "model.feed_forward", "model.dropout", "model.normalize_features"),
     *(f"detection.{field.name}" for field in dataclasses.fields(DetectionConfig)),
 )
 
@@ -326,9 +340,9 @@ def _without_effect(config):
     """Pairs (paths, reason) of fields that must keep their defaults, as nothing would use them."""
     model, optimizer, kind = config.model, config.optimizer, config.distillation.kind
     if model.is_detector:
-        yield _CLASSIFIERS_OWN, f"for a detector, {model.name}"
+        yield CLASSIFIERS_OWN, f"for a detector, {model.name}"
     else:
-        yield _DETECTORS_OWN, f"for a classifier, {model.name}"
+        yield DETECTORS_OWN, f"for a classifier, {model.name}"
     if optimizer.name == "adamw":
         yield ("optimizer.delta", "optimizer.wd_ratio"), "with adamw, which never projects"
     if optimizer.schedule == "drop":

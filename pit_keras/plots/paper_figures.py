@@ -34,7 +34,7 @@ def draw_sweep(rows, output):
     accuracy over cost, a line for each family, a point for each network.
 
     A point is the mean over the seeds; its bars are one standard deviation to each side. `rows` are
-    those of `pit_keras.measure.sweep.sweep_rows`.
+    those of `pit_keras.measure.equal_cost.sweep_rows`.
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axes = figure.subplots(1, 3)

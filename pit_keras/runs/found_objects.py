@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 THRESHOLD = 0.7  # the least score of an object that is shown, as in DETR's own examples
 
 
@@ -22,6 +20,8 @@ def found_objects(answers, size, class_names, threshold=THRESHOLD):
             and `labels` (Q,).
         size: Height and width of the image, to which boxes are clipped.
     """
+    import numpy as np  # here, since the threshold is all that a command's help needs
+
     height, width = size
     boxes = np.clip(answers["boxes"], 0, [width, height, width, height])
     order = np.argsort(-answers["scores"], kind="stable")

@@ -7,8 +7,6 @@ import os
 import pathlib
 import textwrap
 
-import filelock
-
 from pit_keras.config.fields import Config, conflicts
 
 
@@ -111,6 +109,8 @@ class RunFolder:
         `.lock` that stays behind means nothing.
         """
         self.make()
+        import filelock  # here, since a command's help should not wait for it
+
         lock = filelock.FileLock(self.lock)
         try:
             lock.acquire(timeout=1)  # `pit-keras runs` holds it for a moment
@@ -205,3 +205,18 @@ def _sync(path):
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def find_model(path):
+    """The `.keras` file that a run folder or a `.keras` file names, and its `RunFolder` or None."""
+    path = pathlib.Path(path)
+    folder = RunFolder(path if path.is_dir() else path.parent)
+    file = folder.model if path.is_dir() else path
+    if not file.is_file():
+        what = "has no model.keras yet" if path.is_dir() else "does not exist"
+        raise FileNotFoundError(
+            f"{path} {what}; give a run folder or a .keras file (predict, serve: or .tflite)."
+        )
+    if file.suffix != ".keras":
+        raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
+    return file, folder if folder.config.exists() else None

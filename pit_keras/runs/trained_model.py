@@ -13,7 +13,7 @@ from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
 from pit_keras.models.serialization import read_model
-from pit_keras.runs.run_folder import RunFolder
+from pit_keras.runs.run_folder import find_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +73,8 @@ def read_model_file(path):
 
     A file in a run folder is taken with the folder.
     """
-    path = pathlib.Path(path)
-    folder = RunFolder(path if path.is_dir() else path.parent)
-    file = folder.model if path.is_dir() else path
-    if not file.is_file():
-        what = "has no model.keras yet" if path.is_dir() else "does not exist"
-        raise FileNotFoundError(
-            f"{path} {what}; give a run folder or a .keras file (predict, serve: or .tflite)."
-        )
-    if file.suffix != ".keras":
-        raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    return read_model(file), file, folder if folder.config.exists() else None
+    file, folder = find_model(path)
+    return read_model(file), file, folder
 
 
 def load_trained_model(path, class_names=None):

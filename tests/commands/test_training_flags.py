@@ -1,5 +1,6 @@
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -10,15 +11,16 @@ from absl import flags
 
 from pit_keras.commands.training_flags import (
     DETECT,
+    TRAIN,
     config_from_flags,
     help_text,
     parse_training_flags,
     profiled_steps,
 )
-from pit_keras.config.fields import Config, field_paths
+from pit_keras.config.fields import CLASSIFIERS_OWN, DETECTORS_OWN, Config, field_paths
 from pit_keras.runs.run_folder import RunFolder
 
-TRAIN = pathlib.Path(__file__).parents[2] / "train" / "train.py"
+SCRIPT = pathlib.Path(__file__).parents[2] / "train" / "train.py"
 
 
 def config_of(*arguments):
@@ -184,7 +186,6 @@ def test_detection_has_its_own_recipe_and_model():
     assert (config.data.image_size, config.model.weights) == ((128, 192), None)
     assert (config.optimizer.learning_rate, config.optimizer.scaled_from) == (1e-4, None)
     assert "<detr>: Training setting of the paper. (default detr)" in help_text("", script=DETECT)
-    assert "--teacher" not in help_text("", script=DETECT)
     with pytest.raises(flags.Error, match="value should be one of <detr>"):
         detect_config_of("--recipe=cutmix")
     with pytest.raises(ValueError, match=r"^--teacher must be None for a detector"):
@@ -196,8 +197,8 @@ def test_detection_has_its_own_recipe_and_model():
 @pytest.mark.parametrize(
     ("config_of", "argument", "message"),
     [
-        (detect_config_of, "--model=pit_s", "pit_s is a classifier, which .* train/train.py"),
-        (config_of, "--model=detr_pit_s", "detr_pit_s is a detector, which .* train/detect.py"),
+        (detect_config_of, "--model=pit_s", "pit_s is a classifier, which .* pit-keras train"),
+        (config_of, "--model=detr_pit_s", "detr_pit_s is a detector, which .* pit-keras detect"),
         (detect_config_of, "--jit=on", "--jit must be off or auto"),
         (detect_config_of, "--image_size=600,400", "--image_size must be the short side"),
     ],
@@ -213,7 +214,7 @@ def test_weights_of_a_recipe_can_be_switched_off():
 
 
 def run_train(*arguments):
-    return forked.run_script(TRAIN, *arguments)
+    return forked.run_script(SCRIPT, *arguments)
 
 
 def test_help_lists_flags_and_overrides_and_is_no_failure():
@@ -222,8 +223,18 @@ def test_help_lists_flags_and_overrides_and_is_no_failure():
     assert "--output_dir\n      Run folder, made if need be. (required)" in process.stdout
     assert "--weights\n" in process.stdout
     assert "--preview\n" in process.stdout
-    for path in field_paths(Config()):
-        assert f"  {path} = " in process.stdout
+
+
+def test_help_shows_what_has_a_meaning_for_the_command():
+    listed = {
+        script: set(re.findall(r"^  ([a-z_.0-9]+) = ", help_text("", script), re.MULTILINE))
+        for script in (TRAIN, DETECT)
+    }
+    assert listed[TRAIN] | listed[DETECT] == set(field_paths(Config()))
+    assert listed[TRAIN] & set(DETECTORS_OWN) == listed[DETECT] & set(CLASSIFIERS_OWN) == set()
+    assert "--teacher" in help_text("", TRAIN)
+    assert "detect" not in help_text("", TRAIN)
+    assert "--teacher" not in help_text("", DETECT)
 
 
 def test_a_preview_is_drawn_and_a_run_may_follow(tmp_path):
@@ -260,7 +271,7 @@ def test_what_cannot_be_mixed_is_one_sentence_and_begins_no_run(tmp_path):
 def test_an_interrupt_before_training_leaves_no_traceback():
     environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
     process = subprocess.Popen(
-        [sys.executable, TRAIN, "--dataset=digits", "--output_dir=never"],
+        [sys.executable, SCRIPT, "--dataset=digits", "--output_dir=never"],
         stderr=subprocess.PIPE,
         text=True,
         env=environment,

@@ -13,14 +13,14 @@ from pit_keras.commands import sweep_flags
 from pit_keras.commands.training_flags import parse_training_flags
 from pit_keras.config.recipes import recipe
 from pit_keras.data.labelled_images import open_source
-from pit_keras.measure import sweep
+from pit_keras.measure import equal_cost
 from pit_keras.models import variant_of
 from pit_keras.models.cost import count_macs, count_parameters
 from pit_keras.runs.run_folder import RunFolder
 from pit_keras.training.assembly import model_of
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "train/sweep.py"
-ALL = tuple(sweep.FAMILIES)
+ALL = tuple(equal_cost.FAMILIES)
 SHALLOW = {"pit_ti": (1, 1, 1), "resnet50": (1, 1, 1, 1), "resnet50_no_pooling": (1, 1, 1, 1)}
 
 
@@ -38,7 +38,7 @@ def digits():
 
 
 def plan(digits, folder, families=ALL, targets=(4e5,), seeds=1, patch_size=8, config=config_of):
-    return sweep.plan_sweep(families, targets, seeds, patch_size, config, digits, folder)
+    return equal_cost.plan_sweep(families, targets, seeds, patch_size, config, digits, folder)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_the_flags_know_the_families():
 )
 def test_no_other_width_is_nearer(digits, tmp_path, family):
     (run,) = plan(digits, tmp_path, (family,), targets=(1.5e6,))
-    field = sweep.FAMILIES[family].width
+    field = equal_cost.FAMILIES[family].width
 
     def network_of(width):
         model = dataclasses.replace(run.config.model, **{field: width})
@@ -90,7 +90,7 @@ def test_no_other_width_is_nearer(digits, tmp_path, family):
 def test_grids_keep_the_proportions_of_the_paper(digits, patch_size):
     """At 14 patches a side, 224 pixels of 16, they are those of 224 x 224."""
     size = (14 * patch_size,) * 2
-    for family in sweep.FAMILIES.values():
+    for family in equal_cost.FAMILIES.values():
         row = dataclasses.replace(variant_of(family.model), **family.grid_fields(patch_size))
         assert row.grids(size) == variant_of(family.model).grids((224, 224))
 
@@ -143,7 +143,7 @@ def finished(run, source):
 
 def test_a_row_is_the_last_epoch_of_a_finished_run(digits, pit_runs, pit_run):
     finished(pit_run, digits)
-    (row,) = sweep.sweep_rows([pit_run, pit_runs[1]])
+    (row,) = equal_cost.sweep_rows([pit_run, pit_runs[1]])
     assert (row["loss"], row["top1"], row["val_loss"], row["val_top1"]) == (2.0, 0.5, 3.0, 0.25)
     assert (row["width"], row["macs"], row["seed"]) == (pit_run.width, pit_run.macs, 0)
 
@@ -152,7 +152,7 @@ def test_a_run_without_its_model_is_not_done(digits, pit_run):
     assert finished(pit_run, digits).is_done
     pit_run.folder.model.unlink()
     assert not pit_run.is_done
-    assert sweep.sweep_rows([pit_run]) == []
+    assert equal_cost.sweep_rows([pit_run]) == []
 
 
 @pytest.mark.parametrize("text", [None, "", "epoch,lo", "epoch,loss\n0,a\n"])
@@ -161,7 +161,7 @@ def test_a_lost_or_damaged_history_is_told_with_the_remedy(digits, pit_run, text
     if text is not None:
         pit_run.folder.history.write_text(text)
     with pytest.raises(ValueError, match=r"history\.csv is lost or damaged; delete its folder"):
-        sweep.sweep_rows([pit_run])
+        equal_cost.sweep_rows([pit_run])
 
 
 def test_a_finished_run_of_an_unknown_configuration_is_refused(digits, pit_run, tmp_path):
@@ -216,7 +216,6 @@ def rows_of(folder):
 
 def options_of(*argv):
     values = flags.FlagValues()
-    sweep_flags.define(values)
     parse_training_flags(["sweep.py", *argv], values, sweep_flags.SWEEP)
     return sweep_flags.options(values)
 
