@@ -85,7 +85,7 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
             f"The data set {dataset!r} names nothing; give digits, folder:PATH or a TFDS name."
         )
     if dataset.startswith("coco:"):
-        raise ValueError(f"{dataset} has boxes, for a detector; train one with train/detect.py.")
+        raise ValueError(f"{dataset} has boxes, for a detector; train one with `pit-keras detect`.")
     if holdout is not None and not 0 < holdout < 1:
         raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
     if dataset == "digits" or dataset.startswith("folder:"):

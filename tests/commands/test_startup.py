@@ -148,7 +148,6 @@ from pit_keras.cli import main; main(["models"])
     ],
 )
 def test_a_shell_completes_commands_and_flags(line, offered, tmp_path):
-    pytest.importorskip("argcomplete")
     answer = tmp_path / "answer"
     completing = {
         "_ARGCOMPLETE": "1",
