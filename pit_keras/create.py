@@ -1,6 +1,7 @@
 """Models by name, with or without weights: `create_model("pit_s", weights="imagenet")`."""
 
 import os
+from typing import Any
 
 import keras
 
@@ -20,21 +21,21 @@ from pit_keras.weights.loading import load_weights
 
 
 def create_model(
-    variant,
+    variant: str,
     /,
     *,
-    classes=1000,
-    input_shape=(224, 224, 3),
-    weights=None,
-    weights_across_distillation=False,
-    include_top=True,
-    classifier_activation=None,
-    drop_rate=0.0,
-    attention_drop_rate=0.0,
-    drop_path_rate=0.0,
-    name=None,
-    **overrides,
-):
+    classes: int = 1000,
+    input_shape: tuple[int | None, int | None, int] = (224, 224, 3),
+    weights: str | os.PathLike | None = None,
+    weights_across_distillation: bool = False,
+    include_top: bool = True,
+    classifier_activation: Any = None,
+    drop_rate: float = 0.0,
+    attention_drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    name: str | None = None,
+    **overrides: Any,
+) -> keras.Model:
     """Creates a model by name, as a functional `keras.Model` from images to logits.
 
     Images are float RGB, normalised with ImageNet's mean and standard deviation. The detectors

@@ -1,5 +1,7 @@
 """Distillation by `compile` and `fit`, on any backend."""
 
+from typing import Literal
+
 import keras
 from keras import ops
 
@@ -23,7 +25,15 @@ class Distiller(keras.Model):
         alpha: The distillation's share of the loss.
     """
 
-    def __init__(self, student, teacher, kind="hard", alpha=0.5, tau=1.0, **kwargs):
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model,
+        kind: Literal["hard", "soft"] = "hard",
+        alpha: float = 0.5,
+        tau: float = 1.0,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if kind not in ("hard", "soft"):
             raise ValueError(f"kind must be 'hard' or 'soft'; got {kind!r}.")

@@ -4,6 +4,7 @@ import collections
 import functools
 import importlib.resources
 import sys
+from typing import Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB, of values in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -46,7 +47,7 @@ def in_words(names):
     return tuple(_names_of_synsets().get(name, name) for name in names)
 
 
-def preprocess_input(x, data_format=None):
+def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Images in 0..255 as the models take them: (x / 255 - mean) / std, float32.
 
     Args:
@@ -70,7 +71,7 @@ def preprocess_input(x, data_format=None):
     return (x / 255 - mean) / std
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """The likeliest classes of ImageNet: for each image `top` tuples (WordNet id, name, score).
 
     Args:

@@ -3,12 +3,14 @@
 They are computed in float32; in float64 for logits in float64.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="pit_keras")
-def soft_cross_entropy(targets, logits, label_smoothing=0.0):
+def soft_cross_entropy(targets: Any, logits: Any, label_smoothing: float = 0.0) -> Any:
     """Cross-entropy of the targets' distributions and the logits'.
 
     Args:
@@ -25,7 +27,7 @@ def soft_cross_entropy(targets, logits, label_smoothing=0.0):
     return -ops.sum(targets * log_probabilities, axis=-1)  # (B, classes) -> (B,)
 
 
-def hard_distillation(teacher_logits, logits):
+def hard_distillation(teacher_logits: Any, logits: Any) -> Any:
     """Cross-entropy of the class with the teacher's largest logit, unsmoothed.
 
     DeiT's "hard-label distillation" (Touvron et al., arXiv 2012.12877, section 4, equation 3).
@@ -34,7 +36,7 @@ def hard_distillation(teacher_logits, logits):
     return soft_cross_entropy(targets, logits)
 
 
-def soft_distillation(teacher_logits, logits, tau):
+def soft_distillation(teacher_logits: Any, logits: Any, tau: float) -> Any:
     """Kullback-Leibler divergence, student from teacher, at the temperature tau > 0, x tau^2.
 
     DeiT's equation 2, averaged over examples like all losses here. DeiT's code divides by all

@@ -8,6 +8,7 @@ detector with AdamW (section 4.2).
 import itertools
 import math
 import re
+from typing import Any
 
 import keras
 from keras import ops
@@ -81,6 +82,7 @@ class AdamP(keras.optimizers.Optimizer):
     `1 - beta_2 ** step` loses three digits.
 
     Args:
+        learning_rate: A number, or a schedule such as `pit_keras.schedules.WarmUpCosine`.
         epsilon: Added to the root of the second moment, and to norms before a division.
         weight_decay: Decoupled decay per step, as a multiple of the learning rate.
         delta: Threshold of the projection; 0 never projects.
@@ -91,16 +93,16 @@ class AdamP(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        learning_rate=1e-3,
-        beta_1=0.9,
-        beta_2=0.999,
-        epsilon=1e-8,
-        weight_decay=0.0,
-        delta=0.1,
-        wd_ratio=0.1,
-        nesterov=False,
-        decay_all=False,
-        layer_decay=1.0,
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        weight_decay: float | None = 0.0,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        nesterov: bool = False,
+        decay_all: bool = False,
+        layer_decay: float = 1.0,
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, weight_decay=weight_decay, **kwargs)

@@ -49,7 +49,14 @@ class WarmUpCosine(_WarmUp):
         start: The rate at step 0.
     """
 
-    def __init__(self, peak, steps, warmup_steps=0, start=1e-6, minimum=1e-5):
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        warmup_steps: int = 0,
+        start: float = 1e-6,
+        minimum: float = 1e-5,
+    ):
         super().__init__(peak, steps, warmup_steps, start)
         self.minimum = minimum
 
@@ -68,7 +75,14 @@ class WarmUpDrop(_WarmUp):
         drop_at: The share of the steps before the drop; 1 for no drop.
     """
 
-    def __init__(self, peak, steps, warmup_steps=0, start=1e-6, drop_at=2 / 3):
+    def __init__(
+        self,
+        peak: float,
+        steps: int,
+        warmup_steps: int = 0,
+        start: float = 1e-6,
+        drop_at: float = 2 / 3,
+    ):
         super().__init__(peak, steps, warmup_steps, start)
         self.drop_at = drop_at
 

@@ -110,7 +110,7 @@ DETECTION_RECIPES = ("detr",)
 CLASSIFICATION_RECIPES = tuple(name for name in RECIPES if name not in DETECTION_RECIPES)
 
 
-def recipe(name, model):
+def recipe(name: str, model: str) -> Config:
     if name not in RECIPES:
         raise ValueError(f"Unknown recipe {name!r}; recipes are {', '.join(RECIPES)}.")
     return RECIPES[name](model)

@@ -6,20 +6,31 @@ has `class_names`. The functions for `dataset.map` act on the batches of any dat
 """
 
 import dataclasses
+import os
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from pit_keras.config import recipes
+from pit_keras.config.fields import Config
 from pit_keras.data import augmentation, augmentation_policy, mixing
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
 from pit_keras.data.source import as_written
 from pit_keras.imagenet import IMAGENET_MEAN
 
+Size = int | tuple[int, int]  # a side, or (height, width)
+
 
 def image_folder(
-    path, image_size=224, batch_size=32, training=True, recipe="vanilla", seed=0, holdout=0.1
-):
+    path: str | os.PathLike,
+    image_size: Size = 224,
+    batch_size: int = 32,
+    training: bool = True,
+    recipe: str | Config = "vanilla",
+    seed: int = 0,
+    holdout: float = 0.1,
+) -> tf.data.Dataset:
     """A folder of JPEG and PNG files: PATH/train/CLASS/* and PATH/val/CLASS/*, or PATH/CLASS/*.
 
     Args:
@@ -38,14 +49,26 @@ def image_folder(
     return _dataset(source, image_size, batch_size, training, recipe, seed)
 
 
-def digits(image_size=32, batch_size=32, training=True, recipe="vanilla", seed=0):
+def digits(
+    image_size: Size = 32,
+    batch_size: int = 32,
+    training: bool = True,
+    recipe: str | Config = "vanilla",
+    seed: int = 0,
+) -> tf.data.Dataset:
     """scikit-learn's 1,797 scans of digits; arguments as for `image_folder`."""
     return _dataset(open_source("digits"), image_size, batch_size, training, recipe, seed)
 
 
 def tfds(
-    name, image_size=224, batch_size=32, training=True, recipe="vanilla", seed=0, data_dir=None
-):
+    name: str,
+    image_size: Size = 224,
+    batch_size: int = 32,
+    training: bool = True,
+    recipe: str | Config = "vanilla",
+    seed: int = 0,
+    data_dir: str | None = None,
+) -> tf.data.Dataset:
     """A data set of TensorFlow Datasets, such as "imagenet2012", that was prepared in `data_dir`.
 
     The other arguments are those of `image_folder`.
@@ -54,7 +77,7 @@ def tfds(
     return _dataset(source, image_size, batch_size, training, recipe, seed)
 
 
-def cutmix(alpha=1.0, seed=0):
+def cutmix(alpha: float = 1.0, seed: int = 0) -> Callable:
     """CutMix of a batch (images, labels), see `mixing.cutmix`, as a function for `dataset.map`.
 
     Chance is a function of `seed` and the batch itself: a data set that is shuffled anew in each
@@ -63,7 +86,7 @@ def cutmix(alpha=1.0, seed=0):
     return _mapped(seed, lambda *batch: mixing.cutmix(*batch, alpha), mixes=True)
 
 
-def mixup(alpha=0.8, seed=0):
+def mixup(alpha: float = 0.8, seed: int = 0) -> Callable:
     """MixUp, see `mixing.mixup`; as `cutmix`. The images become float32."""
 
     def of_batch(images, labels, seed):
@@ -72,7 +95,7 @@ def mixup(alpha=0.8, seed=0):
     return _mapped(seed, of_batch, mixes=True)
 
 
-def rand_augment(magnitude=9.0, std=0.5, seed=0):
+def rand_augment(magnitude: float = 9.0, std: float = 0.5, seed: int = 0) -> Callable:
     """RandAugment of each image of a batch in 0..255, before `preprocess_input`; as `cutmix`.
 
     The arguments are those of `augmentation_policy.rand_augment`.
@@ -87,7 +110,7 @@ def rand_augment(magnitude=9.0, std=0.5, seed=0):
     return _mapped(seed, _each(of_image))
 
 
-def random_erasing(probability=0.25, seed=0):
+def random_erasing(probability: float = 0.25, seed: int = 0) -> Callable:
     """Random erasing of each image of a batch, after `preprocess_input`; as `cutmix`."""
     return _mapped(
         seed, _each(lambda image, seed: augmentation.random_erasing(image, seed, probability))

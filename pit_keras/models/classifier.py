@@ -57,7 +57,7 @@ def check_functional(model, reader):
         )
 
 
-def two_headed(model):
+def two_headed(model: keras.Model) -> keras.Model:
     """The model that distillation trains: images -> [logits of `head`, logits of `head_dist`].
 
     It shares all layers and weights with the given model, whose own output is the heads' mean.

@@ -6,6 +6,7 @@ several a list.
 """
 
 import re
+from collections.abc import Sequence
 
 import keras
 from keras import layers, ops
@@ -17,7 +18,7 @@ HEADS = ("head", "head_dist")
 APPLICATION_HEADS = ("predictions", "logits")  # in keras.applications' networks
 
 
-def stage_features(model, stages=None):
+def stage_features(model: keras.Model, stages: int | Sequence[int] | None = None) -> keras.Model:
     """The feature extractor: images -> one map (B, h, w, C) for each stage, not normalised.
 
     For PiT these are three maps, 27, 14 and 7 wide at 224 (PiT-B: 31, 16, 8), for ViT it is one.
@@ -45,7 +46,7 @@ def stage_features(model, stages=None):
     return keras.Model(model.input, outputs, name=f"{model.name}_features")
 
 
-def pre_logits(model):
+def pre_logits(model: keras.Model) -> keras.Model:
     """The classifier's input, as with `include_top=False`: images -> features (B, C).
 
     They are normalised in PiT and ViT, and the mean of both tokens' in a distilled model.
@@ -71,7 +72,9 @@ def pre_logits(model):
     return keras.Model(model.input, output, name=f"{model.name}_pre_logits")
 
 
-def attention_maps(model, blocks=None):
+def attention_maps(
+    model: keras.Model, blocks: str | int | Sequence[str | int] | None = None
+) -> keras.Model:
     """The attention weights of transformer blocks: images -> (B, heads, T + N, T + N) for each.
 
     Rows are queries, columns keys, and each row sums to 1, in float32. Class tokens come first,

@@ -63,7 +63,7 @@ class Settings:
         return [self.drop_path_rate * block / blocks for block in range(blocks)]
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
     return sorted(fnmatch.filter(_MODELS, pattern))
 

@@ -7,6 +7,8 @@ import shlex
 import tempfile
 import warnings
 
+import keras
+
 from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
@@ -22,7 +24,9 @@ class NewHeadsWarning(UserWarning):
     """Weights were loaded without their heads, which have another number of classes."""
 
 
-def load_weights(model, weights, *, across_distillation=False):
+def load_weights(
+    model: keras.Model, weights: str | os.PathLike, *, across_distillation: bool = False
+) -> Report:
     """Loads weights into a model of `create_model`, all or nothing; returns a `Report`.
 
     A checkpoint of another image size, patch stride, number of classes or of channels is adapted:

@@ -3,10 +3,12 @@
 The names of the tensors and their layouts are in `pytorch_layouts.py`.
 """
 
-import collections.abc
+import os
 import pathlib
 import zipfile
+from collections.abc import Mapping
 
+import keras
 import numpy as np
 
 from pit_keras.weights.pytorch_layouts import (
@@ -23,7 +25,9 @@ _COUNTER = ".num_batches_tracked"  # a BatchNorm's; nothing is computed from it
 _HEADS = {key: key for key in TRANSFORMER_HEADS} | dict.fromkeys(CONVOLUTIONAL_HEADS, "head")
 
 
-def load_pytorch_weights(model, path_or_state_dict):
+def load_pytorch_weights(
+    model: keras.Model, path_or_state_dict: str | os.PathLike | Mapping
+) -> None:
     """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
     Every tensor has to find its place and every place its tensor, BatchNorm's statistics included;
@@ -42,7 +46,7 @@ def load_pytorch_weights(model, path_or_state_dict):
             file is not a state dict. The model is then unchanged.
         FileNotFoundError: If the file is not there.
     """
-    if isinstance(path_or_state_dict, collections.abc.Mapping):
+    if isinstance(path_or_state_dict, Mapping):
         name, state_dict = "the state dict", _unwrapped(path_or_state_dict)
     else:
         name, state_dict = str(path_or_state_dict), read_state_dict(path_or_state_dict)
@@ -173,9 +177,9 @@ def _damaged_member(path):
 
 def _unwrapped(content, name="the checkpoint"):
     """The state dict itself, also where a training script saved more than that."""
-    if isinstance(content, collections.abc.Mapping):
+    if isinstance(content, Mapping):
         for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), collections.abc.Mapping):
+            if isinstance(content.get(wrapper), Mapping):
                 content = content[wrapper]
         if content and all(
             isinstance(key, str) and hasattr(value, "shape") for key, value in content.items()
