@@ -27,7 +27,7 @@ _HEADS = {key: key for key in TRANSFORMER_HEADS} | dict.fromkeys(CONVOLUTIONAL_H
 
 def load_pytorch_weights(
     model: keras.Model, path_or_state_dict: str | os.PathLike | Mapping
-) -> None:
+) -> int:
     """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
     Every tensor has to find its place and every place its tensor, BatchNorm's statistics included;
