@@ -4,6 +4,7 @@ KERAS_BACKEND=jax python tests/models/any_backend.py numbers.npz
 """
 
 import sys
+import tempfile
 import zlib
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 
 import pit_keras
 from pit_keras.explain.interaction import interaction_model
+from pit_keras.losses import soft_cross_entropy
 from pit_keras.models import masked_detector
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.optimizers import AdamP
@@ -80,6 +82,33 @@ def detector_numbers():
     return {f"detr/{key}": keras.ops.convert_to_numpy(value) for key, value in arrays.items()}
 
 
+def distilled_numbers():
+    """A student's loss and logits after a step with a teacher and, saved and loaded, another."""
+    networks = []
+    for name in ("pit_ti_distilled", "vit_ti"):
+        shape = (*TRAINING_SIZE, 3)
+        networks.append(
+            pit_keras.create_model(name, classes=10, input_shape=shape, **NETWORKS[name])
+        )
+        for variable in networks[-1].weights:
+            variable.assign(fixed_value(variable))
+    distiller, rows = pit_keras.Distiller(*networks, kind="soft", tau=2.0), np.eye(10)[[3, 8]]
+    compiled(distiller, soft_cross_entropy)
+    losses = [distiller.train_on_batch(fixed_images(TRAINING_SIZE), rows)]
+    # Both of the student's heads; then with the optimizer's moments, exclusions and decay by layer.
+    compiled(networks[0], soft_cross_entropy, layer_decay=0.5)
+    networks[0].train_on_batch(fixed_images(TRAINING_SIZE), rows)
+    with tempfile.TemporaryDirectory() as folder:
+        networks[0].save(f"{folder}/student.keras")
+        loaded = keras.models.load_model(f"{folder}/student.keras")
+    for model in (networks[0], loaded):
+        model.run_eagerly = keras.backend.backend() == "tensorflow"
+        losses.append(model.train_on_batch(fixed_images(TRAINING_SIZE), rows))
+    np.testing.assert_array_equal(losses[1], losses[2])
+    logits = keras.ops.convert_to_numpy(loaded(fixed_images(TRAINING_SIZE)))
+    return {"distilled/losses": np.array(losses), "distilled/logits": logits}
+
+
 def as_list(outputs):
     return outputs if isinstance(outputs, list) else [outputs]
 
@@ -88,14 +117,18 @@ def step(model):
     """A gradient step; returns the loss before it."""
     # Adam's first step is little more than the gradient's sign, which rounding decides where the
     # gradient is nearly zero; a large epsilon keeps the step continuous there.
+    compiled(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model.train_on_batch(fixed_images(TRAINING_SIZE), np.array([3, 8]))
+
+
+def compiled(model, loss, **options):
     model.compile(
-        AdamP(learning_rate=1e-3, weight_decay=0.05, epsilon=1e-2),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        AdamP(learning_rate=1e-3, weight_decay=0.05, epsilon=1e-2, **options),
+        loss,
         jit_compile=keras.backend.backend() == "jax",
         # One step is over before TensorFlow has traced its graph.
         run_eagerly=keras.backend.backend() == "tensorflow",
     )
-    return model.train_on_batch(fixed_images(TRAINING_SIZE), np.array([3, 8]))
 
 
 def fixed_value(variable):
@@ -114,7 +147,7 @@ def fixed_images(size):
 
 
 if __name__ == "__main__":
-    results = detector_numbers()
+    results = {**detector_numbers(), **distilled_numbers()}
     for network in NETWORKS:
         results |= numbers(network)
     np.savez(sys.argv[1], **results)

@@ -8,7 +8,14 @@ import sys
 
 import numpy as np
 import pytest
-from any_backend import DETECTOR, NETWORKS, OTHER_SIZE, detector_numbers, numbers
+from any_backend import (
+    DETECTOR,
+    NETWORKS,
+    OTHER_SIZE,
+    detector_numbers,
+    distilled_numbers,
+    numbers,
+)
 from tolerances import assert_close, terms_along
 
 import pit_keras
@@ -26,7 +33,7 @@ def roundings_of(network):
 
 @pytest.fixture(scope="module")
 def tensorflow_numbers():
-    results = detector_numbers()
+    results = {**detector_numbers(), **distilled_numbers()}
     for network in NETWORKS:
         results |= numbers(network)
     return results
@@ -47,6 +54,7 @@ def test_forward_features_attention_and_a_step_agree(backend, tensorflow_numbers
 
     assert actual.keys() == tensorflow_numbers.keys()
     roundings = {network: roundings_of(network) for network in (*NETWORKS, "detr")}
+    roundings["distilled"] = 3 * roundings["pit_ti_distilled"]  # three steps
     for key, expected in tensorflow_numbers.items():
         assert_close(actual[key], expected, roundings=roundings[key.split("/")[0]])
 
