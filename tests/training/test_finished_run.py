@@ -121,7 +121,7 @@ def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
     history = rows(path)
     assert [int(row["epoch"]) for row in history] == [0, 1]
     for epoch, row in enumerate(history, 1):
-        schedule = WarmUpCosine(base=0.05 * 27 / 512, steps=4, warmup_steps=2)
+        schedule = WarmUpCosine(peak=0.05 * 27 / 512, steps=4, warmup_steps=2)
         expected = float(schedule(epoch * trainer.steps))
         assert float(row["learning_rate"]) == pytest.approx(expected)
     assert float(history[-1]["loss"]) < float(history[0]["loss"])
