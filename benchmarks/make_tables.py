@@ -20,12 +20,13 @@ import io
 import pathlib
 import re
 
+from pit_keras.config.model_names import list_models
 from pit_keras.config.recipes import recipe
 from pit_keras.errors import exit_with_one_sentence
 from pit_keras.measure import cost_table as benchmark
 from pit_keras.measure.cost_table import markdown_table
 from pit_keras.measure.measuring import MEASURES, REFERENCE
-from pit_keras.models import list_models, variant_of
+from pit_keras.models import variant_of
 from pit_keras.plots.paper_figures import mean_and_deviation, networks_of
 from pit_keras.weights.released import RELEASES
 

@@ -12,7 +12,7 @@ _PUBLIC = {
     "attention_maps": "pit_keras.models.features",
     "create_model": "pit_keras.create",
     "decode_predictions": "pit_keras.imagenet",
-    "list_models": "pit_keras.models.registry",
+    "list_models": "pit_keras.config.model_names",
     "load_pytorch_weights": "pit_keras.weights.pytorch",
     "load_weights": "pit_keras.weights.loading",
     "pre_logits": "pit_keras.models.features",

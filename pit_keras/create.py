@@ -5,14 +5,13 @@ from typing import Any
 
 import keras
 
+from pit_keras.config.model_names import DISTILLED, list_models
 from pit_keras.models import detr
 from pit_keras.models.fit_checks import Classifier
 from pit_keras.models.keras_applications import Application
 from pit_keras.models.registry import (
-    DISTILLED,
     build_model,
     check_known,
-    list_models,
     overridable_fields,
     variant_of,
 )

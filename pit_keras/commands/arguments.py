@@ -4,6 +4,7 @@ import argparse
 import os
 import pathlib
 
+from pit_keras.config.model_names import list_models
 from pit_keras.runs.run_folder import find_model
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -49,8 +50,6 @@ def progress(items, words):
 
 
 def models_matching(pattern):
-    from pit_keras.models import list_models
-
     names = list_models(pattern)
     if not names:
         raise ValueError(f"No model matches {pattern!r}; models are {', '.join(list_models())}.")

@@ -5,6 +5,7 @@ import pathlib
 import time
 
 from pit_keras.commands.arguments import image_size, models_matching, positive
+from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
 # Spelt here and not taken from `measuring`, which imports Keras: a wrong option should not wait.
@@ -44,15 +45,13 @@ def _measures(text):
 
 def run(options):
     """Measures models one after the other; prints and writes a row for each."""
+    check_outputs({"--output": options.output, "--markdown": options.markdown})
+    names = _names(options.models)
     from pit_keras.measure import cost_table
 
-    check_outputs({"--output": options.output, "--markdown": options.markdown})
     settings = ("image_size", "batch_size", "precision", "repeats")
     settings = {name: getattr(options, name) for name in settings}
-    tasks = [
-        cost_table.task_of(name, measures=options.measure, **settings)
-        for name in _names(options.models)
-    ]
+    tasks = [cost_table.task_of(name, measures=options.measure, **settings) for name in names]
     known = {} if options.output is None else cost_table.read_rows(options.output)
     rows = []
     with sigterm_as_ctrl_c():  # ends the process that measures too
@@ -93,9 +92,6 @@ def _names(patterns):
 
     A detector's training step is not measured here.
     """
-    from pit_keras.models import variant_of
-    from pit_keras.models.detr import Detr
-
     if patterns:
         return list(dict.fromkeys(name for each in patterns for name in models_matching(each)))
-    return [name for name in models_matching("*") if not isinstance(variant_of(name), Detr)]
+    return [name for name in models_matching("*") if not name.startswith(DETECTOR_PREFIX)]

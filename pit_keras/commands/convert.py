@@ -3,6 +3,7 @@
 import pathlib
 
 from pit_keras.commands.arguments import image_size
+from pit_keras.config.model_names import check_model_name
 
 
 def add_arguments(command):
@@ -30,6 +31,8 @@ def run(options):
     path = pathlib.Path(options.checkpoint)
     if path.suffix and not path.exists():
         raise FileNotFoundError(f"There is no weights file {path}.")
+    if options.model is not None:
+        check_model_name(options.model)
     from pit_keras.weights.loading import convert
 
     path, report = convert(

@@ -9,6 +9,7 @@ def add_arguments(command):
 
 def run(options):
     """Prints each model's size, cost and grids, with the classes of ImageNet or COCO."""
+    names = models_matching(options.pattern)
     from rich.console import Console
     from rich.table import Table
 
@@ -21,7 +22,7 @@ def run(options):
     table = Table("model", "parameters", "MACs (G)", "grids at 224 x 224", box=None, pad_edge=False)
     for column in table.columns[1:3]:
         column.justify = "right"
-    for name in progress(models_matching(options.pattern), "Counting"):
+    for name in progress(names, "Counting"):
         is_detector = isinstance(variant_of(name), Detr)
         with shapes_only():
             model = create_model(name, classes=COCO_CLASSES if is_detector else IMAGENET_CLASSES)

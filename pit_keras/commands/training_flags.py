@@ -29,6 +29,7 @@ from pit_keras.config.fields import (
     set_field,
     validate,
 )
+from pit_keras.config.model_names import check_model_name
 from pit_keras.config.recipes import CLASSIFICATION_RECIPES, DETECTION_RECIPES, recipe
 
 
@@ -214,6 +215,7 @@ def _value(path, text):
 
 def _check_task(config):
     is_detector, model = config.model.is_detector, config.model.name
+    check_model_name(model)
     if is_detector != (config.recipe in DETECTION_RECIPES):
         kind, command = ("detector", "detect") if is_detector else ("classifier", "train")
         raise ValueError(f"--model={model} is a {kind}, which is trained with pit-keras {command}.")

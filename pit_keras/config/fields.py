@@ -13,10 +13,10 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISION = ("float32", "mixed_bfloat16", "mixed_float16")
-DETECTOR_PREFIX = "detr_"  # of the names of all detectors, and of no classifier
 # Fields without an effect on a run's result: they may change when it is resumed. (Another number of
 # devices changes the result a little, and the trainer says so.)
 WITHOUT_EFFECT_ON_THE_RESULT = (

@@ -6,8 +6,9 @@ import pathlib
 import keras
 
 from pit_keras.config.fields import DataConfig
+from pit_keras.config.model_names import list_models
 from pit_keras.create import create_model
-from pit_keras.models import list_models, variant_of
+from pit_keras.models import variant_of
 from pit_keras.models.pit import PiT
 from pit_keras.models.vit import ViT
 from pit_keras.runs.trained_model import load_trained_model

@@ -9,7 +9,7 @@ from pit_keras.models.detr import backbone_layers, is_detector, masked_detector
 from pit_keras.models.execution import recomputing_blocks
 from pit_keras.models.features import attention_maps, pre_logits, stage_features
 from pit_keras.models.fit_checks import Classifier
-from pit_keras.models.registry import build_model, list_models, variant_of
+from pit_keras.models.registry import build_model, variant_of
 
 __all__ = [
     "Classifier",
@@ -18,7 +18,6 @@ __all__ = [
     "build_model",
     "check_can_recompute",
     "is_detector",
-    "list_models",
     "masked_detector",
     "pre_logits",
     "recomputing_blocks",

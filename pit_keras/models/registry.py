@@ -1,15 +1,12 @@
 """The table of all models by name, and how a row of it is built."""
 
 import dataclasses
-import difflib
-import fnmatch
 from typing import Any
 
 import numpy as np
 
+from pit_keras.config.model_names import DISTILLED, check_model_name, did_you_mean
 from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
-
-DISTILLED = "_distilled"
 
 _FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
 _MODELS = {  # rows and the functions that build them, by name
@@ -63,21 +60,13 @@ class Settings:
         return [self.drop_path_rate * block / blocks for block in range(blocks)]
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names of all models that match a shell pattern, sorted: `list_models("pit_*")`."""
-    return sorted(fnmatch.filter(_MODELS, pattern))
-
-
 def variant_of(name):
     """The row of a model's family table, such as a `PiT`; ValueError for an unknown name."""
     return _find(name)[0]
 
 
 def _find(name):
-    if name not in _MODELS:
-        usual = str(name).lower().replace("-", "_")
-        hint = _did_you_mean(usual, list_models(), n=1 if usual in _MODELS else 3)
-        raise ValueError(f"Unknown model {name!r}. {hint}Models are: {', '.join(list_models())}.")
+    check_model_name(name)
     return _MODELS[name]
 
 
@@ -124,16 +113,11 @@ def check_known(name, overrides, fields):
     if unknown:
         common = [field.name for field in dataclasses.fields(Settings)][1:]
         known = [*common, "weights", "weights_across_distillation", "name", *fields]
-        hint = _did_you_mean(unknown[0], known)
+        hint = did_you_mean(unknown[0], known)
         raise ValueError(
             f"create_model({name!r}) has no argument {unknown[0]!r}. {hint}Arguments are: "
             f"{', '.join(known)}."
         )
-
-
-def _did_you_mean(given, known, n=1):
-    near = difflib.get_close_matches(given, known, n)
-    return f"Did you mean {' or '.join(near)}? " if near else ""
 
 
 def _plain(value):

@@ -16,7 +16,8 @@ import warnings
 
 import filelock
 
-from pit_keras.config.fields import DETECTOR_PREFIX, Config, leaves
+from pit_keras.config.fields import Config, leaves
+from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.config.recipes import RECIPES, recipe
 from pit_keras.errors import one_line
 from pit_keras.runs.run_folder import RunFolder, csv_text

@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from pit_keras.config.model_names import list_models
 from pit_keras.create import create_model
 from pit_keras.evaluation.classification import check_classes
-from pit_keras.models import list_models
 from pit_keras.models.inference import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
 from pit_keras.runs.run_folder import RunFolder

@@ -36,6 +36,11 @@ EARLY = {
     "export --model=no": "error: no does not exist",
     "serve --model=no.tflite": "error: no.tflite does not exist",
     "convert no.pth": "error: There is no weights file no.pth.",
+    "train --model=PiT-S --dataset=digits --output_dir=x": "Did you mean pit_s?",
+    "detect --model=detr_pit --dataset=digits --output_dir=x": "Did you mean detr_pit_s",
+    "models pit_z*": "No model matches",
+    "benchmark pit_z": "No model matches",
+    "convert imagenet --model=pit_z": "Unknown model 'pit_z'",
     "runs no": "error: There is no folder no;",
 }
 

@@ -6,7 +6,8 @@ import pytest
 from shapes_only import shapes_only
 
 import pit_keras
-from pit_keras.models import variant_of
+from pit_keras.config.model_names import MODEL_NAMES
+from pit_keras.models import registry, variant_of
 from pit_keras.models.attention import TransformerBlock
 
 # Table 1 of the paper, and DeiT's table 1; counted exactly. The convolutional networks' are counted
@@ -45,6 +46,7 @@ def small(name, **arguments):
 
 
 def test_every_variant_is_listed():
+    assert set(registry._MODELS) == set(MODEL_NAMES)
     assert pit_keras.list_models() == sorted([*DETECTORS, *PARAMETERS, *CONVOLUTIONAL])
     assert pit_keras.list_models("pit_ti*") == ["pit_ti", "pit_ti_distilled"]
     assert pit_keras.list_models("resnet50*") == ["resnet50", "resnet50_no_pooling"]
