@@ -101,12 +101,22 @@ def check_data_set(name):
         raise FileNotFoundError(f"There is no folder {path}.")
 
 
-def load_model(options, *, takes_tflite=False, takes_detectors=True):
-    """The model that --model names, with the class names of --classes."""
+def load_model(options, *, takes_tflite=False, takes_detectors=True, may_rename=True):
+    """The model that --model names, with the class names of --classes.
+
+    Without `may_rename` those of a run folder stay: data is matched with them.
+    """
     check_inputs(options, takes_tflite=takes_tflite)
     from pit_keras.runs.trained_model import read_class_names
 
     class_names = None if options.classes is None else read_class_names(options.classes)
+    run = None if is_tflite(options.model) else find_model(options.model)[1]
+    if class_names and run and not may_rename and run.classes.exists():
+        if class_names != read_class_names(run.classes):
+            raise ValueError(
+                f"{options.model} has its own class names, with which the data's are matched; "
+                "leave --classes out."
+            )
     if is_tflite(options.model):
         from pit_keras.export.tflite import load_tflite_model as load
     else:
