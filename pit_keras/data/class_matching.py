@@ -59,6 +59,7 @@ class RelabelledSource(Source):
     name = property(lambda self: self.source.name)
     sizes = property(lambda self: self.source.sizes)
     is_encoded = property(lambda self: self.source.is_encoded)
+    left_out = property(lambda self: self.source.left_out)
 
     def load(self, image, choose_box=None):
         return self.source.load(image, choose_box)

@@ -95,7 +95,7 @@ class DetectionEvaluator:
     """Evaluates a detector on all devices of a strategy; compiled once, used every epoch."""
 
     def __init__(self, model, source, split="val", strategy=None, category_ids=None):
-        """`category_ids`, of the model's classes, are by default the data's, see `coco_detections`."""
+        """`category_ids` are those of the model's classes, by default the data's."""
         _pycocotools()
         self._category_ids = source.category_ids if category_ids is None else category_ids
         self._source, self._split = source, split

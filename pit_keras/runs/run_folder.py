@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import textwrap
+from unicodedata import normalize
 
 from pit_keras.config.fields import Config, conflicts
 
@@ -46,6 +47,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
+        class_names_text(class_names or ())
         if not self.config.exists():
             if self.finished:
                 raise ValueError(
@@ -70,8 +72,8 @@ class RunFolder:
         """The classes of a run's data, and their ids, must not change before it is finished."""
         if class_names is None or not self.classes.exists():
             return
-        stored = self.classes.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        given = list(class_names)
+        stored = [normalize("NFC", name) for name in read_class_names(self.classes)]
+        given = [normalize("NFC", name) for name in class_names]
         if category_ids is not None and self.categories.exists():
             ids = self.categories.read_text().split()
             stored = [f"{name} {number}" for name, number in zip(stored, ids, strict=False)]
@@ -96,7 +98,7 @@ class RunFolder:
         """Makes the folder, if a run may use it, and writes what is known before training."""
         self.check(config, class_names, category_ids)
         self.make()
-        write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
+        write_atomically(self.classes, class_names_text(class_names))
         if category_ids is not None:
             write_atomically(self.categories, "".join(f"{number}\n" for number in category_ids))
         write_atomically(self.config, config.to_json())
@@ -150,6 +152,26 @@ class RunFolder:
         """Writes the examples of a batch, {id: name}."""
         rows = [{"id": id_, "image": name} for id_, name in names.items()]
         write_atomically(self.not_finite, csv_text(rows))
+
+
+def class_names_text(class_names):
+    """One name a line, in the order of the logits; `read_class_names` gives the same names back."""
+    for name in class_names:
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
+            raise ValueError(f"The class name {name!r} is not UTF-8 text; rename the class.")
+        if name.splitlines() not in ([name], []):  # it would shift all names after it
+            raise ValueError(f"The class name {name!r} holds a line break; rename the class.")
+        if name.startswith("\ufeff"):  # which reading takes for the file's mark
+            raise ValueError(f"The class name {name!r} begins with a mark; rename the class.")
+    return "".join(f"{name}\n" for name in class_names)
+
+
+def read_class_names(path):
+    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
+    try:
+        return tuple(pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
 def csv_text(rows, columns=None):

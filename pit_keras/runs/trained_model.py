@@ -14,7 +14,7 @@ from pit_keras.data.class_matching import comparable
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
 from pit_keras.models.serialization import read_model
-from pit_keras.runs.run_folder import find_model
+from pit_keras.runs.run_folder import find_model, read_class_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,14 +122,6 @@ def names_of_classes(given, classes, file, run):
                     f"of {run.classes}; leave --classes out, or give them in that file's order."
                 )
     return names
-
-
-def read_class_names(path):
-    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
-    try:
-        return tuple(pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
 def _check_classifier(model, file):

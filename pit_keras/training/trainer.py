@@ -8,6 +8,7 @@ the same order; only the chief reads and writes the run folder.
 import contextlib
 import json
 import math
+import textwrap
 import time
 
 import keras
@@ -186,6 +187,10 @@ class Trainer:
         )
         self._batch = None  # the last that was trained on
         self._last_save, self._seconds_of_save = time.monotonic(), 0.0
+        if self.verbose:
+            names = textwrap.shorten(", ".join(self.source.class_names), 80, placeholder=" ...")
+            counts = "{train_images:,} training and {val_images:,} validation images of {classes}"
+            print(f"{counts} classes: {{names}}.".format(**self._data(), names=names))
         with Interruption() as self._interruption, self._monitor.watching():
             self._monitor.log.event(
                 "start",
@@ -199,6 +204,7 @@ class Trainer:
                 precision=self.config.training.precision,
                 jit=self.jit,
                 images_of_update=self.config.training.images_of_update,
+                **self._data(),
                 pit_keras=pit_keras.__version__,
                 keras=keras.__version__,
                 tensorflow=tf.__version__,
@@ -208,6 +214,16 @@ class Trainer:
             while self.state.progress.epoch < self.config.training.epochs:
                 self._train_epoch(batches)
                 self._end_epoch()
+
+    def _data(self):
+        """How much there is to learn from, and what of it is left out."""
+        source = self.source
+        return {
+            "train_images": source.sizes["train"],
+            "val_images": source.sizes["val"],
+            "classes": len(source.class_names),
+            "left_out": dict(source.left_out),
+        }
 
     def _train_epoch(self, batches):
         progress = self.state.progress
@@ -449,6 +465,7 @@ class Trainer:
             "recipe": self.config.recipe,
             "best_epoch": progress.best_epoch,
             "epochs": self.config.training.epochs,
+            **self._data(),
             **self.task.settings(),
             "unreadable_images": len(progress.unreadable),
         }

@@ -522,7 +522,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["predict", "--model=nowhere", "{pictures}"], "nowhere does not exist; give a run folder"),
         (["predict", "--model={run}", "{pictures}/none.png"], "There is no image at"),
         (["predict", "--model={run}", "{pictures}/notes.txt"], "cannot be read as a JPEG or PNG"),
-        (["predict", "--model={run}", "{empty}"], "holds no .jpg, .jpeg, .png files"),
+        (["predict", "--model={run}", "{empty}"], "holds no JPEG or PNG files"),
         (["predict", "--model={pictures}/a.png", "{pictures}"], "a.png"),
         (["predict", "--model={run}", "--output=x.xyz", "{pictures}"], "Cannot draw x.xyz"),
         (
@@ -560,7 +560,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["evaluate", "--model={run}", "--dataset=folder:"], "set 'folder:' names nothing; give"),
         (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),
         (["export", "--model={run}", "--output_dir={exported}"], "replace it with --overwrite"),
-        (["export", "--model={run}", "--images={empty}"], "holds no .jpg, .jpeg, .png files"),
+        (["export", "--model={run}", "--images={empty}"], "holds no JPEG or PNG files"),
         (["export", "--model={run}", "--format=onyx"], "Unknown format 'onyx'; known are saved"),
         (
             ["export", "--model={run}", "--min_agreement", "tflite=0.9"],

@@ -295,9 +295,7 @@ def test_an_image_that_cannot_be_read_is_named(trained, tmp_path):
 def test_labels_are_matched_by_name_whatever_their_order(trained, pixels):
     in_order = array_source(pixels["train"], pixels["val"], trained.class_names)
     expected = evaluate_source(trained, in_order, progress=False)
-    turned = tuple(
-        (images, 9 - labels) for images, labels in (pixels["train"], pixels["val"])
-    )
+    turned = tuple((images, 9 - labels) for images, labels in (pixels["train"], pixels["val"]))
     source = array_source(*turned, trained.class_names[::-1])
     assert evaluate_source(trained, source, progress=False) == expected
 
@@ -318,11 +316,11 @@ def test_classes_that_the_model_lacks_are_named(trained, pixels):
     source = array_source(pixels["train"], pixels["val"], trained.class_names)
     with pytest.raises(ValueError, match="pixels has 'd', 'e', 'f', 'g', 'h' and 2 more among"):
         labels_in(("a", "b", "c"), source)
-    renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghJ") + ("other",))
-    with pytest.raises(ValueError, match="'J', 'other' .* the model lacks; perhaps 'j' is meant"):
+    renamed = array_source(pixels["train"], pixels["val"], (*"abcdefghJ", "other"))
+    with pytest.raises(ValueError, match=r"'J', 'other' .* the model lacks; perhaps 'j' is meant"):
         evaluate_source(trained, renamed, progress=False)
     numbered = [f"class {index}" for index in range(10)]
-    with pytest.raises(ValueError, match="has no class names .* in the order of its outputs"):
+    with pytest.raises(ValueError, match=r"has no class names .* in the order of its outputs"):
         labels_in(numbered, source)
     with pytest.raises(ValueError, match="share a name"):
         labels_in(("a", *"abcdefghij"), source)

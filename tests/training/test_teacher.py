@@ -160,7 +160,9 @@ def test_a_teacher_of_other_classes_or_normalisation_is_refused(config, source, 
     model = shallow()
     other = run_folder(tmp_path / "other", config, model, classes=("0", "1", "two"))
     config.distillation.teacher = other
-    with pytest.raises(ValueError, match="has '2' among its 3 classes, which the teacher .*other lacks"):
+    with pytest.raises(
+        ValueError, match=r"has '2' among its 3 classes, which the teacher .*other lacks"
+    ):
         load_teacher(config, source)
 
     path = run_folder(tmp_path / "run", config, model)
