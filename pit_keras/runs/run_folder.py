@@ -40,6 +40,26 @@ class RunFolder:
         """Whether there is a training state to resume from."""
         return any(self.checkpoints.glob("step-*.npz"))
 
+    @property
+    def is_run(self):
+        """Whether the folder is a run's, even if some of its files are lost."""
+        return self.config.exists() or self.classes.exists() or self.begun
+
+    def held(self, name):
+        """A text that the newest checkpoint that can be read holds; None without one.
+
+        "config", "progress", "classes" and a detector's "category_ids", which files hold too.
+        """
+        import numpy as np  # here, since a command's help should not wait for it
+
+        for path in sorted(self.checkpoints.glob("step-*.npz"), reverse=True):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    return str(archive[name])
+            except Exception:  # NumPy and zipfile have no error of their own for damage
+                continue
+        return None
+
     def check(self, config, class_names=None, category_ids=None):
         """Checks that a run may use the folder: that it holds no other run, classes or files.
 
@@ -48,7 +68,7 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
         class_names_text(class_names or ())
-        if not self.config.exists():
+        if not self.config.exists() and self.held("config") is None:
             if self.finished:
                 raise ValueError(
                     f"{self.path} holds a finished run, but its config.json is lost; choose "
@@ -70,12 +90,17 @@ class RunFolder:
 
     def _check_classes(self, class_names, category_ids):
         """The classes of a run's data, and their ids, must not change before it is finished."""
-        if class_names is None or not self.classes.exists():
+        held = self.held("classes")
+        if class_names is None or (held is None and not self.classes.exists()):
             return
-        stored = [normalize("NFC", name) for name in read_class_names(self.classes)]
+        names = read_class_names(self.classes) if held is None else held.splitlines()
+        stored = [normalize("NFC", name) for name in names]
         given = [normalize("NFC", name) for name in class_names]
-        if category_ids is not None and self.categories.exists():
-            ids = self.categories.read_text().split()
+        ids = self.held("category_ids")
+        if ids is None and category_ids is not None and self.categories.exists():
+            ids = self.categories.read_text()
+        if category_ids is not None and ids is not None:
+            ids = ids.split()
             stored = [f"{name} {number}" for name, number in zip(stored, ids, strict=False)]
             given = [f"{name} {number}" for name, number in zip(given, category_ids, strict=True)]
         if stored != given:
@@ -86,13 +111,43 @@ class RunFolder:
             )
 
     def read_config(self):
+        """The run's configuration, from a checkpoint if `config.json` is lost or damaged."""
         try:
             return Config.from_json(self.config.read_text())
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            held = self.held("config")
+            with contextlib.suppress(ValueError):
+                if held is not None:
+                    return Config.from_json(held)
+            if isinstance(error, OSError):
+                raise OSError(
+                    f"{self.config}, which says how a model's images are prepared, cannot be read "
+                    f"({error.strerror}), and no checkpoint holds it; put a copy back."
+                ) from error
             raise ValueError(
-                f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
-                "damaged, delete it; the run's command writes it anew."
+                f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. No "
+                "checkpoint holds it either; put a copy back."
             ) from error
+
+    def read_class_names(self, count):
+        """The names of so many classes, from a checkpoint if `classes.txt` is lost or damaged."""
+        try:
+            names = read_class_names(self.classes)
+        except (ValueError, OSError):
+            names = None
+        if names is None or len(names) != count:
+            held = self.held("classes")
+            if held is not None and len(held.splitlines()) == count:
+                return tuple(held.splitlines())
+        return read_class_names(self.classes) if names is None else names
+
+    def must_be_there(self):
+        """Raises an error if the folder of a run that trains has been removed or moved away."""
+        if not self.config.exists():
+            raise FileNotFoundError(
+                f"{self.path} was removed or moved while the run trained: its config.json is gone. "
+                "Nothing more is saved; put the folder back and repeat the command."
+            )
 
     def create(self, config, class_names, category_ids=None):
         """Makes the folder, if a run may use it, and writes what is known before training."""
@@ -241,4 +296,4 @@ def find_model(path):
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    return file, folder if folder.config.exists() else None
+    return file, folder if folder.is_run else None

@@ -110,7 +110,7 @@ def names_of_classes(given, classes, file, run):
     """
     if given is None and run is None:
         return tuple(f"class {index}" for index in range(classes))
-    names = read_class_names(run.classes) if given is None else tuple(given)
+    names = run.read_class_names(classes) if given is None else tuple(given)
     if len(names) != classes:
         raise ValueError(f"There are {len(names)} class names for the {classes} classes of {file}.")
     if given is not None and run is not None and run.classes.exists():

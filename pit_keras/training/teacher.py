@@ -8,7 +8,6 @@ import pathlib
 import warnings
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from pit_keras.create import create_model
@@ -16,9 +15,9 @@ from pit_keras.data.class_matching import labels_in
 from pit_keras.models import list_models
 from pit_keras.models.inference import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
-from pit_keras.runs.run_folder import RunFolder
+from pit_keras.runs.run_folder import find_model
 from pit_keras.runs.trained_model import load_trained_model
-from pit_keras.runs.versioned_folder import find_saved_model
+from pit_keras.runs.versioned_folder import find_saved_model, load_saved_model_from
 from pit_keras.weights.loading import NewHeadsWarning
 
 
@@ -73,7 +72,7 @@ def _named(config, source):
 
 def _trained_model(path, config, source):
     # A .keras file on its own has no class names: only their number can be compared.
-    is_alone = path.suffix == ".keras" and not RunFolder(path.parent).config.exists()
+    is_alone = find_model(path)[1] is None
     trained = load_trained_model(path, class_names=source.class_names if is_alone else None)
     labels = labels_in(trained.class_names, source, f"the teacher {path}")
     for field in ("mean", "std"):
@@ -89,7 +88,7 @@ def _trained_model(path, config, source):
 
 def _saved_model(path, classes):
     """A SavedModel that `Model.export` wrote; (image size or None for any, function)."""
-    loaded = tf.saved_model.load(str(path))
+    loaded = load_saved_model_from(path)
     signature = loaded.signatures.get("serving_default")
     if signature is None:
         raise ValueError(f"The SavedModel {path} has no signature 'serving_default'.")
