@@ -1,13 +1,14 @@
 """What several commands share: arguments, and the models, images and data that they name."""
 
 import argparse
+import collections
 import os
 import pathlib
+import sys
 
 from pit_keras.config.model_names import list_models
+from pit_keras.data.image_files import ending, in_words, is_image, is_leftover
 from pit_keras.runs.run_folder import find_model
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def add_model_arguments(command):
@@ -59,20 +60,24 @@ def models_matching(pattern):
 def image_files(arguments):
     """The files among the arguments, and the images in the folders among them, by name.
 
-    Hidden files, such as a Mac's `._photo.jpg`, are left out.
+    Hidden files, such as a Mac's `._photo.jpg`, are left out; other files are counted in a message.
     """
-    paths = []
+    paths, left_out = [], collections.Counter()
     for argument in map(pathlib.Path, arguments):
         if not argument.exists():
             raise FileNotFoundError(f"There is no image at {argument}.")
         if not argument.is_dir():
             paths.append(argument)
             continue
-        images = [path for path in argument.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
-        found = [path for path in images if not path.name.startswith(".") and not path.is_dir()]
+        files = [p for p in argument.iterdir() if not is_leftover(p.name) and not p.is_dir()]
+        found = [path for path in files if is_image(str(path))]
+        left_out.update(ending(path.name) for path in set(files) - set(found))
         if not found:
-            raise ValueError(f"The folder {argument} holds no {', '.join(IMAGE_SUFFIXES)} files.")
+            instead = f"; it holds {in_words(left_out)}" if left_out else ""
+            raise ValueError(f"The folder {argument} holds no JPEG or PNG files{instead}.")
         paths += sorted(found)
+    if left_out:
+        print(f"Left out, being no JPEG or PNG: {in_words(left_out)}.", file=sys.stderr)
     return paths
 
 
@@ -100,12 +105,22 @@ def check_data_set(name):
         raise FileNotFoundError(f"There is no folder {path}.")
 
 
-def load_model(options, *, takes_tflite=False, takes_detectors=True):
-    """The model that --model names, with the class names of --classes."""
+def load_model(options, *, takes_tflite=False, takes_detectors=True, may_rename=True):
+    """The model that --model names, with the class names of --classes.
+
+    Without `may_rename` those of a run folder stay: data is matched with them.
+    """
     check_inputs(options, takes_tflite=takes_tflite)
     from pit_keras.runs.trained_model import read_class_names
 
     class_names = None if options.classes is None else read_class_names(options.classes)
+    run = None if is_tflite(options.model) else find_model(options.model)[1]
+    is_named = class_names is not None and run is not None and run.classes.exists()
+    if is_named and not may_rename and class_names != read_class_names(run.classes):
+        raise ValueError(
+            f"{options.model} has its own class names, with which the data's are matched; leave "
+            "--classes out."
+        )
     if is_tflite(options.model):
         from pit_keras.export.tflite import load_tflite_model as load
     else:

@@ -50,7 +50,7 @@ def run(options):
         return robustness.run(options)
     refuse(options, robustness.ONLY_WITH_SUITES, "without --suite")
     _check_files(options)
-    trained = load_model(options)
+    trained = load_model(options, may_rename=False)
     if is_detector(trained):
         _evaluate_detector(options, trained)
     else:

@@ -123,6 +123,8 @@ def run(options):
     rejected = [entry for entry in report.rejected if not entry.written]
     if rejected:
         raise ValueError(f"Not written: {explain(rejected)}; {REMEDY}.")
+    if options.formats and report.left_out:
+        raise ValueError(f"Not written: {', '.join(report.left_out)}, for the reason above.")
 
 
 def _print_report(report, output_dir):

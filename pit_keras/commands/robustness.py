@@ -80,7 +80,7 @@ def run(options):
         from pit_keras.plots.pictures import check_picture
 
         check_picture(options.chart, 0)
-    trained = load_model(options, takes_detectors=False)
+    trained = load_model(options, takes_detectors=False, may_rename=False)
     accuracies, reasons = run_suites(trained, suites, settings_of(options))
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:

@@ -64,7 +64,7 @@ def train(trainer):
     from pit_keras.training.interruption import TrainingInterrupted
     from pit_keras.training.workers import WorkerLostError
 
-    was_finished = trainer.folder.finished
+    was_finished = trainer.is_finished
     with exit_with_one_sentence(UnreadableImageError, OSError, FloatingPointError, WorkerLostError):
         try:
             results = trainer.run()

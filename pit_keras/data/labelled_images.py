@@ -1,13 +1,18 @@
 """Where labelled images come from: the embedded digits, a folder, or a TFDS data set."""
 
+import collections
 import dataclasses
+import logging
 import os
 
 import tensorflow as tf
 
 from pit_keras.data.class_folders import encoded, list_folder
+from pit_keras.data.image_files import in_words
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source, as_written
+
+logger = logging.getLogger(__name__)
 
 DIGITS_HELD_OUT = 360  # the last 20%, mostly by other writers
 
@@ -24,6 +29,7 @@ class ArraySource(Source):
     class_names: tuple[str, ...]
     images: dict[str, tf.Tensor]
     labels: dict[str, tf.Tensor]
+    left_out: dict[str, int] = dataclasses.field(default_factory=dict, kw_only=True)
 
     @property
     def sizes(self):
@@ -120,16 +126,24 @@ def _open_digits():
 
 
 def _open_folder(dataset, holdout):
-    class_names, paths, labels = list_folder(dataset.removeprefix("folder:"), holdout)
+    left_out = collections.Counter()
+    class_names, paths, labels = list_folder(dataset.removeprefix("folder:"), holdout, left_out)
+    if left_out:
+        logger.warning(
+            "%s: left out %s; only JPEG and PNG files in class folders are read.",
+            dataset,
+            in_words(left_out),
+        )
     paths = {split: encoded(paths) for split, paths in paths.items()}
-    return _array_source(dataset, class_names, paths, labels, tf.string)
+    return _array_source(dataset, class_names, paths, labels, tf.string, dict(left_out))
 
 
-def _array_source(name, class_names, images, labels, dtype):
+def _array_source(name, class_names, images, labels, dtype, left_out=None):
     with tf.device("CPU"):  # the input pipeline runs there
         return ArraySource(
             name,
             class_names,
             {split: tf.constant(part, dtype) for split, part in images.items()},
             {split: tf.constant(part, tf.int64) for split, part in labels.items()},
+            left_out=left_out or {},
         )

@@ -50,6 +50,7 @@ class Source(abc.ABC):
     class_names: tuple[str, ...]  # one for each label
     sizes: dict[str, int]  # examples: {"train": n, "val": m}
     is_encoded: bool  # whether `load` decodes a file, and so may fail
+    left_out: dict[str, int] = {}  # noqa: RUF012  what lies beside the images, by kind
 
     @abc.abstractmethod
     def load(self, image, choose_box=None):

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from pit_keras import imagenet
-from pit_keras.data.class_folders import IMAGE_SUFFIXES
+from pit_keras.data.image_files import IMAGE_SUFFIXES
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.evaluation.classification import measure_source

@@ -4,12 +4,13 @@ import collections
 import dataclasses
 import functools
 import itertools
+import warnings
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from pit_keras import imagenet
+from pit_keras.data.class_matching import with_classes
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 
@@ -117,7 +118,9 @@ def evaluate_source(
     counts=standard_counts,
     record=None,
 ):
-    """Evaluates a trained model on a split of a data set with the model's classes.
+    """Evaluates a trained model on a split of a data set with the model's classes or some of them.
+
+    Classes are matched by name, see `class_matching`.
 
     Args:
         split: "train", "val", or "all" for every image of both, the training images first.
@@ -125,12 +128,20 @@ def evaluate_source(
         counts, record: See `Evaluator`; images are recorded in the order of `Source.scan`.
 
     Returns the means of `counts`, by default `top1`, `top5` and `loss`; `images`, `dataset`,
-    `split`, `eval_crop`.
+    `split`, `eval_crop`; and `classes`, how many the data set has, if these are not all.
     """
-    check_classes(trained.class_names, source)
+    classes, source = len(source.class_names), with_classes(source, trained.class_names)
+    has_all = classes == len(trained.class_names)
+    if not has_all:
+        warnings.warn(
+            f"{source.name} has images of {classes} of the model's {len(trained.class_names)} "
+            "classes; the model may answer with all.",
+            stacklevel=2,
+        )
     data = with_crop(trained.data, crop)
     return {
         **measure_source(trained.model, source, split, data, counts, batch_size, progress, record),
+        **({} if has_all else {"classes": classes}),
         "dataset": source.name,
         "split": split,
         "eval_crop": data.eval_crop,
@@ -162,19 +173,3 @@ def part_sizes(source, split):
     """The parts of a split that are not empty, {part: images}."""
     sizes = {part: source.sizes[part] for part in ("train", "val") if split in (part, "all")}
     return {part: size for part, size in sizes.items() if size}
-
-
-def check_classes(class_names, source):
-    """Raises a ValueError unless a data set has a model's classes, in the same order.
-
-    ImageNet's names and WordNet's ids, as in TFDS's ImageNet and in class folders, are the same.
-    """
-    count = len(source.class_names)
-    if len(class_names) != count:
-        raise ValueError(f"{source.name} has {count} classes and the model {len(class_names)}.")
-    for label, (ours, theirs) in enumerate(zip(class_names, source.class_names, strict=True)):
-        if imagenet.in_words([ours]) != imagenet.in_words([theirs]):
-            raise ValueError(
-                f"Class {label} is {theirs!r} in {source.name} and {ours!r} in the model; give its "
-                "names in the data set's order with --classes=FILE."
-            )

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.data.class_matching import labels_in
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
-from pit_keras.evaluation.classification import check_classes
 from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import masked_detector
 
@@ -24,7 +24,7 @@ def coco_detections(image_ids, category_ids, boxes, scores, labels):
     """The results of `detected` for N images, as in COCO's results files.
 
     `image_ids` (N,) and `category_ids` (classes,) are COCO's. There are N * Q of {"image_id",
-    "category_id", "bbox": [left, top, width, height], "score"}.
+    "category_id", "bbox": [left, top, width, height], "score"}, but none of an id None.
     """
     corners, extents = boxes[..., :2], boxes[..., 2:] - boxes[..., :2]
     boxes = np.concatenate([corners, extents], axis=-1)
@@ -37,6 +37,7 @@ def coco_detections(image_ids, category_ids, boxes, scores, labels):
         }
         for image_id, *of_image in zip(image_ids, boxes, scores, labels, strict=True)
         for box, score, label in zip(*(values.tolist() for values in of_image), strict=True)
+        if category_ids[label] is not None
     ]
 
 
@@ -93,8 +94,10 @@ def _indexed(coco, ground_truth, annotations):
 class DetectionEvaluator:
     """Evaluates a detector on all devices of a strategy; compiled once, used every epoch."""
 
-    def __init__(self, model, source, split="val", strategy=None):
+    def __init__(self, model, source, split="val", strategy=None, category_ids=None):
+        """`category_ids` are those of the model's classes, by default the data's."""
         _pycocotools()
+        self._category_ids = source.category_ids if category_ids is None else category_ids
         self._source, self._split = source, split
         self._ground_truth = source.ground_truth(split)
         strategy = strategy or tf.distribute.get_strategy()
@@ -126,7 +129,7 @@ class DetectionEvaluator:
             is_image = found.pop("weight") > 0
             found = {name: value[is_image] for name, value in found.items()}
             image_ids = [self._source.image_id(self._split, id_) for id_ in found.pop("id")]
-            detections += coco_detections(image_ids, self._source.category_ids, **found)
+            detections += coco_detections(image_ids, self._category_ids, **found)
             images += len(image_ids)
             if after_batch:
                 after_batch(done)
@@ -141,13 +144,16 @@ def evaluate_detection_source(trained, source, split="val", *, batch_size=8, pro
     Returns `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long
     side of the detector's images; and the detections, see `coco_detections`.
     """
-    check_classes(trained.class_names, source)
+    labels = labels_in(trained.class_names, source, "the detector")
+    id_of = dict(zip(labels, source.category_ids, strict=True))
+    ids = [id_of.get(label) for label in range(len(trained.class_names))]
     if trained.fixed_size is not None:
         size = "{} x {}".format(*trained.fixed_size)
         raise ValueError(
             f"The detector takes images of {size} pixels only; evaluation has all sizes."
         )
-    unreadable, evaluator = UnreadableImages(), DetectionEvaluator(trained.model, source, split)
+    unreadable = UnreadableImages()
+    evaluator = DetectionEvaluator(trained.model, source, split, category_ids=ids)
     batches = detection_evaluation_batches(
         source, split, trained.data, batch_size=batch_size, unreadable=unreadable
     )

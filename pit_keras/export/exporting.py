@@ -73,7 +73,7 @@ def export(
     with export_folder.exclusive_folder(output_dir) as folder:
         export_folder.check_targets(output_dir, limits, overwrite)
         earlier, earlier_license = _earlier(output_dir, limits, description, overwrite)
-        entries = _write_and_compare(job, folder, limits, compare_on, announce, left_out, formats)
+        entries = _write_and_compare(job, folder, limits, compare_on, announce, left_out)
         for name, entry in entries.items():
             entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
         written = {name: entry for name, entry in entries.items() if entry.written}
@@ -90,8 +90,8 @@ def export(
             left_out=left_out,
         )
         _write_texts(trained, report, folder)
-        # What lies in the place of a rejected form is another model's, unless it stays.
-        removed = [entry.path for name, entry in entries.items() if name not in written | earlier]
+        # What lies in the place of a form that is not written is another model's, unless it stays.
+        removed = [FORMATS[name].target for name in limits if name not in written | earlier]
         paths = [entry.path for entry in written.values()]
         export_folder.put_in_place(folder, output_dir, paths, removed)
     return report
@@ -139,10 +139,10 @@ def _earlier(output_dir, names, description, overwrite):
     return {}, None
 
 
-def _write_and_compare(job, folder, limits, compare_on, announce, left_out, by_name):
+def _write_and_compare(job, folder, limits, compare_on, announce, left_out):
     """Writes the formats of `limits` into a folder; gives each one's `Entry`.
 
-    What fails joins `left_out`, with the reason, or ends the export if it was asked for `by_name`.
+    What fails joins `left_out`, with the reason, and costs the others nothing.
     """
     expected = functools.cache(lambda answers_of: answers_of(job.trained, compare_on))
     entries = {}
@@ -156,8 +156,6 @@ def _write_and_compare(job, folder, limits, compare_on, announce, left_out, by_n
         except Exception as error:  # converters and runtimes have no class of errors in common
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             left_out[name] = f"{job.trained.model.name} cannot be converted or run ({reason})"
-            if by_name:
-                raise ExportError(f"Nothing was written; {name}: {left_out[name]}") from error
     return entries
 
 

@@ -13,6 +13,7 @@ from pit_keras.models.boxes import detected
 from pit_keras.models.features import pre_logits
 from pit_keras.models.inference import logits_only, with_dtype_policy
 from pit_keras.runs.found_objects import THRESHOLD
+from pit_keras.runs.versioned_folder import load_saved_model_from
 
 SIGNATURE = "serving_default"
 TOP = 5  # likeliest classes named for each image
@@ -206,7 +207,7 @@ def run_saved_model(path, images):
 
 def load_saved_model(path):
     """A function of one uint8 image (H, W, 3) of any size: a SavedModel's outputs by name."""
-    loaded = tf.saved_model.load(str(path))
+    loaded = load_saved_model_from(path)
 
     def serve(image):
         # By way of `loaded`, since its variables live as long as it does.

@@ -6,19 +6,12 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.runs.run_folder import class_names_text
 from pit_keras.runs.trained_detector import TrainedDetector
 
 CLASSES_FILE = "classes.txt"
 PREPROCESSING_FILE = "preprocessing.json"
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
-
-
-def class_names_text(class_names):
-    """One name a line, in the order of the logits."""
-    for name in class_names:
-        if name.splitlines() not in ([name], []):  # it would shift all names after it
-            raise ValueError(f"The class name {name!r} holds a line break; rename the class.")
-    return "".join(f"{name}\n" for name in class_names)
 
 
 def texts(trained, fixed_size=None):

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 import textwrap
+from unicodedata import normalize
 
 from pit_keras.config.fields import Config, conflicts
 
@@ -39,6 +40,26 @@ class RunFolder:
         """Whether there is a training state to resume from."""
         return any(self.checkpoints.glob("step-*.npz"))
 
+    @property
+    def is_run(self):
+        """Whether the folder is a run's, even if some of its files are lost."""
+        return self.config.exists() or self.classes.exists() or self.begun
+
+    def held(self, name):
+        """A text that the newest checkpoint that can be read holds; None without one.
+
+        "config", "progress", "classes" and a detector's "category_ids", which files hold too.
+        """
+        import numpy as np  # here, since a command's help should not wait for it
+
+        for path in sorted(self.checkpoints.glob("step-*.npz"), reverse=True):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    return str(archive[name])
+            except Exception:  # NumPy and zipfile have no error of their own for damage
+                continue
+        return None
+
     def check(self, config, class_names=None, category_ids=None):
         """Checks that a run may use the folder: that it holds no other run, classes or files.
 
@@ -46,7 +67,8 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise NotADirectoryError(f"{self.path} is a file; --output_dir must be a folder.")
-        if not self.config.exists():
+        class_names_text(class_names or ())
+        if not self.config.exists() and self.held("config") is None:
             if self.finished:
                 raise ValueError(
                     f"{self.path} holds a finished run, but its config.json is lost; choose "
@@ -68,12 +90,17 @@ class RunFolder:
 
     def _check_classes(self, class_names, category_ids):
         """The classes of a run's data, and their ids, must not change before it is finished."""
-        if class_names is None or not self.classes.exists():
+        held = self.held("classes")
+        if class_names is None or (held is None and not self.classes.exists()):
             return
-        stored = self.classes.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        given = list(class_names)
-        if category_ids is not None and self.categories.exists():
-            ids = self.categories.read_text().split()
+        names = read_class_names(self.classes) if held is None else held.splitlines()
+        stored = [normalize("NFC", name) for name in names]
+        given = [normalize("NFC", name) for name in class_names]
+        ids = self.held("category_ids")
+        if ids is None and category_ids is not None and self.categories.exists():
+            ids = self.categories.read_text()
+        if category_ids is not None and ids is not None:
+            ids = ids.split()
             stored = [f"{name} {number}" for name, number in zip(stored, ids, strict=False)]
             given = [f"{name} {number}" for name, number in zip(given, category_ids, strict=True)]
         if stored != given:
@@ -84,19 +111,49 @@ class RunFolder:
             )
 
     def read_config(self):
+        """The run's configuration, from a checkpoint if `config.json` is lost or damaged."""
         try:
             return Config.from_json(self.config.read_text())
-        except ValueError as error:
+        except (ValueError, OSError) as error:
+            held = self.held("config")
+            with contextlib.suppress(ValueError):
+                if held is not None:
+                    return Config.from_json(held)
+            if isinstance(error, OSError):
+                raise OSError(
+                    f"{self.config}, which says how a model's images are prepared, cannot be read "
+                    f"({error.strerror}), and no checkpoint holds it; put a copy back."
+                ) from error
             raise ValueError(
-                f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. If it is "
-                "damaged, delete it; the run's command writes it anew."
+                f"{self.config} is not a run's configuration: {str(error).rstrip('.')}. No "
+                "checkpoint holds it either; put a copy back."
             ) from error
+
+    def read_class_names(self, count):
+        """The names of so many classes, from a checkpoint if `classes.txt` is lost or damaged."""
+        try:
+            names = read_class_names(self.classes)
+        except (ValueError, OSError):
+            names = None
+        if names is None or len(names) != count:
+            held = self.held("classes")
+            if held is not None and len(held.splitlines()) == count:
+                return tuple(held.splitlines())
+        return read_class_names(self.classes) if names is None else names
+
+    def must_be_there(self):
+        """Raises an error if the folder of a run that trains has been removed or moved away."""
+        if not self.config.exists():
+            raise FileNotFoundError(
+                f"{self.path} was removed or moved while the run trained: its config.json is gone. "
+                "Nothing more is saved; put the folder back and repeat the command."
+            )
 
     def create(self, config, class_names, category_ids=None):
         """Makes the folder, if a run may use it, and writes what is known before training."""
         self.check(config, class_names, category_ids)
         self.make()
-        write_atomically(self.classes, "".join(f"{name}\n" for name in class_names))
+        write_atomically(self.classes, class_names_text(class_names))
         if category_ids is not None:
             write_atomically(self.categories, "".join(f"{number}\n" for number in category_ids))
         write_atomically(self.config, config.to_json())
@@ -150,6 +207,26 @@ class RunFolder:
         """Writes the examples of a batch, {id: name}."""
         rows = [{"id": id_, "image": name} for id_, name in names.items()]
         write_atomically(self.not_finite, csv_text(rows))
+
+
+def class_names_text(class_names):
+    """One name a line, in the order of the logits; `read_class_names` gives the same names back."""
+    for name in class_names:
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in name):
+            raise ValueError(f"The class name {name!r} is not UTF-8 text; rename the class.")
+        if name.splitlines() not in ([name], []):  # it would shift all names after it
+            raise ValueError(f"The class name {name!r} holds a line break; rename the class.")
+        if name.startswith("\ufeff"):  # which reading takes for the file's mark
+            raise ValueError(f"The class name {name!r} begins with a mark; rename the class.")
+    return "".join(f"{name}\n" for name in class_names)
+
+
+def read_class_names(path):
+    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
+    try:
+        return tuple(pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines())
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
 def csv_text(rows, columns=None):
@@ -219,4 +296,4 @@ def find_model(path):
         )
     if file.suffix != ".keras":
         raise ValueError(f"{file} is not a model; give a run folder or a .keras file.")
-    return file, folder if folder.config.exists() else None
+    return file, folder if folder.is_run else None

@@ -10,10 +10,11 @@ from keras import ops
 
 from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
+from pit_keras.data.class_matching import comparable
 from pit_keras.data.preprocessing import load_image, normalise, preprocess_evaluation
 from pit_keras.models.detr import is_detector
 from pit_keras.models.serialization import read_model
-from pit_keras.runs.run_folder import find_model
+from pit_keras.runs.run_folder import find_model, read_class_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,21 +104,24 @@ def as_classifier(model, file, run, class_names=None):
 
 
 def names_of_classes(given, classes, file, run):
-    """The given names, else the run folder's, else numbers."""
+    """The given names, else the run folder's, else numbers.
+
+    Other names than the run's, such as translations, may be given, but none in another's place.
+    """
     if given is None and run is None:
         return tuple(f"class {index}" for index in range(classes))
-    names = read_class_names(run.classes) if given is None else tuple(given)
+    names = run.read_class_names(classes) if given is None else tuple(given)
     if len(names) != classes:
         raise ValueError(f"There are {len(names)} class names for the {classes} classes of {file}.")
+    if given is not None and run is not None and run.classes.exists():
+        own = [name.casefold() for name in comparable(read_class_names(run.classes))]
+        for place, name in enumerate(comparable(names)):
+            if name.casefold() in own and own[place] != name.casefold():
+                raise ValueError(
+                    f"The class names given have {names[place]!r} in the place of {own[place]!r} "
+                    f"of {run.classes}; leave --classes out, or give them in that file's order."
+                )
     return names
-
-
-def read_class_names(path):
-    """The class names in a UTF-8 text file, one a line, in the order of the logits."""
-    try:
-        return tuple(pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
 def _check_classifier(model, file):

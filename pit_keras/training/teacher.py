@@ -8,17 +8,16 @@ import pathlib
 import warnings
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from pit_keras.config.model_names import list_models
 from pit_keras.create import create_model
-from pit_keras.evaluation.classification import check_classes
+from pit_keras.data.class_matching import labels_in
 from pit_keras.models.inference import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
-from pit_keras.runs.run_folder import RunFolder
+from pit_keras.runs.run_folder import find_model
 from pit_keras.runs.trained_model import load_trained_model
-from pit_keras.runs.versioned_folder import find_saved_model
+from pit_keras.runs.versioned_folder import find_saved_model, load_saved_model_from
 from pit_keras.weights.loading import NewHeadsWarning
 
 
@@ -73,24 +72,23 @@ def _named(config, source):
 
 def _trained_model(path, config, source):
     # A .keras file on its own has no class names: only their number can be compared.
-    is_alone = path.suffix == ".keras" and not RunFolder(path.parent).config.exists()
+    is_alone = find_model(path)[1] is None
     trained = load_trained_model(path, class_names=source.class_names if is_alone else None)
-    try:
-        check_classes(trained.class_names, source)
-    except ValueError as error:
-        difference = str(error).partition("; give its names")[0].rstrip(".")
-        raise ValueError(f"The teacher {path} has other classes: {difference}.") from None
+    labels = labels_in(trained.class_names, source, f"the teacher {path}")
     for field in ("mean", "std"):
         theirs, ours = getattr(trained.data, field), getattr(config.data, field)
         if theirs != ours:
             raise ValueError(f"The teacher {path} has data.{field}={theirs}, the student {ours}.")
     model = with_dtype_policy(trained.model, keras.config.dtype_policy().name)
-    return trained.data.image_size, _in_inference(model)
+    logits = _in_inference(model)
+    if labels == list(range(len(trained.class_names))):
+        return trained.data.image_size, logits
+    return trained.data.image_size, lambda images: ops.take(logits(images), labels, axis=-1)
 
 
 def _saved_model(path, classes):
     """A SavedModel that `Model.export` wrote; (image size or None for any, function)."""
-    loaded = tf.saved_model.load(str(path))
+    loaded = load_saved_model_from(path)
     signature = loaded.signatures.get("serving_default")
     if signature is None:
         raise ValueError(f"The SavedModel {path} has no signature 'serving_default'.")

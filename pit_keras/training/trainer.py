@@ -8,6 +8,7 @@ the same order; only the chief reads and writes the run folder.
 import contextlib
 import json
 import math
+import textwrap
 import time
 
 import keras
@@ -15,13 +16,19 @@ import numpy as np
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.config.fields import validate
+from pit_keras.config.fields import Config, validate
 from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked
-from pit_keras.runs.run_folder import RunFolder, write_atomically
+from pit_keras.runs.comparison import read_history, read_results
+from pit_keras.runs.run_folder import (
+    RunFolder,
+    class_names_text,
+    read_class_names,
+    write_atomically,
+)
 from pit_keras.training.assembly import model_of, optimizer_of
 from pit_keras.training.averaging import WeightAverage
 from pit_keras.training.interruption import Interruption, TrainingInterrupted
@@ -66,9 +73,9 @@ class Trainer:
         with self.workers.must_live():
             if self.workers.is_chief:
                 self.folder.check(config, source.class_names, self.task.category_ids)
-            self._is_finished = self.workers.agree(self.folder.finished)
+            self.is_finished = self.workers.agree(self._stored_results() is not None)
             # A run that is resumed has its weights in a checkpoint.
-            self._is_new = self.workers.agree(not (self.folder.begun or self.folder.finished))
+            self._is_new = self.workers.agree(not (self.folder.begun or self.is_finished))
             self._build()
             if self._is_new and self.workers.is_chief:
                 check_validation_images(source)
@@ -123,7 +130,7 @@ class Trainer:
             WorkerLostError: If another worker has ended.
         """
         with self.workers.must_live(), self.task.graph_options():
-            if self._is_finished:
+            if self.is_finished:
                 results = self._finished_results() if self.workers.is_chief else None
                 return self.workers.agree(results)
             with self.folder.locked() if self.workers.is_chief else contextlib.nullcontext():
@@ -136,13 +143,52 @@ class Trainer:
                     write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
                 return results
 
+    def _stored_results(self):
+        """The content of `results.json`; None if there is none, or, with a message, no whole one."""
+        try:
+            return read_results(self.folder.results)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except ValueError:
+            print(f"{self.folder.results} is damaged; it is written anew.")
+            return None
+
     def _finished_results(self):
-        if self._keeper.model_weights() is None:
-            with self.folder.locked():
-                self._keeper.mend_model()
-        else:
+        """The results of a finished run, whose lost or damaged files are written anew."""
+        damaged = [file for file, read in self._small_files().items() if not _can_read(read, file)]
+        is_model_lost = self._keeper.model_weights() is None
+        if not damaged and not is_model_lost:
             print(f"The run in {self.folder.path} is finished; nothing is changed.")
-        return json.loads(self.folder.results.read_text())
+            return self._stored_results()
+        with self.folder.locked():
+            if is_model_lost:
+                self._keeper.mend_model()
+            progress = self.folder.held("progress")
+            if self.folder.history in damaged and progress is not None:
+                self.folder.write_history(json.loads(progress)["history"])
+            if {self.folder.config, self.folder.classes} & set(damaged):
+                self.folder.create(self.config, self.source.class_names, self.task.category_ids)
+            for file in damaged:
+                is_mended = _can_read(self._small_files()[file], file)
+                words = "written anew" if is_mended else "damaged, and no checkpoint holds it"
+                print(f"{file} is {words}.")
+        return self._stored_results()
+
+    def _small_files(self):
+        """The files that a finished run's checkpoints hold too, each with its reader."""
+        return {
+            self.folder.config: lambda file: Config.from_json(file.read_text()),
+            self.folder.classes: self._read_own_classes,
+            self.folder.history: self._read_whole_history,
+        }
+
+    def _read_own_classes(self, file):
+        if len(read_class_names(file)) != len(self.source.class_names):
+            raise ValueError
+
+    def _read_whole_history(self, file):
+        if len(read_history(file)) != self.config.training.epochs:
+            raise ValueError
 
     def _resume(self):
         """Restores the newest state, if there is one, and whatever else of the run was lost."""
@@ -186,6 +232,10 @@ class Trainer:
         )
         self._batch = None  # the last that was trained on
         self._last_save, self._seconds_of_save = time.monotonic(), 0.0
+        if self.verbose:
+            names = textwrap.shorten(", ".join(self.source.class_names), 80, placeholder=" ...")
+            counts = "{train_images:,} training and {val_images:,} validation images of {classes}"
+            print(f"{counts} classes: {{names}}.".format(**self._data(), names=names))
         with Interruption() as self._interruption, self._monitor.watching():
             self._monitor.log.event(
                 "start",
@@ -199,6 +249,7 @@ class Trainer:
                 precision=self.config.training.precision,
                 jit=self.jit,
                 images_of_update=self.config.training.images_of_update,
+                **self._data(),
                 pit_keras=pit_keras.__version__,
                 keras=keras.__version__,
                 tensorflow=tf.__version__,
@@ -208,6 +259,16 @@ class Trainer:
             while self.state.progress.epoch < self.config.training.epochs:
                 self._train_epoch(batches)
                 self._end_epoch()
+
+    def _data(self):
+        """How much there is to learn from, and what of it is left out."""
+        source = self.source
+        return {
+            "train_images": source.sizes["train"],
+            "val_images": source.sizes["val"],
+            "classes": len(source.class_names),
+            "left_out": dict(source.left_out),
+        }
 
     def _train_epoch(self, batches):
         progress = self.state.progress
@@ -279,6 +340,7 @@ class Trainer:
         row = self._row(evaluations)
         progress.history.append(row)
         if self.workers.is_chief:
+            self.folder.must_be_there()
             self.folder.write_history(progress.history)
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         progress.epoch_positions = progress.positions
@@ -353,13 +415,21 @@ class Trainer:
         start = time.monotonic()
         self._note_progress()
         if self.workers.is_chief:
+            self.folder.must_be_there()
             self.folder.write_unreadable(self.state.progress.unreadable)
-            path = self._keeper.save(self._number, self.state.arrays())
+            path = self._keeper.save(self._number, {**self.state.arrays(), **self._names()})
             seconds = round(time.monotonic() - start, 3)
             name = str(path.relative_to(self.folder.path))
             self._monitor.log.event("checkpoint", step=self._number, file=name, seconds=seconds)
         self._last_save = time.monotonic()
         self._seconds_of_save = self._last_save - start
+
+    def _names(self):
+        """The names of the classes as `RunFolder.held` reads them."""
+        texts = {"classes": class_names_text(self.source.class_names)}
+        if self.task.category_ids is not None:
+            texts["category_ids"] = " ".join(map(str, self.task.category_ids))
+        return {name: np.array(text) for name, text in texts.items()}
 
     def _not_finite(self, step, is_scalable):
         """The error for a loss that is not finite; the batch's examples are listed in a file."""
@@ -449,11 +519,20 @@ class Trainer:
             "recipe": self.config.recipe,
             "best_epoch": progress.best_epoch,
             "epochs": self.config.training.epochs,
+            **self._data(),
             **self.task.settings(),
             "unreadable_images": len(progress.unreadable),
         }
         self._monitor.log.event("end", **results)
         return results
+
+
+def _can_read(read, file):
+    try:
+        read(file)
+    except (ValueError, OSError):
+        return False
+    return True
 
 
 def check_validation_images(source):

@@ -522,7 +522,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["predict", "--model=nowhere", "{pictures}"], "nowhere does not exist; give a run folder"),
         (["predict", "--model={run}", "{pictures}/none.png"], "There is no image at"),
         (["predict", "--model={run}", "{pictures}/notes.txt"], "cannot be read as a JPEG or PNG"),
-        (["predict", "--model={run}", "{empty}"], "holds no .jpg, .jpeg, .png files"),
+        (["predict", "--model={run}", "{empty}"], "holds no JPEG or PNG files"),
         (["predict", "--model={pictures}/a.png", "{pictures}"], "a.png"),
         (["predict", "--model={run}", "--output=x.xyz", "{pictures}"], "Cannot draw x.xyz"),
         (
@@ -560,7 +560,7 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
         (["evaluate", "--model={run}", "--dataset=folder:"], "set 'folder:' names nothing; give"),
         (["export", "--model={run}", "--output_dir=/proc/x"], "/proc cannot be written to: "),
         (["export", "--model={run}", "--output_dir={exported}"], "replace it with --overwrite"),
-        (["export", "--model={run}", "--images={empty}"], "holds no .jpg, .jpeg, .png files"),
+        (["export", "--model={run}", "--images={empty}"], "holds no JPEG or PNG files"),
         (["export", "--model={run}", "--format=onyx"], "Unknown format 'onyx'; known are saved"),
         (
             ["export", "--model={run}", "--min_agreement", "tflite=0.9"],
@@ -600,7 +600,15 @@ def test_convert_explains_bad_input(arguments, message, checkpoint, tmp_path, mo
             "1 class names",
         ),
         (["evaluate", "--model={run}", "--dataset=folder:{pictures}"], "pictures"),
-        (["evaluate", "--model={run}", "--dataset=folder:{other}"], "2 classes and the model 10"),
+        (["evaluate", "--model={run}", "--dataset=folder:{other}"], "'x' among its 2 classes"),
+        (
+            ["evaluate", "--model={run}", "--classes={pictures}/ten.txt"],
+            "has its own class names, with which the data's are matched; leave --classes out",
+        ),
+        (
+            ["predict", "--model={run}", "--classes={pictures}/ten.txt", "{pictures}"],
+            "have '1' in the place of '0'",
+        ),
         (["evaluate", "--model={run}", "--crop=2"], "crop"),
         (["export", "--model={run}", "--output_dir={pictures}/a.png"], "a.png"),
     ],
@@ -612,7 +620,8 @@ def test_bad_input_is_one_sentence_and_a_failure(
     (tmp_path / "exported/saved_model/1").mkdir(parents=True)
     (pictures / "x.keras").write_text("not a model")
     shutil.copytree(run, tmp_path / "nameless", ignore=shutil.ignore_patterns("classes.txt"))
-    for label in "01":
+    (pictures / "ten.txt").write_text("1\n0\n2\n3\n4\n5\n6\n7\n8\n9\n")
+    for label in "0x":
         (tmp_path / f"other/{label}").mkdir(parents=True)
         for index in range(3):
             Image.new("RGB", (9, 9)).save(tmp_path / f"other/{label}/{index}.png")

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import os
 
@@ -28,6 +29,66 @@ def test_train_and_val_folders(tmp_path):
     assert names(paths["train"], root) == ["train/ant/1.PNG", "train/ant/2.jpg", "train/cat/1.jpg"]
     assert names(paths["val"], root) == ["val/ant/9.jpg", "val/cat/3.png"]
     assert labels == {"train": [0, 0, 1], "val": [0, 1]}
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("Train", "VAL"),
+        ("training", "Validation"),
+        ("train_images", "valid-images"),
+        ("train", "dev"),
+    ],
+)
+def test_splits_have_several_names_in_any_case(tmp_path, train, val):
+    touch(tmp_path, f"{train}/a/1.jpg", f"{train}/b/1.jpg", f"{val}/a/2.jpg", f"{val}/b/2.jpg")
+    touch(tmp_path, "test/a/3.jpg")
+    left_out = collections.Counter()
+    classes, paths, _ = list_folder(tmp_path, 0.5, left_out)
+    assert classes == ("a", "b")
+    assert names(paths["train"], tmp_path) == [f"{train}/a/1.jpg", f"{train}/b/1.jpg"]
+    assert names(paths["val"], tmp_path) == [f"{val}/a/2.jpg", f"{val}/b/2.jpg"]
+    assert left_out == {"folder 'test'": 1}
+
+
+def test_files_are_told_by_their_content_where_their_ending_says_nothing(tmp_path):
+    for name in "ab":
+        touch(
+            tmp_path, *(f"{name}/{file}" for file in ("1.jpg", "x.txt", "Thumbs.db", ".DS_Store"))
+        )
+        touch(tmp_path, f"{name}/@eaDir/1.jpg", f"{name}/.ipynb_checkpoints/1.jpg")
+        for file, kind in (("2.jfif", "JPEG"), ("3", "PNG"), ("4.webp", "WEBP"), ("5.bmp", "BMP")):
+            Image.new("RGB", (2, 2)).save(tmp_path / name / file, kind)
+    touch(tmp_path, "__MACOSX/a/1.jpg", "beside.jpg", "notes.txt", "a/gone.tif/1.png")
+    os.mkfifo(tmp_path / "a/pipe")
+    left_out = collections.Counter()
+    classes, paths, _ = list_folder(tmp_path, None, left_out)
+    assert classes == ("a", "b")
+    found = ["1.jpg", "2.jfif", "3"]
+    assert names(paths["train"], tmp_path) == [
+        *(f"a/{file}" for file in (*found, "gone.tif/1.png")),
+        *(f"b/{file}" for file in found),
+    ]
+    counts = {".bmp": 2, ".txt": 2, ".webp": 2, "files without an ending": 1}
+    assert left_out == {**counts, "images in no class folder": 1}
+
+
+def test_what_looks_equal_is_the_same_class(tmp_path):
+    nfc, nfd = "caf\u00e9", "cafe\u0301"
+    files = [f"{number}.jpg" for number in range(30)]
+    touch(tmp_path / "one", *(f"{nfc}/{file}" for file in files), "x/1.jpg", "x/2.jpg")
+    touch(tmp_path / "two", *(f"{nfd}/{file}" for file in files), "x/1.jpg", "x/2.jpg")
+    found = [list_folder(tmp_path / root, 0.3) for root in ("one", "two")]
+    assert found[0][0] == found[1][0] == (nfc, "x")
+    one, two = ([os.path.basename(path) for path in paths["val"]] for _, paths, _ in found)
+    assert one == two
+    touch(tmp_path / "one", f"{nfd}/1.jpg")
+    with pytest.raises(ValueError, match=r"several folders that read .*'cafe\\u0301'"):
+        list_folder(tmp_path / "one", 0.3)
+
+
+def test_a_single_class_will_do_where_nothing_is_held_out(tmp_path):
+    assert list_folder(touch(tmp_path, "a/1.jpg"), None)[0] == ("a",)
 
 
 def test_only_visible_images_count_at_any_depth(tmp_path):
@@ -97,7 +158,16 @@ def test_names_are_encoded_as_the_system_gave_them(tmp_path):
         (("a/1.jpg", "a/2.jpg"), ValueError, "only the class a;"),
         (("a/1.jpg", "b/x.txt", "c/.2.jpg"), ValueError, "No PNG or JPEG .* for 'b', 'c'"),
         (("a/1.jpg", "a/2.jpg", "b/1.jpg"), ValueError, "single image for 'b', .* val/ folder"),
+        (
+            ("a/1.jpg", "a/2.jpg", "b/x.bmp", "b/y"),
+            ValueError,
+            "hold 1 .bmp, 1 files without an end",
+        ),
         (("train/a/1.jpg", "train/b/1.jpg"), ValueError, "has no val/; it needs"),
+        (("Training/a/1.jpg", "Testing/a/1.jpg"), ValueError, "no val/.*'Testing', 'Training'"),
+        (("seg_train/a/1.jpg", "seg_test/a/1.jpg"), ValueError, "no val/.*'seg_test'"),
+        (("val_1/a/1.jpg", "val_2/a/1.jpg"), ValueError, "no train/"),
+        (("train/a/1.jpg", "Val/a/1.jpg", "dev/a/1.jpg"), ValueError, "several folders for val/"),
         (("train/a/1.jpg", "test/a/1.jpg"), ValueError, "has no val/; it needs"),
         (("val/a/1.jpg", "val/b/1.jpg"), ValueError, "has no train/; it needs"),
         (

@@ -11,10 +11,10 @@ from PIL import Image
 
 from pit_keras import imagenet
 from pit_keras.config.fields import DataConfig
+from pit_keras.data.class_matching import labels_in
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
-    check_classes,
     classification_counts,
     evaluate_source,
     part_sizes,
@@ -292,30 +292,51 @@ def test_an_image_that_cannot_be_read_is_named(trained, tmp_path):
     assert evaluate_source(trained, source, "train", progress=False)["images"] == 10
 
 
-def test_the_classes_must_be_the_models(trained, pixels):
+def test_labels_are_matched_by_name_whatever_their_order(trained, pixels):
+    in_order = array_source(pixels["train"], pixels["val"], trained.class_names)
+    expected = evaluate_source(trained, in_order, progress=False)
+    turned = tuple((images, 9 - labels) for images, labels in (pixels["train"], pixels["val"]))
+    source = array_source(*turned, trained.class_names[::-1])
+    assert evaluate_source(trained, source, progress=False) == expected
+
+
+def test_some_of_the_models_classes_are_measured_and_that_is_said(trained, pixels):
+    images, labels = pixels["val"]
+    kept = np.isin(labels, (2, 7))
+    own = np.where(labels[kept] == 2, 0, 1)
+    source = array_source((images[kept], own), (images[kept], own), ("c", "h"))
+    with pytest.warns(UserWarning, match="pixels has images of 2 of the model's 10 classes"):
+        results = evaluate_source(trained, source, progress=False)
+    expected = numpy_results(trained.model, (images[kept] / 255 - 0.5) / 0.25, labels[kept])
+    assert {name: results[name] for name in expected} == expected
+    assert results["classes"] == 2
+
+
+def test_classes_that_the_model_lacks_are_named(trained, pixels):
     source = array_source(pixels["train"], pixels["val"], trained.class_names)
-    check_classes(list(trained.class_names), source)
-    with pytest.raises(ValueError, match="pixels has 10 classes and the model 3"):
-        check_classes(("a", "b", "c"), source)
-    with pytest.raises(ValueError, match="Class 1 is 'b' in pixels and 'c' in the model"):
-        check_classes(tuple("acbdefghij"), source)
-    renamed = array_source(pixels["train"], pixels["val"], tuple("abcdefghiX"))
-    with pytest.raises(ValueError, match="Class 9 is 'X' in pixels and 'j' in the model"):
+    with pytest.raises(ValueError, match="pixels has 'd', 'e', 'f', 'g', 'h' and 2 more among"):
+        labels_in(("a", "b", "c"), source)
+    renamed = array_source(pixels["train"], pixels["val"], (*"abcdefghJ", "other"))
+    with pytest.raises(ValueError, match=r"'J', 'other' .* the model lacks; perhaps 'j' is meant"):
         evaluate_source(trained, renamed, progress=False)
+    numbered = [f"class {index}" for index in range(10)]
+    with pytest.raises(ValueError, match=r"has no class names .* in the order of its outputs"):
+        labels_in(numbered, source)
+    with pytest.raises(ValueError, match="share a name"):
+        labels_in(("a", *"abcdefghij"), source)
+
+
+def test_names_are_the_same_in_each_of_unicodes_forms(pixels):
+    source = array_source(pixels["train"], pixels["val"], ("caf\u00e9", "the\u0301"))
+    assert labels_in(("th\u00e9", "cafe\u0301"), source) == [1, 0]
 
 
 def test_wordnets_ids_are_as_good_as_imagenets_names(pixels):
     ids = tuple(synset for synset, _ in imagenet.synsets())
     source = array_source(pixels["train"], pixels["val"], ids)
-    check_classes(imagenet.class_names(), source)
-    check_classes(ids, source)
-    swapped = (ids[1], ids[0], *ids[2:])
-    with pytest.raises(ValueError, match=f"Class 0 is '{ids[0]}' in pixels and '{ids[1]}' in"):
-        check_classes(swapped, source)
-    names = list(imagenet.class_names())
-    names[7:9] = names[8], names[7]
-    with pytest.raises(ValueError, match=f"Class 7 is '{ids[7]}' in pixels and '{names[7]}' in"):
-        check_classes(names, source)
+    assert labels_in(imagenet.class_names(), source) == list(range(1000))
+    assert labels_in(ids, source) == list(range(1000))
+    assert labels_in((ids[1], ids[0], *ids[2:]), source) == [1, 0, *range(2, 1000)]
 
 
 def test_anything_can_be_counted_on_every_image_once(trained, pixels):

@@ -128,11 +128,14 @@ def test_what_cannot_be_calibrated_or_converted_is_left_out_or_told(tmp_path, sa
     assert set(report.left_out) == set(DEFAULT_FORMATS) - {"saved_model"}
     assert "spoiled cannot be converted or run" in report.left_out["tflite"]
     assert "needs 32 or more images" in report.left_out["tflite_int8"]
-    with pytest.raises(ExportError, match="Nothing was written; tflite: spoiled cannot be"):
-        export(trained, tmp_path / "one", ("saved_model", "tflite"), compare_on=sample)
+    report = export(trained, tmp_path / "two", ("saved_model", "tflite"), compare_on=sample)
+    assert (set(report.entries), set(report.left_out)) == ({"saved_model"}, {"tflite"})
+    assert names_in(tmp_path / "two") == {"saved_model", *TEXTS}
+    with pytest.raises(ExportError, match="Nothing was written: tflite: spoiled cannot be"):
+        export(trained, tmp_path / "one", ("tflite",), compare_on=sample)
     with pytest.raises(ValueError, match="tflite_int8 cannot be written: it needs 32 or more"):
         export(trained, tmp_path / "one", ("tflite_int8",), compare_on=sample)
-    assert names_in(tmp_path) == {"all"}
+    assert names_in(tmp_path) == {"all", "two"}
 
 
 def test_what_does_not_agree_leaves_what_is_there(earlier, sample):

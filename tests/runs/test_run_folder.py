@@ -2,13 +2,14 @@ import csv
 import pathlib
 import resource
 import time
+import unicodedata
 
 import forked
 import keras
 import pytest
 
 from pit_keras.config.fields import Config
-from pit_keras.runs.run_folder import RunFolder, replacing, write_atomically
+from pit_keras.runs.run_folder import RunFolder, read_class_names, replacing, write_atomically
 
 HOLDING = """
 import sys, time
@@ -143,7 +144,29 @@ def test_a_run_does_not_get_other_classes(tmp_path):
             folder.check(config, names, numbers)
 
 
-def test_names_of_folders_may_be_no_utf_8(tmp_path):
-    folder, names = RunFolder(tmp_path / "run"), ("grün", "\udcff")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("caf\udce9", r"'caf\\udce9' is not UTF-8"),
+        ("cat\r", r"'cat\\r' holds a line break"),
+        ("cat\u2028fish", r"'cat\\u2028fish' holds a line break"),
+        ("\ufeffcat", r"'\\ufeffcat' begins with a mark"),
+    ],
+)
+def test_a_class_whose_name_cannot_come_back_is_refused_before_a_file_is_written(
+    tmp_path, name, shown
+):
+    for folder in (RunFolder(tmp_path / "run"), RunFolder(tmp_path)):
+        with pytest.raises(ValueError, match=f"The class name {shown}.*rename the class"):
+            folder.check(Config(), ("a", name))
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_come_back_may_be_anything_else(tmp_path):
+    names = (" grün ", "a b,c'\"", "\u00a0", "\U0001f431", "-x", "100%")
+    folder = RunFolder(tmp_path / "run")
     folder.create(Config(), names)
     folder.check(Config(), names)
+    assert read_class_names(folder.classes) == names
+    decomposed = tuple(unicodedata.normalize("NFD", name) for name in names)
+    folder.check(Config(), decomposed)

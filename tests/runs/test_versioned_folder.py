@@ -1,4 +1,7 @@
-from pit_keras.runs.versioned_folder import find_saved_model
+import pytest
+import tensorflow as tf
+
+from pit_keras.runs.versioned_folder import find_saved_model, load_saved_model_from
 
 
 def save(folder):
@@ -22,3 +25,11 @@ def test_a_model_without_versions_is_found_where_it_lies(tmp_path):
     save(tmp_path / "1")
     assert find_saved_model(tmp_path) == tmp_path
     assert find_saved_model(tmp_path / "1") == tmp_path / "1"
+
+
+@pytest.mark.parametrize("name", ["plain", "[v1]", "a*b?", "back\\slash", "{1} 50% #é漢'"])
+def test_a_model_is_loaded_from_any_path(tmp_path, name):
+    module = tf.Module()
+    module.number = tf.Variable(3.0)
+    tf.saved_model.save(module, str(tmp_path / name / "1"))
+    assert load_saved_model_from(tmp_path / name / "1").number.numpy() == 3.0

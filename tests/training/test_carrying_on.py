@@ -14,6 +14,7 @@ import pytest
 from whole_runs import checkpoints, contents, events, rows, train, trainer_of
 
 from pit_keras.runs.run_folder import RunFolder
+from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.training.interruption import TrainingInterrupted
 from pit_keras.training.trainer import Trainer
 
@@ -150,6 +151,52 @@ def test_a_damaged_model_of_a_finished_run_is_written_anew(unfinished, finished,
     assert "model.keras cannot be loaded" in printed
     assert "model.keras is written anew from the checkpoint of the best epoch" in printed
     assert_same_model(path, folder)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\xff{"])
+def test_lost_and_damaged_files_of_a_finished_run_are_written_anew(
+    finished, tmp_path, capsys, damage
+):
+    config, path, *_ = finished
+    folder, whole = RunFolder(shutil.copytree(path, tmp_path / "copy")), RunFolder(path)
+    names = ("config", "classes", "history")
+    for name in names:
+        file = getattr(folder, name)
+        file.unlink() if damage is None else file.write_bytes(damage)
+    if damage is not None:
+        folder.results.write_bytes(damage)
+    trained = load_trained_model(folder.path)
+    assert (trained.class_names, trained.data.mean) == (("0", "1", "2"), config.data.mean)
+
+    for _ in range(2):  # the results first
+        train(config, folder.path)
+
+    for name in (*names, "results"):
+        assert getattr(folder, name).read_bytes() == getattr(whole, name).read_bytes()
+    assert "is written anew" in capsys.readouterr().out
+
+
+def test_what_no_checkpoint_holds_is_told_by_its_file(finished, tmp_path, capsys):
+    config, path, *_ = finished
+    folder = RunFolder(shutil.copytree(path, tmp_path / "copy"))
+    shutil.rmtree(folder.checkpoints)
+    folder.history.write_text("epoch,lo")
+    train(config, folder.path)
+    assert "history.csv is damaged, and no checkpoint holds it" in capsys.readouterr().out
+    folder.config.unlink()
+    with pytest.raises(OSError, match=r"config\.json, which says how a model's images are prep"):
+        load_trained_model(folder.model)
+
+
+def test_a_folder_that_vanishes_is_told_at_the_next_save(make_tiny_config, tmp_path):
+    class Vanishing(Trainer):
+        def _evaluate(self, can_stop=False):
+            shutil.rmtree(self.folder.path, ignore_errors=True)
+            return super()._evaluate(can_stop)
+
+    with pytest.raises(FileNotFoundError, match="run was removed or moved while the run trained"):
+        trainer_of(make_tiny_config(), tmp_path / "run", Vanishing).run()
+    assert not (tmp_path / "run/results.json").exists()
 
 
 def test_a_model_that_cannot_be_written_anew(unfinished):
