@@ -13,11 +13,10 @@ from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
 from pit_keras.weights.adaptation import Report, adapted, checkpoint_of, is_head, main_head
+from pit_keras.weights.checkpoint_files import SUFFIXES as PYTORCH_SUFFIXES
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
 from pit_keras.weights.recognition import Description, Misfit, check_names, describe, hint, hinting
-
-PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 class NewHeadsWarning(UserWarning):
@@ -25,7 +24,11 @@ class NewHeadsWarning(UserWarning):
 
 
 def load_weights(
-    model: keras.Model, weights: str | os.PathLike, *, across_distillation: bool = False
+    model: keras.Model,
+    weights: str | os.PathLike,
+    *,
+    across_distillation: bool = False,
+    averaged: bool = True,
 ) -> Report:
     """Loads weights into a model of `create_model`, all or nothing; returns a `Report`.
 
@@ -39,6 +42,8 @@ def load_weights(
         across_distillation: Whether a distilled checkpoint may go into a plain model, which drops
             the distillation token and its head, and a plain one into a distilled model, which
             copies them from the class token's.
+        averaged: Whether averaged weights are taken where a training program's checkpoint has raw
+            ones beside them, with a warning that says so.
 
     Raises:
         FileNotFoundError: If the file is not there, or released weights are neither on this machine
@@ -46,20 +51,22 @@ def load_weights(
         ValueError: If the format is unknown, the file damaged or altered, or the weights do not fit
             the model. The model is then unchanged.
     """
-    report = _load(model, weights, across_distillation)
-    if report.new_heads:
-        warnings.warn(str(report), NewHeadsWarning, stacklevel=3)  # at the caller of create_model
+    report = _load(model, weights, across_distillation, averaged)
+    if report.new_heads or report.note:
+        category = NewHeadsWarning if report.new_heads else UserWarning
+        warnings.warn(str(report), category, stacklevel=3)  # at the caller of create_model
     return report
 
 
-def _load(model, weights, across_distillation):
+def _load(model, weights, across_distillation, averaged):
     if str(weights) == released.IMAGENET:
         return _load_released(model, across_distillation)
     path = _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
     if path.suffix == ".h5":
         load_h5(model, path)
         return Report(str(path), model.name, len(model.weights), len(model.weights))
-    checkpoint = read_keras(path) if path.suffix == ".keras" else read_checkpoint(model, path)
+    is_keras = path.suffix == ".keras"
+    checkpoint = read_keras(path) if is_keras else read_checkpoint(model, path, averaged)
     return carry_over(checkpoint, model, across_distillation)
 
 
@@ -111,6 +118,7 @@ def carry_over(checkpoint, model, across_distillation=False):
         tensors=len(values),
         variables=len(model.weights),
         new_heads=bool(new),
+        note=checkpoint.note,
         **changes,
     )
 
@@ -158,6 +166,7 @@ def convert(
     name=None,
     image_size=None,
     across_distillation=False,
+    averaged=True,
     overwrite=False,
 ):
     """Writes a checkpoint as a `.keras` file; returns its path and a `Report`.
@@ -167,7 +176,7 @@ def convert(
         output: The file to write; by default the model's name with `.keras`.
         name: A model of `create_model`; by default what the checkpoint looks like.
         image_size: Height and width of the images; by default those that the checkpoint is for.
-        across_distillation: As for `load_weights`.
+        across_distillation, averaged: As for `load_weights`.
     """
     description = _described(checkpoint, name)
     name = name or description.name
@@ -187,7 +196,7 @@ def convert(
     model = build_model(
         name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
     )
-    report = load_weights(model, checkpoint, across_distillation=across_distillation)
+    report = _load(model, checkpoint, across_distillation, averaged)
     _save(model, output)
     return output, report
 
@@ -200,7 +209,7 @@ def _described(checkpoint, name):
         return Description(name, classes=1000, channels=3, grid=None)
     path = _existing(checkpoint, (".keras", *PYTORCH_SUFFIXES))
     is_keras = path.suffix == ".keras"
-    return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)))
+    return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)[0]))
 
 
 def _image_size(name, grid):
