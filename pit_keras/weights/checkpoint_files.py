@@ -6,6 +6,7 @@ read as stand-ins: objects that keep what was stored in them and can do nothing.
 
 import collections
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 
@@ -75,37 +76,44 @@ def _read_pickle(path):
             f"Reading {path} needs PyTorch 2.6 or later: pip install torch, or give a "
             ".safetensors file."
         ) from error
+    fault, is_whole = None, False
     try:
-        _check_archive(path)
-        with safe_globals([(_stand_in(name), name) for name in _foreign_names(path)]):
-            # weights_only: PyTorch's reader calls nothing but its own functions and stand-ins.
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, _Unusable):
+        fault = _fault_of_archive(path)
+        is_whole = zipfile.is_zipfile(path) and fault is None
+        if fault is None:
+            with safe_globals([(_stand_in(name), name) for name in _foreign_names(path)]):
+                # weights_only: PyTorch's reader calls only its own functions and stand-ins.
+                return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        reason = "it is damaged, or holds more than tensors"
+        if is_whole:
+            refused = named[1] if named else "a part of it"
+            reason = f"it is whole, but {refused} is refused"
         raise ValueError(
-            f"{path} cannot be read safely as a PyTorch state dict: it is damaged, or holds more "
-            "than tensors; torch.save(model.state_dict(), path) writes one."
+            f"{path} cannot be read safely as a PyTorch state dict: {reason}; "
+            "torch.save(model.state_dict(), path) writes one."
         ) from error
+    raise ValueError(f"{path} is {fault}")
 
 
-class _Unusable(ValueError):
-    """A file whose fault is known."""
-
-
-def _check_archive(path):
+def _fault_of_archive(path):
     if not zipfile.is_zipfile(path):
-        return
+        return None
     with zipfile.ZipFile(path) as archive:
-        # PyTorch ignores the checksums.
-        if damaged := archive.testzip():
-            raise _Unusable(f"{path} is damaged: the checksum of {damaged} in it does not match.")
-        names = [pathlib.PurePath(name).name for name in archive.namelist()]
+        if damaged := archive.testzip():  # PyTorch ignores the checksums
+            return f"damaged: the checksum of {damaged} in it does not match."
+        names = {pathlib.PurePath(name).name for name in archive.namelist()}
     if "constants.pkl" in names:
-        raise _Unusable(
-            f"{path} is a TorchScript program, which is not run here; save its weights, "
+        return (
+            "a TorchScript program, which is not run here; save its weights, "
             "torch.save(torch.jit.load(path).state_dict(), other_path), and give that file."
         )
+    if "data.pkl" not in names:
+        return "an archive, but not one of torch.save; give a state dict that it wrote."
+    return None
 
 
 def _foreign_names(path):

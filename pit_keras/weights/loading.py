@@ -181,7 +181,10 @@ def convert(
     description = _described(checkpoint, name)
     name = name or description.name
     if name is None:
-        raise ValueError(f"{checkpoint} looks like no known model; name it with --model.")
+        raise ValueError(
+            f"{checkpoint} has the sizes of no model of `pit-keras models`; create the model with "
+            "its own sizes, pit_keras.create_model(NAME, depths=..., weights=PATH), and save it."
+        )
     if isinstance(variant_of(name), Detr):
         raise ValueError(
             f"{name} is a detector, whose checkpoints are not converted but loaded: "

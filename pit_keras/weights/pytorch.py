@@ -94,8 +94,9 @@ def read_checkpoint(model, path, averaged=True):
         }
     for key, layer in _HEADS.items():  # those that the model lacks too
         if f"{key}.weight" in state_dict and f"{key}.bias" in state_dict:
-            values.setdefault(f"{layer}/kernel", np.transpose(_array(state_dict[f"{key}.weight"])))
-            values.setdefault(f"{layer}/bias", _array(state_dict[f"{key}.bias"]))
+            kernel = np.transpose(_array(state_dict, f"{key}.weight", name))
+            values.setdefault(f"{layer}/kernel", kernel)
+            values.setdefault(f"{layer}/bias", _array(state_dict, f"{key}.bias", name))
     checkpoint = Checkpoint(name, values, _names(found), note=note)
     checkpoint.check_finite()
     return checkpoint
@@ -138,24 +139,30 @@ def read_state_dict(path, averaged=True):
     return tensors, note
 
 
-def _array(tensor):
-    if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16 unlike NumPy
-        tensor = tensor.detach().cpu()
-        tensor = tensor if tensor.is_complex() else tensor.float()
-    tensor = np.asarray(tensor)
-    if np.iscomplexobj(tensor):
-        raise ValueError("complex numbers")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused later, by its name
-        return tensor.astype(np.float32, copy=False)
+def _array(state_dict, key, name):
+    tensor = state_dict[key]
+    try:
+        if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16
+            tensor = tensor.detach().cpu()
+            tensor = tensor if tensor.is_complex() else tensor.float()
+        tensor = np.asarray(tensor)
+        if np.iscomplexobj(tensor):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused later, by its name
+            return tensor.astype(np.float32, copy=False)
+    except (ValueError, TypeError, RuntimeError) as error:  # sparse, quantised, without data
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise Misfit(f"{name}: tensor {key} does not hold plain numbers ({reason}).") from error
 
 
 def _converted(origin, state_dict, name, shape=None):
     """A variable's value, of the shape that it must have, if any."""
+    tensors = [_array(state_dict, key, name) for key in origin.keys]
     try:
-        value = converted(origin.variable, *(_array(state_dict[key]) for key in origin.keys))
+        value = converted(origin.variable, *tensors)
         if shape is None or value.shape == tuple(shape):
             return value
-    except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor
+    except (ValueError, TypeError):  # not even the number of axes is right
         pass
     shapes = ", ".join(str(tuple(state_dict[key].shape)) for key in origin.keys)
     raise Misfit(

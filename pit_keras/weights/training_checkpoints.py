@@ -96,9 +96,7 @@ def _passed_over(network, others, unlike):
         parts.append(f"{unlike[0].place!r} has other tensors and is left out")
     if network.left_out:
         names, more = ", ".join(network.left_out[:3]), ", ..." * (len(network.left_out) > 3)
-        parts.append(
-            f"{len(network.left_out)} tensors beside {network.place!r} are left out: {names}{more}"
-        )
+        parts.append(f"left out beside {network.place!r}: {names}{more}")
     return "; ".join(parts) or None
 
 
