@@ -6,6 +6,7 @@ import pathlib
 
 from pit_keras.runs.run_folder import find_model
 
+MOST_IMAGES, LARGEST_SIDE = 4096, 2**14  # of a batch, of an image: what memory may hold
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -22,11 +23,21 @@ def positive(text):
     return int(text)
 
 
+def batch_size(text):
+    return _at_most(MOST_IMAGES, positive(text))
+
+
+def _at_most(most, number):
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}; got {number}")
+    return number
+
+
 def image_size(text):
     sides = text.split(",")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"must be like 224 or 192,256, got {text}")
-    return int(sides[0]), int(sides[-1])
+    return tuple(_at_most(LARGEST_SIDE, int(side)) for side in (sides[0], sides[-1]))
 
 
 def share(text):

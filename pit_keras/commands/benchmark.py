@@ -4,7 +4,7 @@ import argparse
 import pathlib
 import time
 
-from pit_keras.commands.arguments import image_size, models_matching, positive
+from pit_keras.commands.arguments import batch_size, image_size, models_matching, positive
 from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
 # Spelt here and not taken from `measuring`, which imports Keras: a wrong option should not wait.
@@ -23,7 +23,9 @@ def add_arguments(command):
     argument(
         "--image_size", type=image_size, metavar="SIZE", help="192,256 (default: as published)"
     )
-    argument("--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)")
+    argument(
+        "--batch_size", type=batch_size, metavar="N", default=16, help="(default: %(default)s)"
+    )
     argument("--precision", choices=PRECISION, default="float32", help="(default: %(default)s)")
     argument("--repeats", type=positive, default=15, help="timed calls (default: %(default)s)")
     argument(
