@@ -376,6 +376,8 @@ def _rules(config):
     yield "optimizer.warmup_epochs", warmup < epochs, f"less than the {epochs} epochs"
     teacher = distillation.teacher
     if distillation.kind != "none":
+        form = "a '_distilled' model, whose second head learns from the teacher"
+        yield "model.name", model.name.endswith("_distilled"), form
         yield "distillation.teacher", teacher is not None, "a model's name or path"
         yield ("distillation.teacher", not str(teacher).startswith(DETECTOR_PREFIX), "a classifier")
     if model.is_detector:

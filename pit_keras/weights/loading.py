@@ -16,7 +16,15 @@ from pit_keras.weights.adaptation import Report, adapted, checkpoint_of, is_head
 from pit_keras.weights.checkpoint_files import SUFFIXES as PYTORCH_SUFFIXES
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
-from pit_keras.weights.recognition import Description, Misfit, check_names, describe, hint, hinting
+from pit_keras.weights.recognition import (
+    Checkpoint,
+    Description,
+    Misfit,
+    check_names,
+    describe,
+    hint,
+    hinting,
+)
 
 
 class NewHeadsWarning(UserWarning):
@@ -37,8 +45,8 @@ def load_weights(
     summed or repeated. A `.weights.h5` file tells too little for that and must fit as it is.
 
     Args:
-        weights: "imagenet" for the released weights of the model of this name, or the path of a
-            `.keras`, `.weights.h5`, `.safetensors` or `.pth` file.
+        weights: "imagenet" for the released weights of the model, or the path of a `.keras`,
+            `.weights.h5`, `.safetensors` or `.pth` file.
         across_distillation: Whether a distilled checkpoint may go into a plain model, which drops
             the distillation token and its head, and a plain one into a distilled model, which
             copies them from the class token's.
@@ -61,13 +69,18 @@ def load_weights(
 def _load(model, weights, across_distillation, averaged):
     if str(weights) == released.IMAGENET:
         return _load_released(model, across_distillation)
-    path = _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
+    path = check_weights_file(weights)
     if path.suffix == ".h5":
         load_h5(model, path)
         return Report(str(path), model.name, len(model.weights), len(model.weights))
     is_keras = path.suffix == ".keras"
     checkpoint = read_keras(path) if is_keras else read_checkpoint(model, path, averaged)
     return carry_over(checkpoint, model, across_distillation)
+
+
+def check_weights_file(weights):
+    """The path of a weights file; an error if it is not there, or of no format that is known."""
+    return _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
 
 
 def _existing(weights, suffixes):
@@ -83,7 +96,14 @@ def _existing(weights, suffixes):
 
 
 def _load_released(model, across_distillation):
-    name = model.name
+    target = checkpoint_of(model, model.name)
+    # A model may have a name of its own.
+    name = model.name if model.name in released.RELEASES else describe(target.shapes).name
+    if name not in released.RELEASES:
+        released.release_of(model.name)  # which raises
+    row = variant_of(name)
+    settings = {field: getattr(row, field) for field in target.settings}
+    _check_settings(Checkpoint(released.release_of(name).repository, {}, settings=settings), target)
     checkpoint = released.from_cache(name)
     if checkpoint is not None:
         return carry_over(checkpoint, model, across_distillation)
@@ -178,6 +198,9 @@ def convert(
         image_size: Height and width of the images; by default those that the checkpoint is for.
         across_distillation, averaged: As for `load_weights`.
     """
+    output = None if output is None else _checked_output(output, overwrite)
+    if name is not None:
+        _check_not_detector(name)
     description = _described(checkpoint, name)
     name = name or description.name
     if name is None:
@@ -185,16 +208,7 @@ def convert(
             f"{checkpoint} has the sizes of no model of `pit-keras models`; create the model with "
             "its own sizes, pit_keras.create_model(NAME, depths=..., weights=PATH), and save it."
         )
-    if isinstance(variant_of(name), Detr):
-        raise ValueError(
-            f"{name} is a detector, whose checkpoints are not converted but loaded: "
-            "pit_keras.load_pytorch_weights(model, path)."
-        )
-    output = pathlib.Path(output or f"{name}.keras")
-    if output.suffix != ".keras":
-        raise ValueError(f"The output {output} must end in .keras.")
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
+    output = output or _checked_output(f"{name}.keras", overwrite)
     size = image_size or _image_size(name, description.grid)
     model = build_model(
         name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
@@ -202,6 +216,23 @@ def convert(
     report = _load(model, checkpoint, across_distillation, averaged)
     _save(model, output)
     return output, report
+
+
+def _checked_output(output, overwrite):
+    output = pathlib.Path(output)
+    if output.suffix != ".keras":
+        raise ValueError(f"The output {output} must end in .keras.")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
+    return output
+
+
+def _check_not_detector(name):
+    if isinstance(variant_of(name), Detr):
+        raise ValueError(
+            f"{name} is a detector, whose checkpoints are not converted but loaded: "
+            "pit_keras.load_pytorch_weights(model, path)."
+        )
 
 
 def _described(checkpoint, name):

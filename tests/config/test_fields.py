@@ -230,6 +230,9 @@ def test_colour_jitter_and_rand_augment_exclude_each_other():
 def test_distillation_needs_a_teacher():
     config = Config()
     config.distillation.kind = "soft"
+    with pytest.raises(ValueError, match=r"model\.name must be a '_distilled' model, whose second"):
+        validate(config)
+    config.model.name = "pit_s_distilled"
     with pytest.raises(ValueError, match=r"distillation\.teacher must be a model's name or path"):
         validate(config)
     config.distillation.teacher, config.distillation.tau = "resnet50", 3.0
