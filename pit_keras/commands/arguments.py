@@ -4,7 +4,7 @@ import argparse
 import os
 import pathlib
 
-from pit_keras.runs.run_folder import find_model
+from pit_keras.runs.run_folder import find_model, write_atomically
 
 MOST_IMAGES, LARGEST_SIDE = 4096, 2**14  # of a batch, of an image: what memory may hold
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -126,6 +126,15 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True):
     if is_detector(trained) and not takes_detectors:
         raise ValueError(f"{options.model} is a detector; a classifier is wanted here.")
     return trained
+
+
+def write_output(path, text):
+    """Writes a file that an option names, whole or not at all; a device or a pipe as it is."""
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_atomically(path.resolve(), text)  # what a link points at
 
 
 def is_detector(trained):

@@ -1,10 +1,15 @@
 """`pit-keras benchmark`: what models cost on this machine."""
 
 import argparse
-import pathlib
 import time
 
-from pit_keras.commands.arguments import batch_size, image_size, models_matching, positive
+from pit_keras.commands.arguments import (
+    batch_size,
+    image_size,
+    models_matching,
+    positive,
+    write_output,
+)
 from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
 # Spelt here and not taken from `measuring`, which imports Keras: a wrong option should not wait.
@@ -66,7 +71,7 @@ def run(options):
             print(f"[{number}/{len(tasks)}] {task.model}  {words}", flush=True)
     if options.markdown is not None:
         table = cost_table.markdown(rows, options.measure)
-        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
+        write_output(options.markdown, table)
     for path in (options.markdown, options.output):
         if path is not None:
             print(f"Written to {path}")

@@ -256,8 +256,12 @@ def _image_size(name, grid):
 
 def _save(model, output):
     """Saves through a temporary file, so that an earlier one survives a failure."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
-        temporary = pathlib.Path(folder) / output.name
-        model.save(temporary)
-        os.replace(temporary, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
+            temporary = pathlib.Path(folder) / output.name
+            model.save(temporary)
+            os.replace(temporary, output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{output} cannot be written ({reason}).") from error
