@@ -16,7 +16,8 @@ from pit_keras.models.registry import (
     variant_of,
 )
 from pit_keras.weights.keras_files import layer_names
-from pit_keras.weights.loading import load_weights
+from pit_keras.weights.loading import check_weights_file, load_weights
+from pit_keras.weights.released import IMAGENET, release_of
 
 
 def create_model(
@@ -84,9 +85,11 @@ def create_model(
         "attention_drop_rate": attention_drop_rate,
         "drop_path_rate": drop_path_rate,
     }
+    if weights == IMAGENET and not isinstance(row, (detr.Detr, Application)):
+        release_of(variant)  # before a network is built
     if isinstance(row, detr.Detr):
         model, weights = _detector(variant, row, settings, weights, overrides)
-    elif weights == "imagenet" and isinstance(row, Application):
+    elif weights == IMAGENET and isinstance(row, Application):
         # Keras loads them itself, into a network that it builds slightly differently for them.
         of_family = {"weights": weights}
         model = build_model(variant, **settings, overrides=overrides, of_family=of_family)
@@ -122,6 +125,8 @@ def _check_weights(variant, weights, across_distillation):
         raise ValueError(
             f"weights must be None, 'imagenet', or the path of a file; got {weights!r}."
         )
+    if weights not in (None, IMAGENET):
+        check_weights_file(weights)  # before a network is built
     if across_distillation and weights is None:
         raise ValueError("weights_across_distillation=True needs weights.")
     if across_distillation and variant.removesuffix(DISTILLED) + DISTILLED not in list_models():

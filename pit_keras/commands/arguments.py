@@ -8,7 +8,9 @@ import sys
 
 from pit_keras.config.model_names import list_models
 from pit_keras.data.image_files import ending, in_words, is_image, is_leftover
-from pit_keras.runs.run_folder import find_model
+from pit_keras.runs.run_folder import find_model, write_atomically
+
+MOST_IMAGES, LARGEST_SIDE = 4096, 2**14  # of a batch, of an image: what memory may hold
 
 
 def add_model_arguments(command):
@@ -24,11 +26,21 @@ def positive(text):
     return int(text)
 
 
+def batch_size(text):
+    return _at_most(MOST_IMAGES, positive(text))
+
+
+def _at_most(most, number):
+    if number > most:
+        raise argparse.ArgumentTypeError(f"must be at most {most}; got {number}")
+    return number
+
+
 def image_size(text):
     sides = text.split(",")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"must be like 224 or 192,256, got {text}")
-    return int(sides[0]), int(sides[-1])
+    return tuple(_at_most(LARGEST_SIDE, int(side)) for side in (sides[0], sides[-1]))
 
 
 def share(text):
@@ -129,6 +141,15 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True, may_rename=
     if is_detector(trained) and not takes_detectors:
         raise ValueError(f"{options.model} is a detector; a classifier is wanted here.")
     return trained
+
+
+def write_output(path, text):
+    """Writes a file that an option names, whole or not at all; a device or a pipe as it is."""
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")
+    else:
+        write_atomically(path.resolve(), text)  # what a link points at
 
 
 def is_detector(trained):

@@ -1,10 +1,15 @@
 """`pit-keras benchmark`: what models cost on this machine."""
 
 import argparse
-import pathlib
 import time
 
-from pit_keras.commands.arguments import image_size, models_matching, positive
+from pit_keras.commands.arguments import (
+    batch_size,
+    image_size,
+    models_matching,
+    positive,
+    write_output,
+)
 from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.errors import check_outputs, sigterm_as_ctrl_c
 
@@ -24,7 +29,9 @@ def add_arguments(command):
     argument(
         "--image_size", type=image_size, metavar="SIZE", help="192,256 (default: as published)"
     )
-    argument("--batch_size", type=positive, metavar="N", default=16, help="(default: %(default)s)")
+    argument(
+        "--batch_size", type=batch_size, metavar="N", default=16, help="(default: %(default)s)"
+    )
     argument("--precision", choices=PRECISION, default="float32", help="(default: %(default)s)")
     argument("--repeats", type=positive, default=15, help="timed calls (default: %(default)s)")
     argument(
@@ -63,7 +70,7 @@ def run(options):
             print(f"[{number}/{len(tasks)}] {task.model}  {words}", flush=True)
     if options.markdown is not None:
         table = cost_table.markdown(rows, options.measure)
-        pathlib.Path(options.markdown).write_text(table, encoding="utf-8")
+        write_output(options.markdown, table)
     for path in (options.markdown, options.output):
         if path is not None:
             print(f"Written to {path}")

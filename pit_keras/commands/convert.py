@@ -24,6 +24,8 @@ def add_arguments(command):
         action="store_true",
         help="allow a distilled checkpoint for a plain model, and the reverse",
     )
+    help_ = "take the raw weights where averaged ones stand beside them"
+    argument("--raw", action="store_true", help=help_)
     argument("--overwrite", action="store_true", help="replace an earlier file")
 
 
@@ -41,6 +43,7 @@ def run(options):
         name=options.model,
         image_size=options.image_size,
         across_distillation=options.weights_across_distillation,
+        averaged=not options.raw,
         overwrite=options.overwrite,
     )
     print(report)

@@ -14,6 +14,7 @@ from pit_keras.commands.arguments import (
     open_data_set,
     positive,
     refuse,
+    write_output,
 )
 from pit_keras.errors import check_different_files, check_outputs
 
@@ -123,11 +124,11 @@ def _evaluate_detector(options, detector):
         Console(stderr=True).print(table)
     _show(results, options.output)
     if options.detections is not None:
-        pathlib.Path(options.detections).write_text(json.dumps(detections) + "\n")
+        write_output(options.detections, json.dumps(detections) + "\n")
 
 
 def _show(results, output):
     text = json.dumps(results, indent=2)
     print(text)
     if output is not None:
-        pathlib.Path(output).write_text(text + "\n")
+        write_output(output, text + "\n")

@@ -7,6 +7,7 @@ import sys
 
 from pit_keras.commands.arguments import (
     add_model_arguments,
+    batch_size,
     check_inputs,
     image_files,
     is_detector,
@@ -56,7 +57,7 @@ def add_arguments(command):
         help=f"least share of images with the Keras model's top-1 class (default: {limits})",
     )
     argument("--force", action="store_true", help="write forms that disagree too")
-    argument("--batch_size", type=positive, default=1, help="of the TFLite files (default 1)")
+    argument("--batch_size", type=batch_size, default=1, help="of the TFLite files (default 1)")
     argument("--license", metavar="TEXT", help="of the weights, to be written in them")
     argument("--overwrite", action="store_true", help="replace an earlier export")
 

@@ -3,11 +3,10 @@
 import argparse
 import fractions
 import json
-import pathlib
 import sys
 
 from pit_keras import imagenet
-from pit_keras.commands.arguments import check_inputs, load_model, positive, refuse
+from pit_keras.commands.arguments import check_inputs, load_model, positive, refuse, write_output
 from pit_keras.errors import check_outputs
 
 
@@ -85,7 +84,7 @@ def run(options):
     row = {**row_settings(options, trained, suites), **accuracies}
     if options.output is not None:
         text = json.dumps({**row, "not_run": reasons}, indent=2)
-        pathlib.Path(options.output).write_text(text + "\n")
+        write_output(options.output, text + "\n")
     if accuracies:
         # The paper's rows are of ImageNet alone.
         is_imagenet = imagenet.in_words(trained.class_names) == imagenet.class_names()

@@ -49,6 +49,10 @@ def prepare(config, profile):
 
     # The other workers have to be joined before TensorFlow does anything.
     workers = join_workers(config.training.distribute, FLAGS.workers, FLAGS.worker)
+    if config.distillation.kind != "none":
+        from pit_keras.training.teacher import check_teacher
+
+        check_teacher(config)
     source = open_source_of(config, FLAGS.manual_dir)
     if FLAGS.preview:
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)

@@ -28,6 +28,7 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
 )
 
 PositiveInt = Annotated[int, Gt(0)]
+Size = Annotated[int, Gt(0), Le(2**14)]  # of what takes memory; as `create_model` allows
 PositiveFloat = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Le(1)]
@@ -60,22 +61,22 @@ class ModelConfig(_Section):
     name: str = "pit_s"
     weights: str | None = None  # to start from: "imagenet" or a path, stored as given
     frozen_stages: Annotated[int, Ge(0)] = 0  # first stages, not trained
-    patch_size: PositiveInt | None = None
-    stride: PositiveInt | None = None
-    head_dim: PositiveInt | None = None
-    depth: PositiveInt | None = None  # ViT's blocks
-    depths: tuple[PositiveInt, ...] | None = None  # PiT's blocks of each stage
-    heads: tuple[PositiveInt, ...] | None = None  # PiT's heads of each stage
-    base_width: PositiveInt | None = None  # ResNet's
+    patch_size: Size | None = None
+    stride: Size | None = None
+    head_dim: Size | None = None
+    depth: Size | None = None  # ViT's blocks
+    depths: tuple[Size, ...] | None = None  # PiT's blocks of each stage
+    heads: tuple[Size, ...] | None = None  # PiT's heads of each stage
+    base_width: Size | None = None  # ResNet's
     stem_stride: int | None = None  # ResNet's: 4, for small images 2 or 1
     output_stride: int | None = None  # pixels between the positions of the last map
     # A detector's; what is above is then its backbone's, and so are the rates below.
-    queries: PositiveInt | None = None  # the most objects found in an image
-    encoder_layers: PositiveInt | None = None
-    decoder_layers: PositiveInt | None = None
-    hidden_width: PositiveInt | None = None
-    hidden_heads: PositiveInt | None = None
-    feed_forward: PositiveInt | None = None  # width of the MLPs of encoder and decoder
+    queries: Size | None = None  # the most objects found in an image
+    encoder_layers: Size | None = None
+    decoder_layers: Size | None = None
+    hidden_width: Size | None = None
+    hidden_heads: Size | None = None
+    feed_forward: Size | None = None  # width of the MLPs of encoder and decoder
     dropout: BelowOne | None = None  # in encoder and decoder
     normalize_features: bool | None = None  # of the backbone, before the encoder
     drop_rate: BelowOne = 0.0
@@ -102,7 +103,7 @@ class DataConfig(_Section):
     data_dir: str | None = None  # where TFDS keeps its data sets
     holdout: Annotated[float, Gt(0), Lt(1)] = 0.1  # where there is no validation split
     # Height, width; of a detector the short and the long side.
-    image_size: tuple[PositiveInt, PositiveInt] = (224, 224)
+    image_size: tuple[Size, Size] = (224, 224)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = IMAGENET_STD
     crop_scale: tuple[Share, Share] = (0.08, 1.0)  # area of the random resized crop
@@ -147,7 +148,7 @@ class OptimizerConfig(_Section):
 class TrainingConfig(_Section):
     """Length, devices and precision of the training, and its checkpoints."""
 
-    epochs: PositiveInt = 100
+    epochs: Annotated[int, Gt(0), Le(10**6)] = 100
     batch_size: PositiveInt = 512  # images that pass the model at once, over all replicas
     accumulate: PositiveInt = 1  # batches whose gradients are summed for one update
     eval_batch_size: PositiveInt | None = None  # None: as in training
@@ -375,6 +376,8 @@ def _rules(config):
     yield "optimizer.warmup_epochs", warmup < epochs, f"less than the {epochs} epochs"
     teacher = distillation.teacher
     if distillation.kind != "none":
+        form = "a '_distilled' model, whose second head learns from the teacher"
+        yield "model.name", model.name.endswith("_distilled"), form
         yield "distillation.teacher", teacher is not None, "a model's name or path"
         yield ("distillation.teacher", not str(teacher).startswith(DETECTOR_PREFIX), "a classifier")
     if model.is_detector:

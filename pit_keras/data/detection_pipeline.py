@@ -17,7 +17,7 @@ import tensorflow as tf
 from pit_keras.data.coco_annotations import MAX_OBJECTS
 from pit_keras.data.detection_augmentation import augment
 from pit_keras.data.detection_preprocessing import fit, masked_inputs, padded_size
-from pit_keras.data.pipeline import check_train_batches, in_order, replica_part
+from pit_keras.data.pipeline import check_train_batches, evaluation_part, in_order
 from pit_keras.data.seeds import example_seed
 from pit_keras.data.source import Shard, as_written
 from pit_keras.data.unreadable import UnreadableImages, load_images
@@ -95,7 +95,8 @@ def detection_evaluation_batches(
             "id": int64 (B,), -1 for filler;
             "weight": float32 (B,), 1, or 0 for filler.
     """
-    replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
+    replica_batch = evaluation_part(batch_size, replicas, source.sizes[split])
+    batch_size = replica_batch * replicas
     shard = Shard(worker, workers, batch_size // workers)
     examples = source.scan(split, shard)
     examples = load_images(examples, source, split, unreadable or UnreadableImages())

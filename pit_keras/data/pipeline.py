@@ -126,14 +126,17 @@ def evaluation_batches(
             "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batches;
             "id": int64 (B,), -1 for those.
     """
-    replica_batch = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
-    shard, size = Shard(worker, workers, batch_size // workers), source.sizes[split]
+    size = source.sizes[split] if cap is None else min(cap, source.sizes[split])
+    replica_batch = evaluation_part(batch_size, replicas, size)
+    batch_size = replica_batch * replicas
+    shard = Shard(worker, workers, batch_size // workers)
     examples = source.scan(split, shard)
-    if cap is not None and cap < size:
-        # Exactly `cap` of `size` positions have a multiple of `cap` with so small a remainder.
-        spaced = examples.enumerate().filter(lambda place, _: place * cap % size < cap)
+    if size < source.sizes[split]:
+        # Exactly `cap` of `whole` positions have a multiple of `cap` with so small a remainder.
+        whole = source.sizes[split]
+        spaced = examples.enumerate().filter(lambda place, _: place * cap % whole < cap)
         # What follows the last is not read.
-        examples, size = spaced.map(lambda _, example: example).take(cap), cap
+        examples = spaced.map(lambda _, example: example).take(cap)
     if source.is_encoded:
         examples = load_images(examples, source, split, unreadable or UnreadableImages())
 
@@ -163,6 +166,12 @@ def replica_part(batch_size, replicas, flag):
             f"{replicas}; got {batch_size}."
         )
     return batch_size // replicas
+
+
+def evaluation_part(batch_size, replicas, size):
+    """The images of each replica's batch; a batch is no larger than what there is to evaluate."""
+    part = replica_part(batch_size, replicas, "--config.training.eval_batch_size")
+    return max(min(part, -(-size // replicas)), 1)
 
 
 def _augment(image, seed, config, largest):

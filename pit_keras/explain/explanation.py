@@ -5,7 +5,7 @@ from matplotlib.figure import Figure  # not pyplot, which needs a display and ha
 
 from pit_keras.data.preprocessing import load_image, normalise, resize_and_crop
 from pit_keras.explain.rollout import Rollout, token_centres
-from pit_keras.plots.pictures import DPI
+from pit_keras.plots.pictures import save_figure
 
 
 def draw_explanations(trained, paths, predictions, output):
@@ -36,7 +36,7 @@ def draw_explanations(trained, paths, predictions, output):
         for stage, (axis, shares) in enumerate(zip(axes[1:], maps, strict=True), 1):
             draw_overlay(axis, shares, first, spacings[stage - 1])
             axis.set_title(f"stage {stage}: {shares.shape[0]} x {shares.shape[1]}", fontsize=10)
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def without_lattice(shares):

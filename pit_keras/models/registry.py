@@ -8,6 +8,9 @@ import numpy as np
 from pit_keras.config.model_names import DISTILLED, check_model_name, did_you_mean
 from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
+# Of a network that a machine may hold: what is larger is refused before memory is asked for.
+_LARGEST, _MOST_CLASSES = 2**14, 2**20
+
 _FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
 _MODELS = {  # rows and the functions that build them, by name
     name + form: (row, family.build)
@@ -85,7 +88,20 @@ def build_model(name, *, overrides=None, of_family=None, **settings):
         # What None stands for depends on other fields; the row checks it where it is used.
         if fields[field] is not None and not _fits(value, fields[field]):
             raise ValueError(f"{field} of {name} must be like {fields[field]}; got {value!r}.")
-    return build(dataclasses.replace(variant, **overrides), settings, **(of_family or {}))
+    variant = dataclasses.replace(variant, **overrides)
+    _check_sizes(variant, settings, overrides)
+    return build(variant, settings, **(of_family or {}))
+
+
+def _check_sizes(variant, settings, overrides):
+    """Raises ValueError for numbers that no machine has the memory for."""
+    widths = variant.widths() if hasattr(variant, "widths") else ()
+    sizes = {"classes": settings.classes, "input_shape": settings.input_shape}
+    for name, value in {**sizes, **overrides, "width, head_dim x heads,": widths}.items():
+        most = _MOST_CLASSES if name == "classes" else _LARGEST
+        values = value if isinstance(value, tuple) else (value,)
+        if any(type(each) is int and each > most for each in values):
+            raise ValueError(f"{name} of {settings.name} must be at most {most}; got {value!r}.")
 
 
 def _fits(value, usual):

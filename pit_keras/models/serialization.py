@@ -1,6 +1,7 @@
 """`.keras` files: how Keras knows our layers by name, what it keeps of them, and reading a file."""
 
 import inspect
+import json
 import zipfile
 
 import keras
@@ -38,7 +39,28 @@ def read_model(path):
             f"{path} cannot be loaded as a Keras model: it is cut short, or not a .keras file."
         )
     try:
+        _check_sizes(path)
         return keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras has no error of its own for a damaged file
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _check_sizes(path):
+    """Raises ValueError for a layer of more units than the file has bytes of weights."""
+    with zipfile.ZipFile(path) as archive:
+        if not {"config.json", "model.weights.h5"} <= set(archive.namelist()):
+            return
+        weights = archive.getinfo("model.weights.h5").file_size
+        largest = _largest(json.loads(archive.read("config.json")))
+    if largest > max(weights, 2**14):
+        raise ValueError(f"it describes a size of {largest}, but holds {weights} bytes of weights.")
+
+
+def _largest(config):
+    """The largest whole number in a description; seeds and ids are no sizes."""
+    if isinstance(config, dict):
+        config = [each for key, each in config.items() if not key.endswith(("seed", "_id"))]
+    if isinstance(config, list):
+        return max(map(_largest, config), default=0)
+    return config if type(config) is int else 0

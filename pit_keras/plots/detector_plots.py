@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pit_keras.models.boxes import centres_to_corners
-from pit_keras.plots.pictures import DPI
+from pit_keras.plots.pictures import save_figure
 
 
 def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
@@ -34,7 +34,7 @@ def draw_matching(boxes, target_boxes, target_names, costs, matches, output):
         _draw_box(scene, box, f"query {query}", color=color, linestyle="--", below=True)
     scene.set(xlim=(0, 1), ylim=(1, 0), aspect="equal", xticks=[], yticks=[])
     _draw_costs(table, costs, matches, target_names)
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def draw_positions(positions, channels, output):
@@ -46,7 +46,7 @@ def draw_positions(positions, channels, output):
         axis.imshow(positions[..., channel], cmap="viridis", vmin=-1, vmax=1)
         axis.set_title(f"channel {channel}", fontsize=8)
         axis.axis("off")
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def _corners(boxes):

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from pit_keras.data.preprocessing import load_image
-from pit_keras.plots.pictures import DPI, shortened
+from pit_keras.plots.pictures import DPI, save_figure, shortened
 
 COLUMNS = 6
 WIDTH = 2  # inches of an image
@@ -126,7 +126,7 @@ def _draw_gallery(images, output, columns, width, titles, headings=None, objects
     for axis, of_image in zip(figure.axes, objects, strict=False):
         for each in reversed(of_image):  # the surest in front
             _write_label(axis, each, *canvas.shape[1:3])
-    figure.savefig(output, dpi=DPI, facecolor="white")
+    save_figure(figure, output, facecolor="white")
 
 
 def _on_one_canvas(images, count, side):

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from pit_keras.plots.pictures import DPI, add_legend, shortened
+from pit_keras.plots.pictures import add_legend, save_figure, shortened
 
 MOST_COLUMNS = 3  # of panels of interaction
 MOST_LETTERS_OF_MODEL = 40
@@ -55,7 +55,7 @@ def draw_sweep(rows, output):
     epochs = ", ".join(sorted({f"{row['epochs']:.0f}" for row in rows}))
     caption = f"after epoch {epochs}: mean over {counts} seeds, bars of one standard deviation"
     figure.suptitle(caption, fontsize=10)
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def networks_of(rows):
@@ -111,7 +111,7 @@ def draw_interaction(rows, output):
         axis.axis("off")
     notes = {row["model"]: _note(row) for row in rows}
     add_legend(figure, figure.axes[0].lines, [f"{name}{notes[name]}" for name in names])
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def _note(row):
@@ -144,7 +144,7 @@ def draw_robustness(measured, paper, columns, output):
     axis.set_axisbelow(True)
     names = [shortened(name, MOST_LETTERS_OF_MODEL) for name, *_ in bars]
     add_legend(figure, handles, names, ncols=2)
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
     return figure
 
 

@@ -5,11 +5,13 @@ An `output` is a file, whose ending decides the format, or a stream for PNG.
 
 import itertools
 import math
+import pathlib
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no display, and nobody's backend is changed
 
 from pit_keras.runs.comparison import read_history, validation
+from pit_keras.runs.run_folder import replacing
 
 DPI = 150
 MOST_IMAGES = 600  # matplotlib draws no more than 65,535 pixels, 189 rows
@@ -30,6 +32,15 @@ def check_picture(output, images, most=MOST_IMAGES):
     ending = str(output).rpartition(".")[2].lower()
     if ending not in known:
         raise ValueError(f"Cannot draw {output}: its ending must be one of {', '.join(known)}.")
+
+
+def save_figure(figure, output, **options):
+    """Writes a figure into a file, whole or not at all, or into a stream."""
+    if hasattr(output, "write"):
+        figure.savefig(output, dpi=DPI, **options)
+        return
+    with replacing(pathlib.Path(output)) as temporary:
+        figure.savefig(temporary, dpi=DPI, **options)
 
 
 def shortened(text, length):
@@ -55,7 +66,7 @@ def draw_history(history, output):
         _label_axis(axis, in_words)
         if axis.lines:
             axis.legend()
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def draw_calibration(calibration, output):
@@ -71,7 +82,7 @@ def draw_calibration(calibration, output):
     histogram.bar(left, calibration.images, width=1 / bins, align="edge", edgecolor="white")
     histogram.set_xlim(0, 1)
     _label_axis(histogram, "images", over="probability")
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def draw_runs(runs, output):
@@ -96,7 +107,7 @@ def draw_runs(runs, output):
     figures = sorted({CLASSIFIER_PANELS.get(run.figure, run.figure) for run in runs}, reverse=True)
     _label_axis(axes[1], f"validation {' or '.join(figures)}")
     add_legend(figure, axes[0].lines, [_end_of(run.run) for run in runs], "lower left", ncols=2)
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
     return len(runs)
 
 
@@ -127,7 +138,7 @@ def draw_token_pooling(step, channels, output):
             after = multiplier * channel + number
             _draw_filter(row[1 + 2 * number], step.kernel[..., channel, number])
             _draw_map(row[2 + 2 * number], step.map_after[0, ..., after], f"channel {after}")
-    figure.savefig(output, dpi=DPI)
+    save_figure(figure, output)
 
 
 def _draw_map(axis, values, title):

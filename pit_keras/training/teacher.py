@@ -13,12 +13,34 @@ from keras import ops
 from pit_keras.config.model_names import list_models
 from pit_keras.create import create_model
 from pit_keras.data.class_matching import labels_in
+from pit_keras.imagenet import CLASSES
 from pit_keras.models.inference import with_dtype_policy
 from pit_keras.models.resampling import interpolation_matrix
 from pit_keras.runs.run_folder import find_model
 from pit_keras.runs.trained_model import load_trained_model
 from pit_keras.runs.versioned_folder import find_saved_model, load_saved_model_from
-from pit_keras.weights.loading import NewHeadsWarning
+from pit_keras.weights.loading import NewHeadsWarning, check_weights_file
+from pit_keras.weights.released import IMAGENET
+
+
+def check_teacher(config):
+    """Raises an error for a teacher that is not there, before any data or network is."""
+    teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
+    if teacher not in list_models():
+        if weights != IMAGENET:
+            raise ValueError(
+                f"distillation.teacher_weights={weights}: {teacher} has its own weights."
+            )
+        path = pathlib.Path(teacher)
+        if find_saved_model(path) is None and not path.is_dir() and path.suffix != ".keras":
+            raise ValueError(
+                f"The teacher {teacher!r} is neither a model's name (see `pit-keras models`) nor a "
+                "run folder, a .keras file or a SavedModel folder."
+            )
+        if not path.exists():
+            raise FileNotFoundError(f"The teacher {teacher} does not exist.")
+    elif weights != IMAGENET:
+        check_weights_file(weights)
 
 
 def load_teacher(config, source):
@@ -27,22 +49,16 @@ def load_teacher(config, source):
     They are float32 (B, classes). Call it under the student's strategy and dtype policy, which the
     teacher shares (a SavedModel keeps the precision of its export).
     """
-    teacher, weights = config.distillation.teacher, config.distillation.teacher_weights
+    check_teacher(config)
+    teacher = config.distillation.teacher
+    if teacher in list_models():
+        return _in_inference(_named(config, source))
     path = pathlib.Path(teacher)
-    if teacher not in list_models() and weights != "imagenet":
-        raise ValueError(f"distillation.teacher_weights={weights}: {teacher} has its own weights.")
     saved_model = find_saved_model(path)
     if saved_model is not None:
         size, logits = _saved_model(saved_model, len(source.class_names))
-    elif path.is_dir() or path.suffix == ".keras":
-        size, logits = _trained_model(path, config, source)
-    elif teacher in list_models():
-        return _in_inference(_named(config, source))
     else:
-        raise ValueError(
-            f"The teacher {teacher!r} is neither a model's name (see `pit-keras models`) nor a "
-            "run folder, a .keras file or a SavedModel folder."
-        )
+        size, logits = _trained_model(path, config, source)
     return _resizing(logits, size, config.data.image_size)
 
 
@@ -54,6 +70,12 @@ def _in_inference(model):
 def _named(config, source):
     """A network of `create_model`, built for the student's image size."""
     name, weights = config.distillation.teacher, config.distillation.teacher_weights
+    lacking = ValueError(
+        f"The teacher {name} lacks weights for the {len(source.class_names)} classes of "
+        f"{source.name}; train one on this data and give its run folder, --teacher=PATH."
+    )
+    if weights == IMAGENET and len(source.class_names) != CLASSES:
+        raise lacking  # before they are fetched
     with warnings.catch_warnings():
         warnings.simplefilter("error", NewHeadsWarning)
         try:
@@ -64,10 +86,7 @@ def _named(config, source):
                 weights=weights,
             )
         except NewHeadsWarning:
-            raise ValueError(
-                f"The teacher {name} lacks weights for the {len(source.class_names)} classes of "
-                f"{source.name}; train one on this data and give its run folder, --teacher=PATH."
-            ) from None
+            raise lacking from None
 
 
 def _trained_model(path, config, source):
@@ -88,6 +107,7 @@ def _trained_model(path, config, source):
 
 def _saved_model(path, classes):
     """A SavedModel that `Model.export` wrote; (image size or None for any, function)."""
+    print(f"The teacher {path} is a SavedModel, a program that runs here with your rights.")
     loaded = load_saved_model_from(path)
     signature = loaded.signatures.get("serving_default")
     if signature is None:

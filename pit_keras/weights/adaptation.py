@@ -41,6 +41,7 @@ class Report:
     grids: tuple[tuple[int, int], tuple[int, int]] | None = None
     channels: tuple[int, int] | None = None
     distillation: str | None = None  # what was done about a distillation token
+    note: str | None = None  # what of the file was passed over, such as raw weights
 
     def __str__(self):
         parts = [
@@ -52,7 +53,7 @@ class Report:
             parts.append(f"position embedding resampled from {h} x {w} to {height} x {width}")
         if self.channels:
             parts.append("input channels adapted from {} to {}".format(*self.channels))
-        parts += [part for part in (self.distillation, self.heads) if part]
+        parts += [part for part in (self.note, self.distillation, self.heads) if part]
         return "; ".join(parts) + "."
 
 

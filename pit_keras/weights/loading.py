@@ -13,11 +13,18 @@ from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
 from pit_keras.weights.adaptation import Report, adapted, checkpoint_of, is_head, main_head
+from pit_keras.weights.checkpoint_files import SUFFIXES as PYTORCH_SUFFIXES
 from pit_keras.weights.keras_files import load_h5, read_keras
 from pit_keras.weights.pytorch import read_checkpoint, read_state_dict, shapes_of
-from pit_keras.weights.recognition import Description, Misfit, check_names, describe, hint, hinting
-
-PYTORCH_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+from pit_keras.weights.recognition import (
+    Checkpoint,
+    Description,
+    Misfit,
+    check_names,
+    describe,
+    hint,
+    hinting,
+)
 
 
 class NewHeadsWarning(UserWarning):
@@ -25,7 +32,11 @@ class NewHeadsWarning(UserWarning):
 
 
 def load_weights(
-    model: keras.Model, weights: str | os.PathLike, *, across_distillation: bool = False
+    model: keras.Model,
+    weights: str | os.PathLike,
+    *,
+    across_distillation: bool = False,
+    averaged: bool = True,
 ) -> Report:
     """Loads weights into a model of `create_model`, all or nothing; returns a `Report`.
 
@@ -34,11 +45,13 @@ def load_weights(
     summed or repeated. A `.weights.h5` file tells too little for that and must fit as it is.
 
     Args:
-        weights: "imagenet" for the released weights of the model of this name, or the path of a
-            `.keras`, `.weights.h5`, `.safetensors` or `.pth` file.
+        weights: "imagenet" for the released weights of the model, or the path of a `.keras`,
+            `.weights.h5`, `.safetensors` or `.pth` file.
         across_distillation: Whether a distilled checkpoint may go into a plain model, which drops
             the distillation token and its head, and a plain one into a distilled model, which
             copies them from the class token's.
+        averaged: Whether averaged weights are taken where a training program's checkpoint has raw
+            ones beside them, with a warning that says so.
 
     Raises:
         FileNotFoundError: If the file is not there, or released weights are neither on this machine
@@ -46,21 +59,28 @@ def load_weights(
         ValueError: If the format is unknown, the file damaged or altered, or the weights do not fit
             the model. The model is then unchanged.
     """
-    report = _load(model, weights, across_distillation)
-    if report.new_heads:
-        warnings.warn(str(report), NewHeadsWarning, stacklevel=3)  # at the caller of create_model
+    report = _load(model, weights, across_distillation, averaged)
+    if report.new_heads or report.note:
+        category = NewHeadsWarning if report.new_heads else UserWarning
+        warnings.warn(str(report), category, stacklevel=3)  # at the caller of create_model
     return report
 
 
-def _load(model, weights, across_distillation):
+def _load(model, weights, across_distillation, averaged):
     if str(weights) == released.IMAGENET:
         return _load_released(model, across_distillation)
-    path = _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
+    path = check_weights_file(weights)
     if path.suffix == ".h5":
         load_h5(model, path)
         return Report(str(path), model.name, len(model.weights), len(model.weights))
-    checkpoint = read_keras(path) if path.suffix == ".keras" else read_checkpoint(model, path)
+    is_keras = path.suffix == ".keras"
+    checkpoint = read_keras(path) if is_keras else read_checkpoint(model, path, averaged)
     return carry_over(checkpoint, model, across_distillation)
+
+
+def check_weights_file(weights):
+    """The path of a weights file; an error if it is not there, or of no format that is known."""
+    return _existing(weights, (".keras", ".h5", *PYTORCH_SUFFIXES))
 
 
 def _existing(weights, suffixes):
@@ -76,7 +96,14 @@ def _existing(weights, suffixes):
 
 
 def _load_released(model, across_distillation):
-    name = model.name
+    target = checkpoint_of(model, model.name)
+    # A model may have a name of its own.
+    name = model.name if model.name in released.RELEASES else describe(target.shapes).name
+    if name not in released.RELEASES:
+        released.release_of(model.name)  # which raises
+    row = variant_of(name)
+    settings = {field: getattr(row, field) for field in target.settings}
+    _check_settings(Checkpoint(released.release_of(name).repository, {}, settings=settings), target)
     checkpoint = released.from_cache(name)
     if checkpoint is not None:
         return carry_over(checkpoint, model, across_distillation)
@@ -111,6 +138,7 @@ def carry_over(checkpoint, model, across_distillation=False):
         tensors=len(values),
         variables=len(model.weights),
         new_heads=bool(new),
+        note=checkpoint.note,
         **changes,
     )
 
@@ -158,6 +186,7 @@ def convert(
     name=None,
     image_size=None,
     across_distillation=False,
+    averaged=True,
     overwrite=False,
 ):
     """Writes a checkpoint as a `.keras` file; returns its path and a `Report`.
@@ -167,29 +196,43 @@ def convert(
         output: The file to write; by default the model's name with `.keras`.
         name: A model of `create_model`; by default what the checkpoint looks like.
         image_size: Height and width of the images; by default those that the checkpoint is for.
-        across_distillation: As for `load_weights`.
+        across_distillation, averaged: As for `load_weights`.
     """
+    output = None if output is None else _checked_output(output, overwrite)
+    if name is not None:
+        _check_not_detector(name)
     description = _described(checkpoint, name)
     name = name or description.name
     if name is None:
-        raise ValueError(f"{checkpoint} looks like no known model; name it with --model.")
+        raise ValueError(
+            f"{checkpoint} has the sizes of no model of `pit-keras models`; create the model with "
+            "its own sizes, pit_keras.create_model(NAME, depths=..., weights=PATH), and save it."
+        )
+    output = output or _checked_output(f"{name}.keras", overwrite)
+    size = image_size or _image_size(name, description.grid)
+    model = build_model(
+        name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
+    )
+    report = _load(model, checkpoint, across_distillation, averaged)
+    _save(model, output)
+    return output, report
+
+
+def _checked_output(output, overwrite):
+    output = pathlib.Path(output)
+    if output.suffix != ".keras":
+        raise ValueError(f"The output {output} must end in .keras.")
+    if output.exists() and not overwrite:
+        raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
+    return output
+
+
+def _check_not_detector(name):
     if isinstance(variant_of(name), Detr):
         raise ValueError(
             f"{name} is a detector, whose checkpoints are not converted but loaded: "
             "pit_keras.load_pytorch_weights(model, path)."
         )
-    output = pathlib.Path(output or f"{name}.keras")
-    if output.suffix != ".keras":
-        raise ValueError(f"The output {output} must end in .keras.")
-    if output.exists() and not overwrite:
-        raise FileExistsError(f"{output} is there already; --overwrite replaces it.")
-    size = image_size or _image_size(name, description.grid)
-    model = build_model(
-        name, classes=description.classes or 1000, input_shape=(*size, description.channels or 3)
-    )
-    report = load_weights(model, checkpoint, across_distillation=across_distillation)
-    _save(model, output)
-    return output, report
 
 
 def _described(checkpoint, name):
@@ -200,7 +243,7 @@ def _described(checkpoint, name):
         return Description(name, classes=1000, channels=3, grid=None)
     path = _existing(checkpoint, (".keras", *PYTORCH_SUFFIXES))
     is_keras = path.suffix == ".keras"
-    return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)))
+    return describe(read_keras(path).shapes if is_keras else shapes_of(read_state_dict(path)[0]))
 
 
 def _image_size(name, grid):
@@ -213,8 +256,12 @@ def _image_size(name, grid):
 
 def _save(model, output):
     """Saves through a temporary file, so that an earlier one survives a failure."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
-        temporary = pathlib.Path(folder) / output.name
-        model.save(temporary)
-        os.replace(temporary, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
+            temporary = pathlib.Path(folder) / output.name
+            model.save(temporary)
+            os.replace(temporary, output)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{output} cannot be written ({reason}).") from error

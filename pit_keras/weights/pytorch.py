@@ -4,13 +4,13 @@ The names of the tensors and their layouts are in `pytorch_layouts.py`.
 """
 
 import os
-import pathlib
-import zipfile
+import warnings
 from collections.abc import Mapping
 
 import keras
 import numpy as np
 
+from pit_keras.weights.checkpoint_files import check_sizes, read_file
 from pit_keras.weights.pytorch_layouts import (
     CONVOLUTIONAL_HEADS,
     TRANSFORMER_HEADS,
@@ -19,14 +19,17 @@ from pit_keras.weights.pytorch_layouts import (
     origins,
 )
 from pit_keras.weights.recognition import Checkpoint, Misfit, check_names, hinting
+from pit_keras.weights.training_checkpoints import network_in
 
-_WRAPPERS = ("model", "state_dict")  # keys under which training scripts put the state dict
 _COUNTER = ".num_batches_tracked"  # a BatchNorm's; nothing is computed from it
 _HEADS = {key: key for key in TRANSFORMER_HEADS} | dict.fromkeys(CONVOLUTIONAL_HEADS, "head")
 
 
 def load_pytorch_weights(
-    model: keras.Model, path_or_state_dict: str | os.PathLike | Mapping
+    model: keras.Model,
+    path_or_state_dict: str | os.PathLike | Mapping,
+    *,
+    averaged: bool = True,
 ) -> int:
     """Carries a PyTorch checkpoint over into a PiT, ViT, ResNet, RegNetY or DETR, all or nothing.
 
@@ -36,7 +39,10 @@ def load_pytorch_weights(
     Args:
         path_or_state_dict: A `.safetensors` or `.pth` file, or a mapping from names to tensors or
             arrays, in the authors', timm's or (ResNet-50) torchvision's names. A detector's are
-            those of DETR's authors, with `backbone.0.body.` before its backbone's names.
+            those of DETR's authors, with `backbone.0.body.` before its backbone's names. Keys
+            and prefixes that training programs put around them are seen through.
+        averaged: Whether averaged weights are taken where raw ones stand beside them, with a
+            warning that says so.
 
     Returns:
         The number of tensors carried over.
@@ -47,9 +53,12 @@ def load_pytorch_weights(
         FileNotFoundError: If the file is not there.
     """
     if isinstance(path_or_state_dict, Mapping):
-        name, state_dict = "the state dict", _unwrapped(path_or_state_dict)
+        name = "the state dict"
+        state_dict, note = network_in(path_or_state_dict, name, averaged)
+        check_sizes(name, state_dict)
     else:
-        name, state_dict = str(path_or_state_dict), read_state_dict(path_or_state_dict)
+        name = str(path_or_state_dict)
+        state_dict, note = read_state_dict(path_or_state_dict, averaged)
     headless = not any(layer.name in TRANSFORMER_HEADS for layer in model.layers)
     with hinting(shapes_of(state_dict), model.name):
         found = origins(model, state_dict)
@@ -62,16 +71,18 @@ def load_pytorch_weights(
     Checkpoint(name, values, _names(found)).check_finite()
     for origin in found:
         origin.variable.assign(values[origin.variable.path])
+    if note:
+        warnings.warn(f"{model.name}: of {name}, {note}.", stacklevel=2)
     return len(keys)
 
 
-def read_checkpoint(model, path):
+def read_checkpoint(model, path, averaged=True):
     """The `Checkpoint` in a PyTorch file, by the paths of a model's variables, of any shapes.
 
     The model is of the checkpoint's variant; its size, its classes, and whether it has heads and a
     distillation token may differ. No tensor is left over, but some that the model needs may lack.
     """
-    name, state_dict = str(path), read_state_dict(path)
+    name, (state_dict, note) = str(path), read_state_dict(path, averaged)
     with hinting(shapes_of(state_dict), model.name):
         found = [_present_tokens(origin, state_dict) for origin in origins(model, state_dict)]
         tensors = _tensors(model, state_dict, without_heads=True)
@@ -83,9 +94,10 @@ def read_checkpoint(model, path):
         }
     for key, layer in _HEADS.items():  # those that the model lacks too
         if f"{key}.weight" in state_dict and f"{key}.bias" in state_dict:
-            values.setdefault(f"{layer}/kernel", np.transpose(_array(state_dict[f"{key}.weight"])))
-            values.setdefault(f"{layer}/bias", _array(state_dict[f"{key}.bias"]))
-    checkpoint = Checkpoint(name, values, _names(found))
+            kernel = np.transpose(_array(state_dict, f"{key}.weight", name))
+            values.setdefault(f"{layer}/kernel", kernel)
+            values.setdefault(f"{layer}/bias", _array(state_dict, f"{key}.bias", name))
+    checkpoint = Checkpoint(name, values, _names(found), note=note)
     checkpoint.check_finite()
     return checkpoint
 
@@ -120,92 +132,37 @@ def _tensors(model, state_dict, without_heads):
     return {name for name in names if name.rpartition(".")[0] not in heads}
 
 
-def read_state_dict(path):
-    """Reads a `.safetensors` or `.pth` file as a dictionary of tensors, unpickling nothing else."""
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _unwrapped(_read_pickle(path), path)
+def read_state_dict(path, averaged=True):
+    """The tensors of a file by name, and what `network_in` says of it; nothing pickled is run."""
+    tensors, note = network_in(read_file(path), path, averaged)
+    check_sizes(path, tensors)
+    return tensors, note
 
 
-def _read_safetensors(path):
+def _array(state_dict, key, name):
+    tensor = state_dict[key]
     try:
-        import safetensors
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            f"Reading {path} needs safetensors: pip install pit_keras[convert]."
-        ) from error
-    try:
-        return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, AttributeError) as error:  # a type that NumPy lacks
-        raise ValueError(f"{path} is not a readable safetensors file ({error}).") from error
-
-
-def _read_pickle(path):
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(
-            f"Reading {path} needs PyTorch: pip install torch, or give a .safetensors file."
-        ) from error
-    try:
-        damaged = _damaged_member(path)
-        # weights_only: tensors and plain containers are read, any other pickled object is refused.
-        content = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(
-            f"{path} cannot be read safely as a PyTorch state dict: it is damaged, or holds more "
-            "than tensors; torch.save(model.state_dict(), path) writes one."
-        ) from error
-    if damaged:
-        raise ValueError(f"{path} is damaged: the checksum of {damaged} in it does not match.")
-    return content
-
-
-def _damaged_member(path):
-    """The first file in an archive whose checksum, which PyTorch ignores, does not match."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        return archive.testzip()
-
-
-def _unwrapped(content, name="the checkpoint"):
-    """The state dict itself, also where a training script saved more than that."""
-    if isinstance(content, Mapping):
-        for wrapper in _WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
-                content = content[wrapper]
-        if content and all(
-            isinstance(key, str) and hasattr(value, "shape") for key, value in content.items()
-        ):
-            return content
-    raise ValueError(f"{name} is not a state dict, a mapping from names to tensors.")
-
-
-def _array(tensor):
-    if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16 unlike NumPy
-        tensor = tensor.detach().cpu()
-        tensor = tensor if tensor.is_complex() else tensor.float()
-    tensor = np.asarray(tensor)
-    if np.iscomplexobj(tensor):
-        raise ValueError("complex numbers")
-    with np.errstate(over="ignore"):  # what becomes infinite is refused later, by its name
-        return tensor.astype(np.float32, copy=False)
+        if hasattr(tensor, "detach"):  # PyTorch's; it may want gradients, or be bfloat16
+            tensor = tensor.detach().cpu()
+            tensor = tensor if tensor.is_complex() else tensor.float()
+        tensor = np.asarray(tensor)
+        if np.iscomplexobj(tensor):
+            raise TypeError("complex numbers")
+        with np.errstate(over="ignore"):  # what becomes infinite is refused later, by its name
+            return tensor.astype(np.float32, copy=False)
+    except (ValueError, TypeError, RuntimeError) as error:  # sparse, quantised, without data
+        reason = str(error).split("\n")[0].rstrip(".")
+        raise Misfit(f"{name}: tensor {key} does not hold plain numbers ({reason}).") from error
 
 
 def _converted(origin, state_dict, name, shape=None):
     """A variable's value, of the shape that it must have, if any."""
+    tensors = [_array(state_dict, key, name) for key in origin.keys]
     try:
-        value = converted(origin.variable, *(_array(state_dict[key]) for key in origin.keys))
+        value = converted(origin.variable, *tensors)
         if shape is None or value.shape == tuple(shape):
             return value
-    except (ValueError, TypeError):  # not even the number of axes is right, or no plain tensor
+    except (ValueError, TypeError):  # not even the number of axes is right
         pass
     shapes = ", ".join(str(tuple(state_dict[key].shape)) for key in origin.keys)
     raise Misfit(

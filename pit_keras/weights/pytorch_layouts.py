@@ -1,9 +1,9 @@
 """PyTorch's names and layouts of every variable: transformers, convolutional networks, detectors.
 
 A PiT has the names of its authors (github.com/naver-ai/pit, `pools.{i}.conv`) or timm's
-(`transformers.{i + 1}.pool.conv`), a ViT DeiT's, a ResNet torchvision's and timm's, a RegNetY
-timm's, and the layers behind a detector's backbone those of DETR's authors
-(github.com/facebookresearch/detr).
+(`transformers.{i + 1}.pool.conv`, before version 0.9 `transformers.{i}.pool.conv`), a ViT DeiT's, a
+ResNet torchvision's and timm's, a RegNetY timm's, and the layers behind a detector's backbone those
+of DETR's authors (github.com/facebookresearch/detr).
 """
 
 import functools
@@ -78,6 +78,8 @@ _DETR = {
     "box_head/hidden2": "bbox_embed.layers.1",
     "box_head/box": "bbox_embed.layers.2",
 }
+# PiT's poolings by their number from 0 and from 1: its authors', timm's before version 0.9 and now.
+_POOLS = ("pools.{0}", "transformers.{0}.pool", "transformers.{1}.pool")
 _PROJECTIONS = ("query", "key", "value")  # in the order of PyTorch's one matrix for all three
 
 
@@ -117,8 +119,9 @@ def _keys_of_network(name, layers, names):
     if "position_embedding" in named:
         # PiT embeds positions of a map, ViT those of a sequence.
         pit = len(named["position_embedding"].position_embedding.shape) == 4
-        authors = any(name.startswith("pools.") for name in names)
-        return functools.partial(_transformer_keys, pit=pit, authors=authors)
+        poolings = {re.sub(r"\.(?:conv|fc)\.\w+$", "", name) for name in names}
+        pools = next((each for each in _POOLS[:-1] if each.format(0, 1) in poolings), _POOLS[-1])
+        return functools.partial(_transformer_keys, pit=pit, pools=pools)
     if "stage1_block1_squeeze" in named:
         return functools.partial(_convolutional_keys, table=_REGNET, block="s{0}.b{1}.")
     if "stem_pool" in named:
@@ -129,7 +132,7 @@ def _keys_of_network(name, layers, names):
     )
 
 
-def _transformer_keys(variable, pit, authors):
+def _transformer_keys(variable, pit, pools):
     layer, parameter = variable.path.rsplit("/", 1)
     if parameter == "position_embedding":
         return ("pos_embed",)
@@ -141,7 +144,7 @@ def _transformer_keys(variable, pit, authors):
         prefix, layer = f"{prefix}blocks.{int(block[2]) - 1}.", block[3]
     elif pooling := re.fullmatch(r"pooling(\d+)/(.+)", layer):
         stage, layer = int(pooling[1]), pooling[2]
-        prefix = f"pools.{stage - 1}." if authors else f"transformers.{stage}.pool."
+        prefix = f"{pools.format(stage - 1, stage)}."
     name = "patch_embed.proj" if layer == "patch_embedding" and not pit else _TRANSFORMER[layer]
     return (f"{prefix}{name}.{_PARAMETERS[parameter]}",)
 

@@ -45,6 +45,7 @@ class Checkpoint:
     names: dict[str, str] = dataclasses.field(default_factory=dict)  # the file's, by path
     grid: tuple[int, int] | None = None  # of its positions; None where the file does not tell
     settings: dict = dataclasses.field(default_factory=dict)  # a PiT's or ViT's fields of its row
+    note: str | None = None  # what of the file was passed over
 
     def name(self, path):
         """The file's name of the tensor of a variable."""

@@ -5,6 +5,7 @@ into memory, so that a large model loads about as fast as its bytes can be copie
 safetensors package copies them twice.
 """
 
+import contextlib
 import csv
 import hashlib
 import importlib.resources
@@ -52,7 +53,8 @@ def release_of(name):
     if name not in RELEASES:
         raise ValueError(
             f"There are no released weights for {name}; there are for "
-            f"{', '.join(sorted(RELEASES))}."
+            f"{', '.join(sorted(RELEASES))} (a model with a name of its own gets them by "
+            "create_model(VARIANT, weights='imagenet', name=...))."
         )
     return RELEASES[name]
 
@@ -119,15 +121,19 @@ def _download(name, release):
         f"download {release.url} on another machine and save it here as {hand_placed_file(name)}"
     )
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, hf_hub_url
         from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError as error:
         raise ImportError(
             f"Fetching {release.repository} needs the Hub's client: pip install "
             f"'pit_keras[convert]', or {by_hand}"
         ) from error
+    repository, revision = release.repository, release.revision
+    offline = not _answers(hf_hub_url(repository, FILE, revision=revision))
     try:
-        return pathlib.Path(hf_hub_download(release.repository, FILE, revision=release.revision))
+        return pathlib.Path(
+            hf_hub_download(repository, FILE, revision=revision, local_files_only=offline)
+        )
     except LocalEntryNotFoundError:
         raise FileNotFoundError(
             f"The weights of {name} are not on this machine and {release.repository} cannot be "
@@ -138,6 +144,18 @@ def _download(name, release):
         raise OSError(
             f"{release.repository} could not be downloaded ({reason}); if this remains, {by_hand}"
         ) from error
+
+
+def _answers(url):
+    """Whether the Hub answers at all, in two short tries, unlike its client's six."""
+    from huggingface_hub.utils import get_session
+
+    for _ in range(2):
+        # Each version of the client has other errors for a network that is not there.
+        with contextlib.suppress(Exception):
+            get_session().head(url, timeout=5)
+            return True
+    return False
 
 
 def _sha256_of(path):

@@ -451,7 +451,7 @@ def test_convert_takes_the_size_and_classes_of_the_checkpoint_or_another_size(
     run, capsys, tmp_path
 ):
     larger = tmp_path / "larger.keras"
-    with pytest.raises(SystemExit, match="looks like no known model; name it with --model"):
+    with pytest.raises(SystemExit, match="has the sizes of no model of"):
         main(["convert", str(run / "model.keras"), f"--output={larger}"])
     with pytest.raises(
         SystemExit, match="detr_pit_s is a detector, whose checkpoints are not conv"

@@ -109,6 +109,9 @@ def test_conflicts_are_said_in_words():
         ("optimizer.delta", -1.0, "or equal to 0"),
         ("optimizer.wd_ratio", 1.5, "equal to 1"),
         ("training.epochs", 0, "greater than 0"),
+        ("training.epochs", 10**15, "or equal to 1000000"),
+        ("data.image_size", (10**6, 224), "or equal to 16384"),
+        ("model.head_dim", 10**7, "or equal to 16384"),
         ("training.batch_size", -1, "greater than 0"),
         ("training.eval_batch_size", -1, "greater than 0"),
         ("training.eval_batch_size", 0, "greater than 0"),
@@ -227,6 +230,9 @@ def test_colour_jitter_and_rand_augment_exclude_each_other():
 def test_distillation_needs_a_teacher():
     config = Config()
     config.distillation.kind = "soft"
+    with pytest.raises(ValueError, match=r"model\.name must be a '_distilled' model, whose second"):
+        validate(config)
+    config.model.name = "pit_s_distilled"
     with pytest.raises(ValueError, match=r"distillation\.teacher must be a model's name or path"):
         validate(config)
     config.distillation.teacher, config.distillation.tau = "resnet50", 3.0

@@ -39,7 +39,7 @@ def test_an_output_folder_that_cannot_be_made(make_tiny_config, tmp_path):
         ("data.image_size", (3, 3), "smaller than one patch"),
         ("training.batch_size", 1000, r"\(--batch_size\) must be between 1 and the 54 training"),
         ("training.accumulate", 3, "--accumulate=3 x --batch_size=27 is more than the 54"),
-        ("distillation.kind", "hard", "create a '_distilled' model"),
+        ("distillation.kind", "hard", "must be a '_distilled' model, whose second head"),
         ("distillation.teacher", "nothing", "'nothing' is neither a model's name"),
     ],
 )

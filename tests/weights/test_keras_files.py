@@ -1,11 +1,14 @@
 """Keras' own weight files through the one door for all formats."""
 
 import re
+import zipfile
 
+import keras
 import numpy as np
 import pytest
 
 import pit_keras
+from pit_keras.models.serialization import read_model
 from pit_keras.weights import load_weights
 
 
@@ -110,3 +113,15 @@ def test_a_truncated_file_is_refused(saved, left, tmp_path):
     damaged = tmp_path / path.name
     damaged.write_bytes(content[: left if left >= 1 else int(left * len(content))])
     assert_refused(model, damaged)
+
+
+def test_a_description_larger_than_its_weights_is_refused_before_memory_is_taken(tmp_path):
+    path, changed = tmp_path / "dense.keras", tmp_path / "changed.keras"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(path)
+    with zipfile.ZipFile(path) as original, zipfile.ZipFile(changed, "w") as archive:
+        for name in original.namelist():
+            content = original.read(name)
+            archive.writestr(name, content.replace(b'"units": 3', b'"units": 1000000000000'))
+    read_model(path)
+    with pytest.raises(ValueError, match=r"changed\.keras .* a size of 1000000000000, but holds"):
+        read_model(changed)

@@ -108,6 +108,14 @@ class Checkpoint:
             self._add_norm(f"{key}.{theirs}", f"{path}/{ours}", width)
 
 
+def prefixed(prefix, state):
+    return {prefix + name: value for name, value in state.items()}
+
+
+def negated(state):
+    return {name: -value for name, value in state.items()}
+
+
 def assert_holds(model, values):
     """Every variable of the model, and no other, has the value of its path."""
     assert {variable.path for variable in model.weights} == set(values)
@@ -136,12 +144,12 @@ def test_every_tensor_arrives_where_it_belongs(name):
     assert_holds(model, checkpoint.values)
 
 
-def test_the_authors_names_of_the_poolings_are_understood():
-    authors = Checkpoint("pit_ti", pools="pools.{this}")
-    assert {"pools.0.conv.weight", "pools.1.fc.bias"} < authors.state.keys()
-    model = small("pit_ti")
-    pit_keras.load_pytorch_weights(model, authors.state)
-    assert_holds(model, authors.values)
+@pytest.mark.parametrize("pools", ["pools.{this}", "transformers.{this}.pool"])
+def test_the_authors_and_older_timms_names_of_the_poolings_are_understood(pools):
+    theirs, model = Checkpoint("pit_ti", pools=pools), small("pit_ti")
+    assert f"{pools.format(this=0)}.conv.weight" in theirs.state
+    pit_keras.load_pytorch_weights(model, theirs.state)
+    assert_holds(model, theirs.values)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +160,69 @@ def test_the_authors_names_of_the_poolings_are_understood():
         lambda state: {"state_dict": {"model": state}, "model": {"state_dict": state}},
         lambda state: {key: value.astype("float64") for key, value in state.items()},
         lambda state: dict(reversed(state.items())),
+        lambda state: {"epoch": 1, "model_state_dict": state, "optimizer_state_dict": {"a": state}},
+        lambda state: {"state": {"model": prefixed("module.", state)}},
+        lambda state: prefixed("module._orig_mod.", state),
+        lambda state: {"n_averaged": np.array(3), **prefixed("module.", state)},
+        lambda state: {name.replace(".attn.", "._orig_mod.attn."): v for name, v in state.items()},
+        lambda state: {
+            name if name.startswith("head") else f"backbone.{name}": value
+            for name, value in state.items()
+        },
     ],
-    ids=["model", "state_dict", "both", "float64", "another order"],
+    ids=[
+        *("model", "state_dict", "both", "float64", "another order"),
+        *("tutorial", "nested", "prefixes", "AveragedModel", "inner wrapper", "head of its own"),
+    ],
 )
 def test_what_training_scripts_put_around_it_does_not_matter(wrap):
     checkpoint, model = Checkpoint("pit_ti"), small("pit_ti")
     pit_keras.load_pytorch_weights(model, wrap(checkpoint.state))
     assert_holds(model, checkpoint.values)
     assert {variable.dtype for variable in model.weights} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("raw", "average"),
+    [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("student", "teacher")],
+)
+def test_of_raw_and_averaged_weights_the_ones_taken_are_named(raw, average):
+    checkpoint, model = Checkpoint("pit_ti"), small("pit_ti")
+    both = {raw: prefixed("module.", checkpoint.state), average: negated(checkpoint.state)}
+
+    with pytest.warns(UserWarning, match=f"averaged weights '{average}' are taken, not the raw"):
+        pit_keras.load_pytorch_weights(model, both)
+    assert_holds(model, negated(checkpoint.values))
+
+    with pytest.warns(UserWarning, match="averaged=True takes"):
+        pit_keras.load_pytorch_weights(model, both, averaged=False)
+    assert_holds(model, checkpoint.values)
+
+
+def test_one_state_dict_may_hold_other_networks_than_the_one_taken(plain):
+    state, model = Checkpoint("pit_ti").state, small("pit_ti")
+    program = {
+        **prefixed("model.", state),
+        "teacher.s1.b1.conv1.conv.weight": np.zeros((3, 3, 1, 1)),
+        "criterion.weight": np.ones(3),
+    }
+    with pytest.warns(UserWarning, match="left out") as told:
+        pit_keras.load_pytorch_weights(model, {"state_dict": program})
+    assert_holds(model, Checkpoint("pit_ti").values)
+    message = str(told[0].message)
+    assert "'state_dict: teacher.' has other tensors and is left out" in message
+    assert "left out beside 'state_dict: model.': criterion.weight." in message
+
+    two = {"a": state, "b": negated(state)}
+    assert_refused(plain, two, "holds several networks, 'a', 'b'; save the state dict of one")
+    with pytest.raises(ValueError, match=r"holds no raw weights, only averaged ones \(ema\)"):
+        pit_keras.load_pytorch_weights(plain, {"ema": state}, averaged=False)
+
+
+def test_a_tensor_too_large_for_any_network_is_refused_before_memory_is_taken(plain):
+    state = Checkpoint("pit_ti").state
+    huge = np.broadcast_to(np.float32(0), (10**6, 10**6))
+    assert_refused(plain, {**state, "head.weight": huge}, r"head\.weight of shape .* is too large")
 
 
 @pytest.mark.parametrize("name", ["pit_ti", "pit_ti_distilled", "vit_ti_distilled"])
@@ -299,6 +362,13 @@ def test_a_safetensors_file_becomes_a_model(tmp_path):
     assert_holds(small("pit_ti_distilled", weights=str(path)), checkpoint.values)
     with pytest.raises(ValueError, match=r"weights\.safetensors is distilled and pit_ti is not"):
         small("pit_ti", weights=path)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model_best.pth.tar", "last.ckpt"])
+def test_the_content_counts_and_not_the_ending(tmp_path, name):
+    checkpoint = Checkpoint("pit_ti")
+    safetensors.numpy.save_file(prefixed("module.", checkpoint.state), tmp_path / name)
+    assert_holds(small("pit_ti", weights=tmp_path / name), checkpoint.values)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -4])

@@ -1,5 +1,10 @@
 """Checkpoints that PyTorch itself wrote, of timm's models with their own initial weights."""
 
+import argparse
+import collections
+import functools
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -93,15 +98,59 @@ def assert_refused(path):
         np.testing.assert_array_equal(old, new)
 
 
-def test_anything_but_tensors_is_refused_unread(reference, tmp_path):
-    path, trace = tmp_path / "checkpoint.pth", tmp_path / "trace"
-    torch.save(reference, path)
-    assert_refused(path)
-    torch.save({**reference.state_dict(), "extra": Trap(str(trace))}, path)
-    assert_refused(path)
+def test_what_is_pickled_beside_the_tensors_is_never_run(reference, tmp_path):
+    path, trace, model = tmp_path / "checkpoint.pth", tmp_path / "trace", small()
+    torch.save({"model": reference.state_dict(), "extra": Trap(str(trace))}, path)
+    load_weights(model, path)
+    assert_same_logits(model, reference)
     assert not trace.exists()
     torch.load(path, weights_only=False)["extra"].close()
     assert trace.exists()  # the trap works
+
+
+class AttributeDict(dict):
+    """As Lightning's."""
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_arguments_of_a_training_program_do_no_harm(reference, tmp_path, zipped):
+    path, model = tmp_path / "model_best.pth.tar", small()
+    content = {"state_dict": reference.state_dict(), "args": argparse.Namespace(lr=1e-3)}
+    if zipped:
+        content |= {
+            "best": np.float64(71.3),
+            "hyper_parameters": AttributeDict(lr=1e-3, folder=tmp_path),
+            "meters": collections.defaultdict(collections.deque, loss=collections.deque([1.0])),
+            "loss": functools.partial(torch.nn.functional.cross_entropy, label_smoothing=0.1),
+        }
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    load_weights(model, path)
+    assert_same_logits(model, reference)
+
+
+@pytest.mark.parametrize("wrap", [lambda module: module, lambda module: {"ema": module}])
+def test_the_weights_of_a_whole_module_load(reference, tmp_path, wrap):
+    path, model = tmp_path / "whole.pt", small()
+    torch.save(wrap(torch.nn.DataParallel(reference)), path)
+    load_weights(model, path)
+    assert_same_logits(model, reference)
+
+
+def test_what_cannot_be_read_is_told_in_a_sentence(reference, tmp_path):
+    path, state = tmp_path / "checkpoint.pth", reference.state_dict()
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(ValueError, match=r"checkpoint\.pth is a TorchScript program, which is not"):
+        load_weights(small(), path)
+    torch.save({"model": state, "extra": os.system}, path)
+    with pytest.raises(ValueError, match=r"it is whole, but (?:os|posix)\.system is refused"):
+        load_weights(small(), path)
+    for tensor in (state["head.weight"].to_sparse(), state["head.weight"].to("meta")):
+        torch.save({**state, "head.weight": tensor}, path)
+        with pytest.raises(ValueError, match=r"tensor head\.weight does not hold plain numbers"):
+            load_weights(small(), path)
+    torch.save({**state, "pos_embed": torch.zeros(1).expand(1, 16, 10**6, 10**6)}, path)
+    with pytest.raises(ValueError, match=r"tensor pos_embed of shape .* is too large"):
+        load_weights(small(), path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

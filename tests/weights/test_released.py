@@ -3,9 +3,11 @@
 import pathlib
 import re
 import shutil
+import types
 
 import forked
 import huggingface_hub
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -189,6 +191,40 @@ def test_without_network_the_error_says_what_to_put_where_and_then_it_works(
     load_weights(model, "imagenet")
 
     assert_holds(model, expected)
+
+
+def test_an_unreachable_hub_is_tried_twice_and_not_for_half_a_minute(hub, monkeypatch):
+    tried = []
+
+    def head(url, **_):
+        tried.append(url)
+        raise ConnectionError
+
+    monkeypatch.setattr(
+        huggingface_hub.utils, "get_session", lambda: types.SimpleNamespace(head=head)
+    )
+    with pytest.raises(FileNotFoundError, match=r"cannot be reached: download \S+ on another"):
+        released.fetch("pit_ti")
+    assert len(tried) == 2
+    assert not hub.requests
+
+
+def test_a_model_with_a_name_of_its_own_is_known_by_its_architecture(hub, model, expected):
+    own = keras.Model(model.input, model.output, name="mine")
+    report = load_weights(own, "imagenet")
+    assert_holds(own, expected)
+    assert report.model == "mine"
+    other = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="dense")
+    with pytest.raises(ValueError, match=r"no released weights for dense; .*create_model\(VARIANT"):
+        load_weights(other, "imagenet")
+
+
+def test_sizes_that_the_released_weights_cannot_fit_are_refused_before_they_are_fetched(hub):
+    with pytest.raises(ValueError, match=r"pit_ti_224.in1k has head_dim=32, unlike this pit_ti"):
+        pit_keras.create_model("pit_ti", head_dim=16, weights="imagenet")
+    with pytest.raises(ValueError, match="no released weights for resnet50_no_pooling"):
+        pit_keras.create_model("resnet50_no_pooling", weights="imagenet")
+    assert not hub.requests
 
 
 def test_a_file_placed_by_hand_is_checked_too(hub, contents):
