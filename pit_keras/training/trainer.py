@@ -47,11 +47,22 @@ class Trainer:
         source: What `pit_keras.training.tasks.open_source_of` returns.
         workers: What `join_workers` returns; by default this process alone.
         profile: (first, end) steps of the run to profile for TensorBoard; None for none.
+        save_on_signal: "USR1" or "USR2", a signal that saves and ends the run as Ctrl-C does.
     """
 
-    def __init__(self, config, source, output_dir, verbose=True, workers=None, profile=None):
+    def __init__(
+        self,
+        config,
+        source,
+        output_dir,
+        verbose=True,
+        workers=None,
+        profile=None,
+        save_on_signal=None,
+    ):
         validate(config)
         self.config, self.source, self._profile = config, source, profile
+        self._interruption = Interruption(save_on_signal)
         self.task = task_of(config, source)
         self.workers = workers or join_workers(config.training.distribute)
         self.verbose = verbose and self.workers.is_chief
@@ -116,7 +127,7 @@ class Trainer:
         A finished run is left as it is, but for a lost or damaged `model.keras`.
 
         Raises:
-            TrainingInterrupted: After SIGINT or SIGTERM, when the state is saved.
+            TrainingInterrupted: After SIGINT, SIGTERM or SIGHUP, when the state is saved.
             OSError: If the folder is in use or cannot be written to, or its files are damaged.
             UnreadableImageError: If a validation image or too many training images are unreadable.
             FloatingPointError: If the loss is not finite.
@@ -186,7 +197,7 @@ class Trainer:
         )
         self._batch = None  # the last that was trained on
         self._last_save, self._seconds_of_save = time.monotonic(), 0.0
-        with Interruption() as self._interruption, self._monitor.watching():
+        with self._interruption, self._monitor.watching():
             self._monitor.log.event(
                 "start",
                 epoch=self.state.progress.epoch,
