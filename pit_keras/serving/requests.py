@@ -170,7 +170,7 @@ def _image(item, where):
     except ValueError as error:
         problem = f"{error}"
         if text.startswith("data:"):
-            problem = "leave out all up to the comma of data:...,"
+            problem = "leave out 'data:' and all up to the comma"
         elif {"-", "_"} & set(text):
             problem = "it is in the URL-safe alphabet; use the standard one, with + and /"
         raise _bad(f"{where} is not base64: {problem}.") from None

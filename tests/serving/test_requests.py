@@ -107,7 +107,10 @@ def test_a_stage_is_for_explanations():
         (b'{"instances": [{"b64": "aaaa"}, 7]}', r"instances\[1\] must be"),
         (b'{"instances": [{"b64": "a"}]}', r"instances\[0\] is not base64"),
         (b'{"instances": [{"b64": "aa_-"}]}', "it is in the URL-safe alphabet; use the standard"),
-        (b'{"instances": [{"b64": "data:image/png;base64,aaaa"}]}', "leave out all up to the comma"),
+        (
+            b'{"instances": [{"b64": "data:image/png;base64,aaaa"}]}',
+            "leave out 'data:' and all up to the comma",
+        ),
         ('{"instances": [{"b64": "ä"}]}'.encode(), r"instances\[0\] is not base64"),
         (b'{"instances": [1, 2, 3]}', "has 3 images, and at most 2"),
         (b'{"instances": [[[0, 0, 0], [0, 0, 0]]]}' + b"," * 50, "not its pixels"),
