@@ -1,8 +1,9 @@
 """Data sets for detection: images with any number of labelled boxes, in COCO form or from TFDS.
 
 A folder in COCO form is PATH/train.json with the images in PATH/train/, and PATH/val.json with
-PATH/val/; or laid out as COCO itself or as a tool exports it, see `LAYOUTS`. It is checked as a whole when it is opened, except for images that cannot be
-decoded or have another size than the annotations say.
+PATH/val/; or laid out as COCO itself or as a tool exports it, see `LAYOUTS`. It is checked as a
+whole when it is opened, except for images that cannot be decoded or have another size than the
+annotations say.
 """
 
 import dataclasses

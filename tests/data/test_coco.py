@@ -249,10 +249,14 @@ def test_folders_that_windows_separates_are_found(root):
 @pytest.mark.parametrize("name", ["objects", "red"])
 def test_a_category_that_only_groups_others_is_no_class(root, name, caplog):
     """As in Roboflow's exports, where it may have the name of the one class that it groups."""
+
+    def group(content):
+        for category in content["categories"]:
+            category["supercategory"] = name
+        content["categories"].insert(0, {"id": 0, "name": name, "supercategory": "none"})
+
     for split in ("train", "val"):
-        change_json(root, split, lambda c: [k.update(supercategory=name) for k in c["categories"]])
-        group = {"id": 0, "name": name, "supercategory": "none"}
-        change_json(root, split, lambda c: c["categories"].insert(0, group))
+        change_json(root, split, group)
     source = open_detection_source(f"coco:{root}")
     assert source.class_names == ("red", "green", "blue")
     assert [each["id"] for each in source.ground_truth("val")["categories"]] == [2, 5, 11]
@@ -260,9 +264,9 @@ def test_a_category_that_only_groups_others_is_no_class(root, name, caplog):
 
 
 def test_a_class_without_a_box_is_told(root, caplog):
+    new = {"id": 3, "name": "grey", "supercategory": "grey"}
     for split in ("train", "val"):
-        new = {"id": 3, "name": "grey", "supercategory": "grey"}
-        change_json(root, split, lambda c: c["categories"].append(new))
+        change_json(root, split, lambda content: content["categories"].append(new))
     assert open_detection_source(f"coco:{root}").class_names == ("red", "grey", "green", "blue")
     assert caplog.messages == [f"{root}/train.json has no box of 'grey', which cannot be learned."]
 
