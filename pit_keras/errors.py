@@ -61,6 +61,17 @@ def signals_as_ctrl_c():
     return handled_signals(signal.default_int_handler, ending_signals())
 
 
+def require_tensorflow(what):
+    """Checks that Keras runs on TensorFlow, for `what` its other backends cannot do."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{what} needs Keras' TensorFlow backend, and Keras runs on {keras.backend.backend()}; "
+            "set KERAS_BACKEND=tensorflow."
+        )
+
+
 def check_can_write(path, option=None):
     """Checks that a file, which may exist, can be written; leaves no trace.
 

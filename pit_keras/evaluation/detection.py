@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
+from pit_keras.errors import require_tensorflow
 from pit_keras.evaluation.classification import check_classes
 from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import masked_detector
@@ -94,6 +95,7 @@ class DetectionEvaluator:
     """Evaluates a detector on all devices of a strategy; compiled once, used every epoch."""
 
     def __init__(self, model, source, split="val", strategy=None):
+        require_tensorflow("Evaluation")
         _pycocotools()
         self._source, self._split = source, split
         self._ground_truth = source.ground_truth(split)

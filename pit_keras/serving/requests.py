@@ -1,4 +1,4 @@
-"""What a request asks for: its body read and unzipped within limits, its JSON, and its images, decoded.
+"""What a request asks for: its body, read and unzipped within limits, its JSON and its images.
 
 What a stranger's image would cost is read from its header before it is decoded.
 """

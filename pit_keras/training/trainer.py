@@ -19,6 +19,7 @@ from pit_keras.config.fields import validate
 from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
+from pit_keras.errors import require_tensorflow
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked
 from pit_keras.runs.run_folder import RunFolder, write_atomically
@@ -60,6 +61,7 @@ class Trainer:
         profile=None,
         save_on_signal=None,
     ):
+        require_tensorflow("Training")
         validate(config)
         self.config, self.source, self._profile = config, source, profile
         self._interruption = Interruption(save_on_signal)
