@@ -16,13 +16,13 @@ from pit_keras.training.trainer import Trainer
         ("Evaluation", lambda: Evaluator(None)),
         ("Evaluation", lambda: DetectionEvaluator(None, None)),
         ("Measuring interaction", lambda: measure_interaction(None, None)),
-        ("Exporting", lambda: export(None, "never")),
+        ("Exporting", lambda: export(None, "never", compare_on=None)),
         ("Serving", lambda: KerasNetwork(None)),
     ],
 )
 def test_what_needs_tensorflow_says_so_first(what, use, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(
-        ValueError, match=f"^{what} needs Keras' TensorFlow backend, .* on jax; set"
+        ValueError, match=f"^{what} needs Keras' TensorFlow backend, .* on jax"
     ):
         use()
