@@ -39,14 +39,37 @@ def end_quietly():
         sys.exit(1)
 
 
+def ending_signals():
+    """Ctrl-C, SIGTERM, and SIGHUP, a lost connection, unless it is ignored as with nohup."""
+    is_ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])
+
+
 @contextlib.contextmanager
-def sigterm_as_ctrl_c():
-    """Treats SIGTERM as Ctrl-C, so that unfinished work is undone."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def handled_signals(handler, numbers):
+    """Lets a function handle signals within it."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, usual in before.items():
+            signal.signal(number, usual)
+
+
+def signals_as_ctrl_c():
+    """A context that treats SIGTERM and SIGHUP as Ctrl-C, so that unfinished work is undone."""
+    return handled_signals(signal.default_int_handler, ending_signals())
+
+
+def require_tensorflow(what):
+    """Checks that Keras runs on TensorFlow, for `what` its other backends cannot do."""
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{what} needs Keras' TensorFlow backend, and Keras runs on {keras.backend.backend()}; "
+            "set KERAS_BACKEND=tensorflow."
+        )
 
 
 def check_can_write(path, option=None):

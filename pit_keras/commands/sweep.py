@@ -20,7 +20,7 @@ from absl import flags, logging
 from pit_keras.commands import sweep_flags, training_flags
 from pit_keras.commands.arguments import check_data_set
 from pit_keras.commands.startup import typed_command
-from pit_keras.errors import check_can_write, exit_with_one_sentence, sigterm_as_ctrl_c
+from pit_keras.errors import check_can_write, exit_with_one_sentence, signals_as_ctrl_c
 
 FLAGS = flags.FLAGS
 parse = training_flags.training_parser(sweep_flags.SWEEP, __doc__)
@@ -48,7 +48,7 @@ def run(arguments):
         )
         planned = plan_sweep(**options, source=source, output_dir=FLAGS.output_dir)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with sigterm_as_ctrl_c():
+    with signals_as_ctrl_c():
         try:
             train(planned, source, workers)
         except KeyboardInterrupt:  # where a run has nothing to save
@@ -99,7 +99,8 @@ def train_one(run, source, workers):
     from pit_keras.plots.pictures import draw_history
     from pit_keras.training.trainer import Trainer
 
-    Trainer(run.config, source, run.folder.path, workers=workers).run()
+    also = {"workers": workers, "save_on_signal": FLAGS.save_on_signal}
+    Trainer(run.config, source, run.folder.path, **also).run()
     draw_history(run.folder.history, run.folder.curves)
     keras.backend.clear_session()
     gc.collect()

@@ -58,7 +58,8 @@ def prepare(config, profile):
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)
         print(f"The first training batches are in {picture}; nothing was trained.")
         return None
-    return Trainer(config, source, FLAGS.output_dir, workers=workers, profile=profile)
+    also = {"profile": profile, "save_on_signal": FLAGS.save_on_signal}
+    return Trainer(config, source, FLAGS.output_dir, workers=workers, **also)
 
 
 def train(trainer):

@@ -81,7 +81,7 @@ _FIELDS = {
     "checkpoint_every_minutes": ("training.checkpoint_every_minutes", "Minutes between saves."),
 }
 # Flags that say where and how a run is done, not what it is: they are not part of its Config.
-_CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview")
+_CIRCUMSTANCES = ("workers", "worker", "manual_dir", "profile", "preview", "save_on_signal")
 _REQUIRED = ("dataset", "output_dir")
 
 
@@ -104,6 +104,8 @@ def _define_flags(values, script):
     flags.DEFINE_integer("worker", None, "This worker's number in --workers, from 0.", **into)
     text = "Draw so many training batches to preview.png in the run folder, and stop."
     flags.DEFINE_integer("preview", None, text, lower_bound=1, upper_bound=20, **into)
+    text = "A signal that saves and ends the run as Ctrl-C does, such as SLURM's warning."
+    flags.DEFINE_enum("save_on_signal", None, ["USR1", "USR2"], text, **into)
     for path in field_paths(Config()):
         define = flags.DEFINE_bool if bool in _types(path) else flags.DEFINE_string
         define(f"config.{path}", None, "A field of the recipe.", allow_overwrite=False, **into)

@@ -1,29 +1,40 @@
 """Data sets for detection: images with any number of labelled boxes, in COCO form or from TFDS.
 
 A folder in COCO form is PATH/train.json with the images in PATH/train/, and PATH/val.json with
-PATH/val/; or laid out as COCO itself, PATH/annotations/instances_{train,val}2017.json with
-PATH/{train,val}2017/. It is checked as a whole when it is opened, except for images that cannot be
-decoded or have another size than the annotations say.
+PATH/val/; or laid out as COCO itself or as a tool exports it, see `LAYOUTS`. It is checked as a
+whole when it is opened, except for images that cannot be decoded or have another size than the
+annotations say.
 """
 
 import dataclasses
+import functools
 import logging
 import os
+import re
 
+import numpy as np
 import tensorflow as tf
 
 from pit_keras.data.class_folders import encoded
-from pit_keras.data.coco_annotations import read_annotations, training_boxes
+from pit_keras.data.coco_annotations import (
+    read_annotations,
+    training_boxes,
+    unique,
+    without_groups,
+)
 from pit_keras.data.labelled_images import ArraySource, refuse_manual_dir
 from pit_keras.data.source import DetectionSource
 
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val")
-# Where the annotations and the images of a split are.
+# Where the annotations and the images of a split are, and what the validation split is called.
 LAYOUTS = (
-    ("{split}.json", "{split}"),
-    (os.path.join("annotations", "instances_{split}2017.json"), "{split}2017"),
+    ("{split}.json", "{split}", "val"),
+    ("annotations/instances_{split}2017.json", "{split}2017", "val"),  # COCO
+    ("annotations/instances_{split}.json", "images/{split}", "val"),  # CVAT
+    ("{split}/_annotations.coco.json", "{split}", "valid"),  # Roboflow
+    ("{split}/labels.json", "{split}/data", "val"),  # FiftyOne, of exports to train and val
 )
 
 
@@ -51,7 +62,9 @@ class CocoSource(ArraySource, DetectionSource):
 
     def ground_truth(self, split):
         # Read again: COCO's own annotations would take much of the memory all through training.
-        return read_annotations(self.files[split])
+        content = read_annotations(self.files[split])
+        classes = [each for each in content["categories"] if each["id"] in self.category_ids]
+        return {**content, "categories": classes}
 
     def _example(self, split, index):
         columns = {"labels": self.labels[split], **self.objects[split]}
@@ -73,7 +86,7 @@ def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
     if dataset.startswith("coco:"):
         refuse_manual_dir(dataset, manual_dir)
         return _open_coco(dataset)
-    files = (os.path.join(dataset, file.format(split="train")) for file, _ in LAYOUTS)
+    files = (os.path.join(dataset, file.format(split="train")) for file, *_ in LAYOUTS)
     if any(os.path.isfile(os.path.expanduser(file)) for file in files):
         raise ValueError(f"{dataset} is a folder; write coco:{dataset} to read images from it.")
     # Imported here because tensorflow_datasets is slow to import and needed by few.
@@ -85,6 +98,9 @@ def open_detection_source(dataset, *, data_dir=None, manual_dir=None):
 def _open_coco(dataset):
     files, folders = _places(os.path.normpath(os.path.expanduser(dataset.removeprefix("coco:"))))
     contents = {split: read_annotations(files[split]) for split in SPLITS}
+    without_groups(contents.values())
+    for split in SPLITS:
+        unique(files[split], contents[split]["categories"], "categories", "name")
     train, val = (
         {category["id"]: category["name"] for category in contents[split]["categories"]}
         for split in SPLITS
@@ -106,8 +122,8 @@ def _open_coco(dataset):
                 f"{files[split]} has no box to train on: all are crowds, without area or outside "
                 "of their image."
             )
-        if split == "train" and remark:
-            logger.warning("%s", remark)
+        if split == "train":
+            _warn(remark, contents[split]["categories"], ranks, files[split])
         image_ids[split] = tuple(image["id"] for image in content["images"])
         with tf.device("CPU"):  # the input pipeline runs there
             images[split] = tf.constant(paths, tf.string)
@@ -120,21 +136,31 @@ def _open_coco(dataset):
     return CocoSource(dataset, class_names, images, labels, objects, tuple(train), files, image_ids)
 
 
+def _warn(remark, categories, ranks, path):
+    if remark:
+        logger.warning("%s", remark)
+    lacking = [category["name"] for category in np.delete(categories, np.unique(ranks))]
+    if lacking:
+        names = ", ".join(map(repr, lacking[:5])) + (", ..." if lacking[5:] else "")
+        logger.warning("%s has no box of %s, which cannot be learned.", path, names)
+
+
 def _places(path):
     """The annotation files and the image folders of the splits."""
     if os.path.isfile(path):
         raise ValueError(f"{path} is a file; give the folder that holds train.json and val.json.")
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no folder {path}.")
-    for layout in LAYOUTS:
+    for *layout, val in LAYOUTS:
+        names = dict(zip(SPLITS, ("train", val), strict=True))
         files, folders = (
-            {split: os.path.join(path, part.format(split=split)) for split in SPLITS}
+            {split: os.path.join(path, part.format(split=name)) for split, name in names.items()}
             for part in layout
         )
         if any(map(os.path.isfile, files.values())):
             break
     else:
-        wanted = " or ".join(file.format(split="train") for file, _ in LAYOUTS)
+        wanted = " or ".join(file.format(split="train") for file, *_ in LAYOUTS)
         raise FileNotFoundError(f"{path} is not in COCO form: it has no {wanted}.")
     for place in (*files.values(), *folders.values()):
         if not os.path.exists(place):
@@ -147,14 +173,33 @@ def _places(path):
 
 def _image_files(names, folder, annotations):
     """The paths of all images. Each folder is listed once; no file is asked for by itself."""
-    listed = {}
-    for inner in set(map(os.path.dirname, names)):
+
+    @functools.cache
+    def listed(inner):
         path = os.path.join(folder, inner)
-        listed[inner] = set(os.listdir(path)) if os.path.isdir(path) else set()
-    missing = [n for n in names if os.path.basename(n) not in listed[os.path.dirname(n)]]
+        return set(os.listdir(path)) if os.path.isdir(path) else set()
+
+    def is_there(name):
+        return os.path.basename(name) in listed(os.path.dirname(name))
+
+    found, missing = [], []
+    for name in names:
+        plain = name.replace("\\", "/")  # as Windows separates folders
+        if re.match("/|[A-Za-z]:/", plain) or ".." in plain.split("/"):
+            raise ValueError(
+                f'{annotations}: the "file_name" {name!r} leads out of {folder}; write it '
+                "relative to that folder."
+            )
+        found.append(name if is_there(name) else plain)
+        if not is_there(found[-1]):
+            missing.append(name)
     if missing:
+        last = os.path.basename(missing[0].replace("\\", "/"))
+        hint = (
+            f'; {last} is there, so leave out the folder in "file_name"' if is_there(last) else ""
+        )
         raise FileNotFoundError(
             f"{folder} lacks {len(missing)} of the {len(names)} images in {annotations}, first "
-            f"{missing[0]}."
+            f"{missing[0]}{hint}."
         )
-    return [os.path.join(folder, name) for name in names]
+    return [os.path.join(folder, name) for name in found]

@@ -3,6 +3,7 @@
 import collections
 import json
 import math
+import textwrap
 
 import numpy as np
 
@@ -18,6 +19,7 @@ def _is_line(value):  # the names of classes are stored as lines of a text file
     return value.strip() and value.splitlines() == [value] and value.encode()
 
 
+_WHOLE = {"id", "image_id", "category_id", "width", "height"}
 _ID = ("id", "a whole number", lambda value: type(value) is int)
 _SIDE = ("a whole number of 1 or more", lambda value: type(value) is int and 0 < value < 2**31)
 # Fields of an entry: the name, what the value must be, and a function that says whether it is that,
@@ -36,6 +38,16 @@ _ANNOTATION = (
 )
 
 
+def _tidied(field, value):
+    """A value as it was before a table made 1.0 or "1" of 1, and NaN of a gap."""
+    if field in _WHOLE:
+        if isinstance(value, str) and value.isdecimal() and len(value) < 19:
+            return int(value)
+        if isinstance(value, float) and value.is_integer():
+            return int(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
 def read_annotations(path):
     """The checked content of a file, with all that pycocotools needs and without outlines.
 
@@ -46,9 +58,8 @@ def read_annotations(path):
     content = _load(path)
     images = _entries(path, content, "images", _IMAGE)
     categories = _entries(path, content, "categories", _CATEGORY)
-    _unique(path, categories, "categories", "name")
-    image_ids = _unique(path, images, "images", "id")
-    category_ids = _unique(path, categories, "categories", "id")
+    image_ids = unique(path, images, "images", "id")
+    category_ids = unique(path, categories, "categories", "id")
     references = (
         ("image_id", "the id of one of the images", image_ids.__contains__),
         ("category_id", "the id of one of the categories", category_ids.__contains__),
@@ -62,6 +73,19 @@ def read_annotations(path):
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
+def without_groups(contents):
+    """Drops categories that only group others: of no box, and the supercategory of another."""
+    used = {each["category_id"] for content in contents for each in content["annotations"]}
+    for content in contents:
+        parents = [(each.get("supercategory"), each["id"]) for each in content["categories"]]
+        content["categories"] = [
+            each
+            for each in content["categories"]
+            if each["id"] in used
+            or all(name != each["name"] or child == each["id"] for name, child in parents)
+        ]
+
+
 def training_boxes(content, path):
     """The boxes to train on: no crowd, clipped to the image, the 100 largest of each image.
 
@@ -69,12 +93,14 @@ def training_boxes(content, path):
         Ordered by image, boxes, float32 (K, 4), left, top, right, bottom in pixels; labels, int64
         (K,), the ranks of the category ids; starts, int64 (N + 1,): the boxes of image n are
         starts[n] to starts[n + 1]. And a sentence on boxes that were clipped or left out, or "".
+        Boxes that are not in COCO's units are a ValueError.
     """
     annotations = content["annotations"]
     boxes = np.array([annotation["bbox"] for annotation in annotations], np.float64)
     is_single = np.array([not annotation["iscrowd"] for annotation in annotations])
     images, labels = _ranks(content, "images"), _ranks(content, "categories")
     sizes = np.array([(image["width"], image["height"]) for image in content["images"]])
+    _check_units(boxes, sizes[images], path)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
     clipped = np.clip(corners, 0, np.tile(sizes[images], 2))
     beyond = np.abs(corners - clipped).max(axis=1)
@@ -99,6 +125,22 @@ def training_boxes(content, path):
     starts = np.cumsum([0, *np.minimum(counts, MAX_OBJECTS)])
     remark = remark and f"{path} has {len(boxes)} boxes: {remark}."
     return clipped[order], labels[order], starts, remark
+
+
+def _check_units(boxes, sizes, path):
+    """Refuses shares of the image, and two corners, for left, top, width and height in pixels."""
+    first, last = boxes[:, :2], boxes[:, 2:]
+    are_sides = (first + last <= sizes + _SLACK).all(axis=1)
+    are_corners = ((first < last) & (last <= sizes + _SLACK)).all(axis=1)
+    problem = None
+    if boxes.max() <= 1:
+        problem = "is at most 1, as in shares of the image"
+    elif are_corners.all() and 2 * are_sides.sum() < len(boxes):
+        problem = "fits its image as left, top, right, bottom only"
+    if problem:
+        raise ValueError(
+            f'{path}: every "bbox" {problem}; write left, top, width and height in pixels.'
+        )
 
 
 def coco_object(number, image_id, category_id, bbox, area, iscrowd=0):
@@ -126,8 +168,12 @@ def _load(path):
         return entry
 
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, "rb") as file:
+            encoding = json.detect_encoding(file.read(4))  # which may have a byte order mark
+        with open(path, encoding=encoding) as file:
             return json.load(file, object_hook=without_outline)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8; save it as that ({error}).") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a JSON file: {error}.") from error
 
@@ -135,13 +181,20 @@ def _load(path):
 def _entries(path, content, part, fields):
     entries = content.get(part) if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f'{path} needs a list of "{part}" that is not empty.')
+        found = ", ".join(map(repr, content)) if isinstance(content, dict) else "no fields"
+        raise ValueError(
+            f'{path} needs a list of "{part}" that is not empty, as in COCO\'s form; it has '
+            f"{textwrap.shorten(found, 100)}."
+        )
     for number, entry in enumerate(entries):
         if not isinstance(entry, dict):
             raise ValueError(f"{path}: {part}[{number}] is not a JSON object.")
         for field, wanted, is_valid in fields:
+            value = entry.get(field)
+            if value is not (tidied := _tidied(field, value)):
+                value = entry[field] = tidied
             try:
-                valid = is_valid(entry.get(field))
+                valid = is_valid(value)
             except (AttributeError, OverflowError, TypeError, ValueError):
                 valid = False
             if not valid:
@@ -151,7 +204,7 @@ def _entries(path, content, part, fields):
     return entries
 
 
-def _unique(path, entries, part, field):
+def unique(path, entries, part, field):
     counts = collections.Counter(entry[field] for entry in entries)
     ((value, count),) = counts.most_common(1)
     if count > 1:

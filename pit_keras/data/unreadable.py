@@ -89,6 +89,8 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
             problem = (
                 f"is {size[1]} x {size[0]} pixels, its annotations say {stated[1]} x {stated[0]}"
             )
+            if (size == stated[::-1]).all():
+                problem += " (an EXIF orientation is not applied: turn such files)"
         else:
             problem = f"has the label {label}, but there are {len(source.class_names)} classes"
             skips = False

@@ -13,6 +13,7 @@ from keras import ops
 from pit_keras.data.class_matching import with_classes
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
+from pit_keras.errors import require_tensorflow
 
 
 def classification_scores(logits, labels):
@@ -68,6 +69,7 @@ class Evaluator:
     """
 
     def __init__(self, model, strategy=None, counts=standard_counts):
+        require_tensorflow("Evaluation")
         strategy = strategy or tf.distribute.get_strategy()
 
         @tf.function(autograph=False)

@@ -10,6 +10,7 @@ import tensorflow as tf
 from pit_keras.data.class_matching import labels_in
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
+from pit_keras.errors import require_tensorflow
 from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import masked_detector
 
@@ -96,6 +97,7 @@ class DetectionEvaluator:
 
     def __init__(self, model, source, split="val", strategy=None, category_ids=None):
         """`category_ids` are those of the model's classes, by default the data's."""
+        require_tensorflow("Evaluation")
         _pycocotools()
         self._category_ids = source.category_ids if category_ids is None else category_ids
         self._source, self._split = source, split

@@ -16,6 +16,7 @@ import numpy as np
 from keras import layers, ops
 from rich.progress import track
 
+from pit_keras.errors import require_tensorflow
 from pit_keras.models.attention import BlockView, TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.tokens import PrependTokens
@@ -118,6 +119,7 @@ def measure_interaction(model, batches, definition=Definition()):
     """
     import tensorflow as tf  # here, since all that stands above runs on any backend
 
+    require_tensorflow("Measuring interaction")
     shares_of = interaction_model(model, definition)
 
     @tf.function(autograph=False)

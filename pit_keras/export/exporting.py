@@ -4,8 +4,7 @@ import dataclasses
 import functools
 import pathlib
 
-import keras
-
+from pit_keras.errors import require_tensorflow
 from pit_keras.export import export_folder
 from pit_keras.export.agreement import median_milliseconds
 from pit_keras.export.export_report import (
@@ -65,8 +64,7 @@ def export(
         ExportError: If nothing agrees with the Keras model; the folder is as it was.
     """
     output_dir = pathlib.Path(output_dir)
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError("Exporting needs Keras' TensorFlow backend; set KERAS_BACKEND=tensorflow.")
+    require_tensorflow("Exporting")
     job = Job(in_float32(trained), calibrate_on, batch_size, license)
     limits, left_out = _chosen(formats, min_agreement or {}, job)
     description = describe_model(job.trained)
@@ -119,17 +117,22 @@ def _earlier(output_dir, names, description, overwrite):
         if not overwrite:
             raise
         report = None
-    if report is None:
-        return {}, None
     there = {
         name: entry
-        for name, entry in report.entries.items()
+        for name, entry in (report.entries if report else {}).items()
         if entry.written
         and (output_dir / entry.path).exists()
         and export_folder.digest_of(output_dir / entry.path) == entry.sha256
     }
-    if report.model == description:
-        return there, report.license
+    for name, format_ in FORMATS.items():
+        path = output_dir / format_.target
+        if path.exists() and name not in {*names, *there}:
+            raise FileExistsError(
+                f"{path} is as no report says, perhaps of an export that was killed; export {name} "
+                "anew too, with --overwrite, move it away, or choose another --output_dir."
+            )
+    if report is None or report.model == description:
+        return there, report and report.license
     others = [entry.path for name, entry in there.items() if name not in names]
     if others:
         raise ValueError(

@@ -32,7 +32,7 @@ class SymmetricConv2D(layers.Conv2D):
                 *(ops.split(x, self.groups, axis=-1) for x in (inputs, kernel)), strict=True
             )
         outputs = [
-            ops.conv(part, weights, self.strides, padding, dilation_rate=self.dilation_rate)
+            ops.conv(part, weights, self.strides, padding, "channels_last", self.dilation_rate)
             for part, weights in groups
         ]
         return outputs[0] if self.groups == 1 else ops.concatenate(outputs, axis=-1)
@@ -47,6 +47,7 @@ def convolution(x, channels, kernel_size, name, *, stride=1, dilation=1, groups=
         kernel_size,
         strides=stride,
         padding="valid" if patches else "same",
+        data_format="channels_last",
         dilation_rate=dilation,
         groups=groups,
         use_bias=False,
@@ -85,7 +86,7 @@ def residual_network(variant, settings, bottleneck, initializers):
     drop_path_rates = settings.drop_path_rates(sum(variant.depths))
     stages = zip(*sizes, strict=True)
     x = residual_stages(variant.stem(images), stages, drop_path_rates, bottleneck)
-    x = layers.GlobalAveragePooling2D(dtype="float32", name="pooled")(x)
+    x = layers.GlobalAveragePooling2D("channels_last", dtype="float32", name="pooled")(x)
     if settings.include_top:
         x = layers.Dropout(settings.drop_rate, dtype="float32", name="head_drop")(x)
         x = layers.Dense(settings.classes, **initializers, dtype="float32", name="head")(x)

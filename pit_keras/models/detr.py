@@ -79,6 +79,7 @@ def build(variant, settings, backbone):
     if variant.normalize_features:
         x = layers.LayerNormalization(epsilon=1e-6, name="feature_norm")(x)
     initial = linear_initializers("torch_default", x.shape[-1])
+    initial["data_format"] = "channels_last"
     projection = layers.Conv2D(variant.hidden_width, 1, **initial, name=INPUT_PROJECTION)
     parts = {INPUT_PROJECTION: projection, **_new_parts(variant, settings.classes)}
     counts = variant.encoder_layers, variant.decoder_layers

@@ -68,7 +68,7 @@ def pre_logits(model: keras.Model) -> keras.Model:
         features = model.outputs
     output = features[0] if len(features) == 1 else layers.Average(dtype="float32")(features)
     if len(output.shape) == 4:  # MobileNetV3's classifier is a convolution of one position
-        output = layers.Flatten()(output)  # (B, 1, 1, C) -> (B, C)
+        output = layers.Flatten("channels_last")(output)  # (B, 1, 1, C) -> (B, C)
     return keras.Model(model.input, output, name=f"{model.name}_pre_logits")
 
 

@@ -4,6 +4,7 @@ They take the same images as all models here; a layer inside encodes these as ea
 trained with. The whole family is the table `VARIANTS`.
 """
 
+import contextlib
 import dataclasses
 
 import keras
@@ -75,6 +76,17 @@ VARIANTS = {
 }
 
 
+@contextlib.contextmanager
+def _channels_last():
+    """Networks that ask Keras for the format of images get ours, whatever the user's setting."""
+    before = keras.config.image_data_format()
+    keras.config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        keras.config.set_image_data_format(before)
+
+
 def build(variant, settings, weights=None):
     """Builds a network of `keras.applications`, flat: images (B, H, W, 3) -> logits (B, classes).
 
@@ -91,14 +103,15 @@ def build(variant, settings, weights=None):
         )
     images = keras.Input(settings.input_shape, name="images")
     encoded = PixelEncoding(variant.encoding, dtype="float32", name="pixel_encoding")(images)
-    network = getattr(keras.applications, variant.constructor)(
-        input_tensor=encoded,
-        input_shape=settings.input_shape,
-        include_top=settings.include_top,
-        pooling=None if settings.include_top else "avg",
-        classes=settings.classes,
-        classifier_activation=None,
-        weights=weights,
-    )
+    with _channels_last():
+        network = getattr(keras.applications, variant.constructor)(
+            input_tensor=encoded,
+            input_shape=settings.input_shape,
+            include_top=settings.include_top,
+            pooling=None if settings.include_top else "avg",
+            classes=settings.classes,
+            classifier_activation=None,
+            weights=weights,
+        )
     outputs = layers.Activation(settings.classifier_activation, dtype="float32", name="outputs")
     return keras.Model(images, outputs(network.output), name=settings.name)

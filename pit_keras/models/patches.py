@@ -64,5 +64,5 @@ def patch_convolution(images, channels, patch_size, stride):
     if None in images.shape[1:3]:
         images = PatchSizeCheck(patch_size, name="patch_size_check")(images)
     initial = linear_initializers("torch_default", fan_in=patch_size**2 * images.shape[-1])
-    patches = layers.Conv2D(channels, patch_size, stride, **initial, name="patch_embedding")
-    return patches(images)
+    initial["data_format"] = "channels_last"
+    return layers.Conv2D(channels, patch_size, stride, **initial, name="patch_embedding")(images)

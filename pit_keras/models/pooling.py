@@ -33,6 +33,7 @@ class TokenPooling(layers.Layer):
         self.depthwise_conv = layers.DepthwiseConv2D(
             self.KERNEL,
             strides=self.stride,
+            data_format="channels_last",
             dilation_rate=self.dilation,
             depth_multiplier=self.multiplier,
             depthwise_initializer=initial["kernel_initializer"],

@@ -85,12 +85,17 @@ def _squeeze_excitation(x, squeezed, name):
     def factors(values, channels, activation, part):
         initial = kaiming_normal(channels)
         return layers.Conv2D(
-            channels, 1, activation=activation, kernel_initializer=initial, name=f"{name}_{part}"
+            channels,
+            1,
+            data_format="channels_last",
+            activation=activation,
+            kernel_initializer=initial,
+            name=f"{name}_{part}",
         )(values)
 
     # In float32, since a sum over a large map can exceed float16.
     mean = layers.GlobalAveragePooling2D(
-        keepdims=True, dtype="float32", name=f"{name}_squeeze_mean"
+        "channels_last", keepdims=True, dtype="float32", name=f"{name}_squeeze_mean"
     )(x)  # (B, 1, 1, C)
     excited = factors(factors(mean, squeezed, "relu", "squeeze"), x.shape[-1], "sigmoid", "excite")
     return layers.Multiply(name=f"{name}_excited")([x, excited])

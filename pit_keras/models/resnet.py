@@ -63,8 +63,9 @@ class ResNet:
         x = layers.ReLU(name="stem")(normalization(x, "stem_norm"))
         if self.stem_stride < 4:
             return x
-        x = layers.ZeroPadding2D(1, name="stem_pool_padding")(x)  # nothing is below 0 after a ReLU
-        return layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+        # Nothing is below 0 after a ReLU.
+        x = layers.ZeroPadding2D(1, data_format="channels_last", name="stem_pool_padding")(x)
+        return layers.MaxPooling2D(3, 2, data_format="channels_last", name="stem_pool")(x)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from pit_keras.serving.answers import STATUS, VERSION, explanation, metadata, prediction
 from pit_keras.serving.batching import Batcher, Work
 from pit_keras.serving.limits import Places, SameSiteGuard
-from pit_keras.serving.requests import decode_safely, parse, read_body
+from pit_keras.serving.requests import decode_safely, parse, read_body, unzipped
 
 PAGE_TYPES = {"page.html": "text/html", "page.css": "text/css", "page.js": "text/javascript"}
 # The page loads nothing but its own style and script, and a picture that the visitor gave it.
@@ -121,6 +121,8 @@ class Service:
     async def _prepared(self, request, take_more, explain=False):
         """What is asked, the images' sizes, and the images as the model sees them."""
         body = await read_body(request, self.limits)
+        encoding = request.headers.get("content-encoding", "").lower()
+        body = await self._in_pool(unzipped, body, encoding, self.limits)
         asked = await self._in_pool(parse, body, self.limits.max_queue, explain)
         take_more(len(asked.images) - 1)
         images = await self._in_pool(self._prepare_all, asked.images)

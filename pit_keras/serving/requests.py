@@ -1,4 +1,4 @@
-"""What a request asks for: its body read within limits, its JSON, and the images in it, decoded.
+"""What a request asks for: its body, read and unzipped within limits, its JSON and its images.
 
 What a stranger's image would cost is read from its header before it is decoded.
 """
@@ -6,6 +6,7 @@ What a stranger's image would cost is read from its header before it is decoded.
 import base64
 import json
 import struct
+import zlib
 from typing import NamedTuple
 
 import anyio
@@ -46,9 +47,7 @@ class Asked(NamedTuple):
 
 async def read_body(request, limits):
     """A request's body; an HTTPException as soon as it is too large or late, or its client left."""
-    too_large = HTTPException(
-        413, f"The request is larger than the {limits.max_request_bytes:,} bytes that are allowed."
-    )
+    too_large = _too_large(limits)
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limits.max_request_bytes:
         raise too_large
@@ -67,6 +66,29 @@ async def read_body(request, limits):
     return bytes(body)
 
 
+def unzipped(body, encoding, limits):
+    """The body without its Content-Encoding; an HTTPException as soon as it is too large."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding != "gzip":
+        raise HTTPException(415, f"The request's Content-Encoding is {encoding}; use gzip or none.")
+    inflater = zlib.decompressobj(wbits=31)  # with gzip's header
+    try:
+        content = inflater.decompress(body, limits.max_request_bytes + 1)
+    except zlib.error as error:
+        raise _bad(f"The request is not gzip, as its Content-Encoding says: {error}.") from None
+    if len(content) > limits.max_request_bytes:
+        raise _too_large(limits)
+    if not inflater.eof or inflater.unused_data:
+        raise _bad("The request is not one whole gzip stream, as its Content-Encoding says.")
+    return content
+
+
+def _too_large(limits):
+    allowed = f"{limits.max_request_bytes:,}"
+    return HTTPException(413, f"The request is larger than the {allowed} bytes that are allowed.")
+
+
 def parse(body, most_instances, explain=False):
     """The images of a request in the form of TensorFlow Serving's REST API, as an `Asked`.
 
@@ -80,7 +102,7 @@ def parse(body, most_instances, explain=False):
     unknown = sorted(content.keys() - known)
     if unknown:
         raise _bad(f'There is no "{unknown[0]}" here; there is {", ".join(sorted(known))}.')
-    signature = content.get("signature_name", SIGNATURES[0])
+    signature = content.get("signature_name") or SIGNATURES[0]
     if signature not in SIGNATURES:
         raise _bad(
             f"There is no signature {json.dumps(signature)}; signatures are "
@@ -96,6 +118,15 @@ def parse(body, most_instances, explain=False):
 def _json(body, most_instances):
     if not body.strip():
         raise _bad(f"The request is empty; send {_EXAMPLE}.")
+    try:
+        text = body.decode(json.detect_encoding(body))
+    except UnicodeDecodeError:
+        text = ""
+    if not text or text.startswith("--"):  # as a form with a file begins
+        raise _bad(
+            "The request is not JSON but the bytes of a file or of a form; send the file in "
+            f"base64, {_EXAMPLE}."
+        )
     structure = sum(body.count(character) for character in _STRUCTURE)
     if structure > _STRUCTURE_PER_INSTANCE * (most_instances + 4):
         raise _bad(
@@ -103,7 +134,7 @@ def _json(body, most_instances):
             'and each is an encoded image, {"b64": "..."}, not its pixels.'
         )
     try:
-        content = json.loads(body)
+        content = json.loads(text, strict=False)  # base64 may have line breaks
     except (ValueError, RecursionError) as error:
         raise _bad(f"The request is not JSON: {error}.") from None
     if not isinstance(content, dict):
@@ -132,10 +163,17 @@ def _image(item, where):
         item = item[INPUT]
     if not isinstance(item, dict) or item.keys() != {"b64"} or not isinstance(item["b64"], str):
         raise _bad(f'{where} must be {{"b64": "..."}}, the image file\'s bytes in base64.')
+    # As TensorFlow Serving reads it: white space does not count, the padding may be missing.
+    text = "".join(item["b64"].split())
     try:
-        return base64.b64decode(item["b64"], validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError as error:
-        raise _bad(f"{where} is not base64: {error}.") from None
+        problem = f"{error}"
+        if text.startswith("data:"):
+            problem = "leave out 'data:' and all up to the comma"
+        elif {"-", "_"} & set(text):
+            problem = "it is in the URL-safe alphabet; use the standard one, with + and /"
+        raise _bad(f"{where} is not base64: {problem}.") from None
 
 
 def _bad(sentence):

@@ -3,10 +3,10 @@
 import collections.abc
 from typing import NamedTuple
 
-import keras
 import tensorflow as tf
 
 from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.errors import require_tensorflow
 from pit_keras.models.attention import TransformerBlock
 from pit_keras.models.features import attention_maps, stage_features
 from pit_keras.models.inference import logits_only
@@ -33,10 +33,7 @@ class KerasNetwork:
     """
 
     def __init__(self, trained):
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "pit-keras serve runs on Keras' TensorFlow backend; unset KERAS_BACKEND."
-            )
+        require_tensorflow("Serving")
         self._data = trained.data
         self.class_names = trained.class_names
         self.image_size, self.eval_crop = trained.data.image_size, trained.data.eval_crop

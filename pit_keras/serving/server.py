@@ -1,13 +1,14 @@
 """The server process: its address, its model, and its end."""
 
+import contextlib
 import os
 import pathlib
 import re
-import signal
 import socket
 
 import uvicorn
 
+from pit_keras.errors import ending_signals, handled_signals
 from pit_keras.serving.application import Service
 from pit_keras.serving.limits import BACKLOG, guarded_protocol
 
@@ -47,7 +48,7 @@ def bind(host, port):
 
 
 def run(network, name, listener, limits):
-    """Serves a model until SIGINT or SIGTERM; then finishes what is in flight."""
+    """Serves a model until SIGINT, SIGTERM or SIGHUP; then finishes what is in flight."""
     host, port = listener.getsockname()[:2]
     service = Service(network, name, limits, host)
     config = uvicorn.Config(
@@ -67,12 +68,7 @@ def run(network, name, listener, limits):
         server.should_exit = True
 
     # uvicorn handles them only while it serves, and raises them once more at its end.
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled_signals(end, ending_signals()), contextlib.closing(service):
         shown = f"[{host}]" if ":" in host else host
         print(f"{name} is served at http://{shown}:{port}/ until Ctrl-C.", flush=True)
         server.run(sockets=[listener])
-    finally:
-        service.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -20,6 +20,7 @@ from pit_keras.config.fields import Config, validate
 from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
+from pit_keras.errors import require_tensorflow
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked
 from pit_keras.runs.comparison import read_history, read_results
@@ -54,11 +55,23 @@ class Trainer:
         source: What `pit_keras.training.tasks.open_source_of` returns.
         workers: What `join_workers` returns; by default this process alone.
         profile: (first, end) steps of the run to profile for TensorBoard; None for none.
+        save_on_signal: "USR1" or "USR2", a signal that saves and ends the run as Ctrl-C does.
     """
 
-    def __init__(self, config, source, output_dir, verbose=True, workers=None, profile=None):
+    def __init__(
+        self,
+        config,
+        source,
+        output_dir,
+        verbose=True,
+        workers=None,
+        profile=None,
+        save_on_signal=None,
+    ):
+        require_tensorflow("Training")
         validate(config)
         self.config, self.source, self._profile = config, source, profile
+        self._interruption = Interruption(save_on_signal)
         self.task = task_of(config, source)
         self.workers = workers or join_workers(config.training.distribute)
         self.verbose = verbose and self.workers.is_chief
@@ -123,7 +136,7 @@ class Trainer:
         A finished run is left as it is, but for a lost or damaged `model.keras`.
 
         Raises:
-            TrainingInterrupted: After SIGINT or SIGTERM, when the state is saved.
+            TrainingInterrupted: After SIGINT, SIGTERM or SIGHUP, when the state is saved.
             OSError: If the folder is in use or cannot be written to, or its files are damaged.
             UnreadableImageError: If a validation image or too many training images are unreadable.
             FloatingPointError: If the loss is not finite.
@@ -144,7 +157,7 @@ class Trainer:
                 return results
 
     def _stored_results(self):
-        """The content of `results.json`; None if there is none, or, with a message, no whole one."""
+        """The content of `results.json`; None if there is none or, with a message, no whole one."""
         try:
             return read_results(self.folder.results)
         except (FileNotFoundError, NotADirectoryError):
@@ -236,7 +249,7 @@ class Trainer:
             names = textwrap.shorten(", ".join(self.source.class_names), 80, placeholder=" ...")
             counts = "{train_images:,} training and {val_images:,} validation images of {classes}"
             print(f"{counts} classes: {{names}}.".format(**self._data(), names=names))
-        with Interruption() as self._interruption, self._monitor.watching():
+        with self._interruption, self._monitor.watching():
             self._monitor.log.event(
                 "start",
                 epoch=self.state.progress.epoch,

@@ -138,7 +138,7 @@ def test_boxes_are_clipped_and_what_is_left_out_is_counted_once(root, caplog):
     with caplog.at_level(logging.WARNING):
         found, _ = one_image(root, [{"category_id": 2, "bbox": box} for box in boxes])
     np.testing.assert_array_equal(found, [[0, 40, 15, 48], [60, 10, 64, 15]])
-    (record,) = caplog.records
+    record, _ = caplog.records  # and the classes without a box
     assert record.getMessage() == (
         f"{root}/train.json has 5 boxes: 1 clipped to their image, 2 outside of it (left out), "
         "1 without area (left out)."
@@ -212,6 +212,87 @@ def test_no_file_is_asked_for_by_itself(root, monkeypatch):
     assert not [path for path in asked if path.endswith(".jpg")]
 
 
+def test_what_tables_and_editors_make_of_a_file_is_undone(root):
+    expected = open_detection_source(f"coco:{root}")
+    truth = expected.ground_truth("train")
+
+    def as_pandas_writes_it(content):
+        for entry in content["images"] + content["annotations"] + content["categories"]:
+            entry.update({key: float(value) for key, value in entry.items() if key[-2:] == "id"})
+        for image in content["images"]:
+            image["width"], image["height"] = float(image["width"]), str(image["height"])
+        for annotation in content["annotations"]:
+            annotation.update(
+                area=float("nan"), iscrowd=float("nan"), image_id=str(int(annotation["image_id"]))
+            )
+
+    change_json(root, "train", as_pandas_writes_it)
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = root / "train.json"
+        path.write_bytes(json.dumps(read(root, "train"), indent=2).encode(encoding))
+        found = open_detection_source(f"coco:{root}")
+        again = json.dumps(found.ground_truth("train"), sort_keys=True)
+        assert again == json.dumps(truth, sort_keys=True)  # 1 and no 1.0
+        path.write_text(path.read_bytes().decode(encoding))
+    for number, element in elements(found).items():
+        np.testing.assert_array_equal(element["boxes"], elements(expected)[number]["boxes"])
+
+
+def test_folders_that_windows_separates_are_found(root):
+    (root / "train" / "deep").mkdir()
+    (root / "train" / "001.jpg").rename(root / "train" / "deep" / "001.jpg")
+    change_json(root, "train", change_image(1, file_name="deep\\001.jpg"))
+    source = open_detection_source(f"coco:{root}")
+    assert source.describe("train", 1).endswith("train/deep/001.jpg")
+
+
+@pytest.mark.parametrize("name", ["objects", "red"])
+def test_a_category_that_only_groups_others_is_no_class(root, name, caplog):
+    """As in Roboflow's exports, where it may have the name of the one class that it groups."""
+
+    def group(content):
+        for category in content["categories"]:
+            category["supercategory"] = name
+        content["categories"].insert(0, {"id": 0, "name": name, "supercategory": "none"})
+
+    for split in ("train", "val"):
+        change_json(root, split, group)
+    source = open_detection_source(f"coco:{root}")
+    assert source.class_names == ("red", "green", "blue")
+    assert [each["id"] for each in source.ground_truth("val")["categories"]] == [2, 5, 11]
+    assert not caplog.records
+
+
+def test_a_class_without_a_box_is_told(root, caplog):
+    new = {"id": 3, "name": "grey", "supercategory": "grey"}
+    for split in ("train", "val"):
+        change_json(root, split, lambda content: content["categories"].append(new))
+    assert open_detection_source(f"coco:{root}").class_names == ("red", "grey", "green", "blue")
+    assert caplog.messages == [f"{root}/train.json has no box of 'grey', which cannot be learned."]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "images", "val"),
+    [
+        ("annotations/instances_{}.json", "images/{}", "val"),
+        ("{}/_annotations.coco.json", "{}", "valid"),
+        ("{}/labels.json", "{}/data", "val"),
+    ],
+)
+def test_the_layouts_of_tools_are_read(root, tmp_path, annotations, images, val):
+    for split, name in (("train", "train"), ("val", val)):
+        file, folder = (
+            tmp_path / "x" / annotations.format(name),
+            tmp_path / "x" / images.format(name),
+        )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        (root / split).rename(folder)
+        file.parent.mkdir(exist_ok=True)
+        (root / f"{split}.json").rename(file)
+    source = open_detection_source(f"coco:{tmp_path / 'x'}")
+    assert source.describe("val", 0) == str(tmp_path / "x" / images.format(val) / "000.jpg")
+
+
 def whole_file(text):
     return lambda root: (root / "train.json").write_text(text)
 
@@ -230,7 +311,15 @@ BAD = {
     "no JSON": (whole_file("{"), f"{TRAIN} is not a JSON file: Expecting"),
     "no text": (
         lambda root: (root / "train.json").write_bytes(b"\xff\xfe\x00"),
-        f"{TRAIN} is not a JSON file",
+        f"{TRAIN} is not text in UTF-8; save it as that",
+    ),
+    "of another encoding": (
+        lambda root: (root / "train.json").write_text('{"ä": 1}', encoding="latin-1"),
+        f"{TRAIN} is not text in UTF-8; save it as that",
+    ),
+    "a tool's own form": (
+        whole_file('{"_via_settings": 1, "_via_img_metadata": 2}'),
+        f"""{TRAIN} needs a list of "images" .* COCO's form; it has '_via_settings', '_via_""",
     ),
     "a list": (whole_file("[]"), f'{TRAIN} needs a list of "images"'),
     "no categories": (
@@ -266,8 +355,8 @@ BAD = {
         rf'{TRAIN}: annotations\[3\] needs "category_id", .* categories; it has 1',
     ),
     "an image id that is a string": (
-        json_change(change_annotation(0, image_id="1000")),
-        rf'{TRAIN}: annotations\[0\] needs "image_id", .*; it has \'1000\'',
+        json_change(change_annotation(0, image_id="x1000")),
+        rf'{TRAIN}: annotations\[0\] needs "image_id", .*; it has \'x1000\'',
     ),
     "no category id": (
         json_change(lambda c: c["annotations"][4].pop("category_id")),
@@ -355,6 +444,31 @@ BAD = {
     "a folder of files missing": (
         json_change(change_image(5, file_name="other/005.jpg"), "train"),
         r"scenes/train lacks 1 of .*, first other/005\.jpg",
+    ),
+    "a file in another folder": (
+        json_change(change_image(5, file_name="images\\005.jpg"), "train"),
+        r"first images\\005\.jpg; 005\.jpg is there, so leave out the folder",
+    ),
+    **{
+        f"the path {name}": (
+            json_change(change_image(5, file_name=name)),
+            rf'{TRAIN}: the "file_name" .* leads out of .*scenes/train; write it relative to',
+        )
+        for name in (
+            "../val/000.jpg",
+            "a/../../val/000.jpg",
+            "/etc/hosts",
+            "..\\\\val",
+            "C:\\\\a.jpg",
+        )
+    },
+    "shares of the image": (
+        json_change(lambda c: [a.update(bbox=[0.1, 0.25, 0.5, 0.75]) for a in c["annotations"]]),
+        rf'{TRAIN}: every "bbox" is at most 1, as in shares of the image; write left, top',
+    ),
+    "two corners": (
+        json_change(lambda c: [a.update(bbox=[20, 20, 40, 38]) for a in c["annotations"]]),
+        rf'{TRAIN}: every "bbox" fits its image as left, top, right, bottom only; write left',
     ),
     "nothing to train on": (
         json_change(lambda c: [a.update(iscrowd=1) for a in c["annotations"]]),

@@ -123,7 +123,10 @@ def test_the_files_the_report_and_the_card_come_together(exported):
 
 def test_what_cannot_be_calibrated_or_converted_is_left_out_or_told(tmp_path, sample):
     trained = classifier_with(Refuses())
-    report = export(trained, tmp_path / "all", compare_on=sample)
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/model.tflite").write_text("of another model")
+    report = export(trained, tmp_path / "all", compare_on=sample, overwrite=True)
+    assert names_in(tmp_path / "all") == {"saved_model", *TEXTS}
     assert set(report.entries) == {"saved_model"}
     assert set(report.left_out) == set(DEFAULT_FORMATS) - {"saved_model"}
     assert "spoiled cannot be converted or run" in report.left_out["tflite"]
@@ -231,11 +234,15 @@ def test_a_form_of_the_same_weights_is_added(earlier, trained, other, sample):
     assert read_report(earlier) == second
 
 
-def test_a_report_tells_only_of_what_is_there(earlier, trained, sample):
+def test_a_report_tells_of_all_that_is_there(earlier, trained, sample):
+    whole = (earlier / "model.tflite").read_bytes()
     (earlier / "model.tflite").write_bytes(b"something else")
     shutil.rmtree(earlier / "saved_model")
+    with pytest.raises(OSError, match=r"model.tflite is as no report says, .*; export tflite anew"):
+        export(trained, earlier, ("tflite_float16",), compare_on=sample)
+    (earlier / "model.tflite").write_bytes(whole)
     report = export(trained, earlier, ("tflite_float16",), compare_on=sample)
-    assert set(report.entries) == {"tflite_dynamic", "tflite_float16"}
+    assert set(report.entries) == {"tflite", "tflite_dynamic", "tflite_float16"}
 
 
 def test_a_damaged_report_is_told_and_can_be_replaced(earlier, trained, sample):
@@ -243,7 +250,8 @@ def test_a_damaged_report_is_told_and_can_be_replaced(earlier, trained, sample):
     (earlier / "model_dynamic.tflite").unlink()
     with pytest.raises(ValueError, match=r"report.json is damaged, .* --overwrite"):
         export(trained, earlier, ("tflite_dynamic",), compare_on=sample)
-    report = export(trained, earlier, ("tflite",), compare_on=sample, overwrite=True)
+    formats = ("tflite", "saved_model")
+    report = export(trained, earlier, formats, compare_on=sample, overwrite=True)
     assert read_report(earlier) == report
 
 
@@ -252,7 +260,12 @@ def test_an_export_that_ended_while_it_moved_leaves_no_false_report(earlier, oth
         (folder / "model.tflite").write_bytes(b"of the other")
         with pytest.raises(OSError, match="saved_model/1 cannot be replaced"):
             put_in_place(folder, earlier, ["model.tflite", "saved_model/1"], [])
-    assert names_in(earlier) == {"model.tflite", "model_dynamic.tflite", "saved_model"}
+    left = {"model.tflite", "model_dynamic.tflite", "saved_model"}
+    assert names_in(earlier) == left
+    # The next one leaves no file of another model beside its own either.
+    with pytest.raises(OSError, match="saved_model/1 is as no report says"):
+        export(other, earlier, ("tflite", "tflite_dynamic"), compare_on=sample, overwrite=True)
+    assert names_in(earlier) == left
     formats = ("tflite", "tflite_dynamic", "saved_model")
     report = export(other, earlier, formats, compare_on=sample, overwrite=True)
     assert read_report(earlier) == report

@@ -1,4 +1,5 @@
 import concurrent.futures
+import gzip
 import json
 import socket
 
@@ -208,6 +209,13 @@ def test_what_is_not_http_is_answered_with_400(server):
         connection.sendall(b"\x16\x03\x01 not HTTP\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
     assert server.client.get(ADDRESS).status_code == 200
+
+
+def test_a_zipped_request_is_unzipped(server, files):
+    body = gzip.compress(json.dumps({"instances": [b64(files[0])]}).encode())
+    headers = {"Content-Encoding": "GZIP"}
+    response = server.client.post(f"{ADDRESS}:predict", content=body, headers=headers)
+    assert response.status_code == 200
 
 
 def test_any_content_type_will_do_as_curl_sends_it(server, files):

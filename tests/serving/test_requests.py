@@ -1,4 +1,5 @@
 import base64
+import gzip
 import json
 import struct
 import zlib
@@ -9,7 +10,8 @@ from servers import encoded
 from starlette.exceptions import HTTPException
 
 from pit_keras.data.preprocessing import decode
-from pit_keras.serving.requests import MOST_SCANS, decode_safely, parse
+from pit_keras.serving.limits import Limits
+from pit_keras.serving.requests import MOST_SCANS, decode_safely, parse, unzipped
 
 ONE = {"b64": base64.b64encode(b"one").decode()}
 TWO = {"b64": base64.b64encode(b"two!").decode()}
@@ -32,6 +34,42 @@ def test_both_forms_of_tensorflow_serving(content, columnar):
     assert (asked.images, asked.columnar, asked.stage) == ([b"one", b"two!"], columnar, None)
 
 
+@pytest.mark.parametrize("text", ["dHdv\\nIQ==", "dHdv\nIQ==\n", "dHdvIQ", " dHd vIQ=="])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_base64_is_read_as_tensorflow_serving_reads_it(text, encoding):
+    body = f'{{"instances": [{{"b64": "{text}"}}], "signature_name": ""}}'.encode(encoding)
+    assert parse(body, most_instances=2).images == [b"two!"]
+
+
+def limits(size):
+    return Limits(1, 1, size, 1, 1)
+
+
+def test_a_zipped_body_is_unzipped_within_its_limit():
+    assert unzipped(b"body", "", limits(4)) == unzipped(b"body", "identity", limits(4)) == b"body"
+    assert unzipped(gzip.compress(b"body"), "gzip", limits(4)) == b"body"
+    bomb = gzip.compress(bytes(10**8))
+    for body, most in ((gzip.compress(b"body"), 3), (bomb, 10**6)):
+        with pytest.raises(HTTPException, match=f"larger than the {most:,} bytes") as caught:
+            unzipped(body, "gzip", limits(most))
+        assert caught.value.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status", "words"),
+    [
+        (b"body", "br", 415, "Content-Encoding is br; use gzip or none"),
+        (b"body", "gzip", 400, "is not gzip, as its Content-Encoding says"),
+        (gzip.compress(b"body")[:-9], "gzip", 400, "is not one whole gzip stream"),
+        (gzip.compress(b"") * 2, "gzip", 400, "is not one whole gzip stream"),
+    ],
+)
+def test_what_is_not_zipped_as_it_says_is_refused(body, encoding, status, words):
+    with pytest.raises(HTTPException, match=words) as caught:
+        unzipped(body, encoding, limits(100))
+    assert caught.value.status_code == status
+
+
 def test_a_stage_is_for_explanations():
     body = json.dumps({"instances": [ONE], "stage": 2}).encode()
     assert parse(body, 2, explain=True).stage == 2
@@ -46,7 +84,9 @@ def test_a_stage_is_for_explanations():
         (b" \n", "is empty"),
         (b"{", "is not JSON"),
         (b'{"instances": [}', "is not JSON"),
-        (b"\xff\xfe\xfd", "is not JSON"),
+        (b"\xff\xfe\xfd", "bytes of a file"),
+        (JPEG, 'bytes of a file or of a form; send the file in base64, {"instances"'),
+        (b"--x\r\nContent-Disposition: form-data", "bytes of a file or of a form"),
         (b'{"instances": NaN}', '"instances" must be a list'),
         (b'{"instances": 1, "signature_name": -Infinity}', "no signature -Infinity"),
         (b'{"instances": 1' + b"0" * 5000 + b"}", "is not JSON"),
@@ -66,8 +106,11 @@ def test_a_stage_is_for_explanations():
         (b'{"instances": [{"b64": "", "x": 1}]}', r"instances\[0\] must be"),
         (b'{"instances": [{"b64": "aaaa"}, 7]}', r"instances\[1\] must be"),
         (b'{"instances": [{"b64": "a"}]}', r"instances\[0\] is not base64"),
-        (b'{"instances": [{"b64": "aa aa"}]}', r"instances\[0\] is not base64"),
-        (b'{"instances": [{"b64": "aa_-"}]}', r"instances\[0\] is not base64"),
+        (b'{"instances": [{"b64": "aa_-"}]}', "it is in the URL-safe alphabet; use the standard"),
+        (
+            b'{"instances": [{"b64": "data:image/png;base64,aaaa"}]}',
+            "leave out 'data:' and all up to the comma",
+        ),
         ('{"instances": [{"b64": "ä"}]}'.encode(), r"instances\[0\] is not base64"),
         (b'{"instances": [1, 2, 3]}', "has 3 images, and at most 2"),
         (b'{"instances": [[[0, 0, 0], [0, 0, 0]]]}' + b"," * 50, "not its pixels"),

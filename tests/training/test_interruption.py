@@ -1,24 +1,88 @@
 import io
 import os
+import pty
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
+from pit_keras.errors import ending_signals
+from pit_keras.training import interruption as module
 from pit_keras.training.interruption import Interruption
 
+ENDING = (signal.SIGINT, signal.SIGTERM)
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.fixture(autouse=True)
+def _brief(monkeypatch):
+    monkeypatch.setattr(module, "_SECONDS_OF_ONE_WISH", 0.1)
+
+
+@pytest.mark.parametrize("number", [*ENDING, signal.SIGHUP, signal.SIGUSR1])
 def test_the_first_signal_is_noted_and_the_next_would_end_the_process(number, capfd, monkeypatch):
     monkeypatch.setattr("sys.stderr", io.StringIO())  # as in a notebook: no file with a number
     before = signal.getsignal(number)
-    with Interruption() as interruption:
+    with Interruption("USR1") as interruption:
         assert interruption.signal is None
         os.kill(os.getpid(), number)
         assert interruption.signal == number.name
-        assert all(signal.getsignal(each) == signal.SIG_DFL for each in Interruption.SIGNALS)
+        assert all(signal.getsignal(each) == signal.SIG_DFL for each in ENDING)
+        # A lost connection or a scheduler's warning comes more than once, and is no second wish.
+        for each in (signal.SIGHUP, signal.SIGUSR1):
+            assert signal.getsignal(each) == signal.SIG_IGN
     assert signal.getsignal(number) == before
     assert "Press Ctrl-C again to quit without saving" in capfd.readouterr().err
+
+
+def test_signals_that_come_together_are_one():
+    def follow():
+        while interruption.signal is None:
+            time.sleep(0.001)
+        for number in (*ENDING, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+
+    with Interruption() as interruption:
+        thread = threading.Thread(target=follow)
+        thread.start()
+        os.kill(os.getpid(), signal.SIGINT)
+        thread.join()
+    assert interruption.signal == "SIGINT"
+
+
+def test_a_signal_that_nobody_asked_for_keeps_its_meaning():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        assert ending_signals() == ENDING
+        with Interruption() as interruption:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+        assert interruption.signal is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe"])
+def test_output_that_nobody_reads_any_more_is_no_error(kind):
+    code = """
+import os, time
+from pit_keras.training.interruption import Interruption
+with Interruption() as interruption:
+    print("ready", flush=True)
+    while interruption.signal is None:
+        time.sleep(0.01)
+    print("saved", flush=True)
+    os._exit(7)
+"""
+    reading, writing = pty.openpty() if kind == "terminal" else os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=writing, stderr=writing)
+    os.close(writing)
+    assert os.read(reading, 5) == b"ready"
+    os.close(reading)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 7
 
 
 def test_a_thread_notes_nothing_and_leaves_the_handlers():
