@@ -17,7 +17,7 @@ def differences(base, config):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_valid_and_knows_its_name_and_model(name):
-    model = "detr_vit_s" if name in DETECTION_RECIPES else "pit_xs"
+    model = {"detr": "detr_vit_s", "distill": "pit_xs_distilled"}.get(name, "pit_xs")
     config = recipe(name, model)
     validate(config)
     assert config.recipe == name
