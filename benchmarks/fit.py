@@ -26,7 +26,7 @@ def main(arguments=None):
         arguments,
         small={"epochs": 2, "seeds": (0,), "batch_size": 718},
         seeds=(0, 1, 2),
-        epochs=15,
+        epochs=12,
         batch_size=64,
         output=f"results/fit_{backend}.csv",
     )
