@@ -109,7 +109,7 @@ def test_other_names_are_taken_and_none_in_anothers_place(run):
     names = ("rot", "Grün", "tiefblau", "dunkel")
     assert load_trained_model(run.path, names).class_names == names
     for wrong in (("grün", "red", "deep blue", "dark"), ("RED", "dunkel", "Deep blue", "Grün")):
-        with pytest.raises(ValueError, match="The class names given have .* in the place of"):
+        with pytest.raises(ValueError, match=r"The class names given have .* in the place of"):
             load_trained_model(run.path, wrong)
 
 
