@@ -43,7 +43,8 @@ class RunFolder:
     @property
     def is_run(self):
         """Whether the folder is a run's, even if some of its files are lost."""
-        return self.config.exists() or self.classes.exists() or self.begun
+        is_trained = self.classes.exists() and (self.history.exists() or self.log.exists())
+        return self.config.exists() or self.begun or is_trained
 
     def held(self, name):
         """A text that the newest checkpoint that can be read holds; None without one.

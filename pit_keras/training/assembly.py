@@ -4,13 +4,16 @@ import os
 import warnings
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from pit_keras.create import create_model
+from pit_keras.data.class_matching import comparable
 from pit_keras.models import variant_of
 from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.features import APPLICATION_HEADS, HEADS
 from pit_keras.optimizers import AdamP, AdamW
-from pit_keras.runs.run_folder import RunFolder
+from pit_keras.runs.run_folder import find_model
 from pit_keras.schedules import WarmUpCosine, WarmUpDrop, scaled_learning_rate
 from pit_keras.training.fine_tuning import trains_blocks
 
@@ -34,9 +37,10 @@ def model_of(config, source, weights=None):
 
     `weights` are those of `create_model`, or a run folder.
     """
-    settings = config.model
-    if weights and os.path.isdir(weights):
-        weights = str(RunFolder(weights).model)
+    settings, run = config.model, None
+    if weights and (os.path.isdir(weights) or _is_keras_file(weights)):
+        file, run = find_model(weights)
+        weights = str(file)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model = create_model(
@@ -51,7 +55,31 @@ def model_of(config, source, weights=None):
         )
     for warning in caught:  # adapted weights; without Python's file and line
         print(warning.message)
+    if run is not None:
+        _match_heads(model, run, comparable(source.class_names))
     return model
+
+
+def _is_keras_file(path):
+    return path.endswith(".keras") and os.path.isfile(path)
+
+
+def _match_heads(model, run, names):
+    """Gives each class what a run's heads know of the class of its name; new ones begin anew."""
+    # Another number of classes has its heads replaced as a whole.
+    known = comparable(run.read_class_names(len(names)))
+    if known == names or len(known) != len(names):
+        return
+    columns = [known.index(name) if name in known else -1 for name in names]
+    for layer in model.layers:
+        if layer.name in (*HEADS, *APPLICATION_HEADS, "class_head"):
+            kernel, bias = layer.get_weights()
+            chosen = np.array([*columns, *range(len(names), bias.size)])  # "no object" stays
+            fresh = [layer.kernel_initializer(kernel.shape), layer.bias_initializer(bias.shape)]
+            values = zip(fresh, (kernel[:, chosen], bias[chosen]), strict=True)
+            layer.set_weights([np.where(chosen < 0, new, old) for new, old in values])
+    words = f"{columns.count(-1)} of the {len(names)} begin anew"
+    print(f"The heads of {run.path} are matched by the names of the classes; {words}.")
 
 
 def _sizes(config):

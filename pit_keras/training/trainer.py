@@ -157,7 +157,7 @@ class Trainer:
                 return results
 
     def _stored_results(self):
-        """The content of `results.json`; None if there is none or, with a message, no whole one."""
+        """The content of `results.json`; None if it is missing or, with a message, damaged."""
         try:
             return read_results(self.folder.results)
         except (FileNotFoundError, NotADirectoryError):

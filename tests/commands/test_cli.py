@@ -619,7 +619,8 @@ def test_bad_input_is_one_sentence_and_a_failure(
     (tmp_path / "empty").mkdir()
     (tmp_path / "exported/saved_model/1").mkdir(parents=True)
     (pictures / "x.keras").write_text("not a model")
-    shutil.copytree(run, tmp_path / "nameless", ignore=shutil.ignore_patterns("classes.txt"))
+    lost = shutil.ignore_patterns("classes.txt", "checkpoints")
+    shutil.copytree(run, tmp_path / "nameless", ignore=lost)
     (pictures / "ten.txt").write_text("1\n0\n2\n3\n4\n5\n6\n7\n8\n9\n")
     for label in "0x":
         (tmp_path / f"other/{label}").mkdir(parents=True)

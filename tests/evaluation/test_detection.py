@@ -80,6 +80,12 @@ def test_detections_in_cocos_form_are_pythons_own_numbers():
     ]
 
 
+def test_answers_of_a_class_that_the_data_lacks_are_left_out():
+    boxes, scores = np.zeros((1, 2, 4)), np.array([[0.9, 0.8]])
+    found = coco_detections([30], (None, 5), boxes, scores, np.array([[0, 1]]))
+    assert [(each["category_id"], each["score"]) for each in found] == [(5, 0.8)]
+
+
 def truth_of(*boxes, images=1, first_id=1):
     """Ground truth of (image, category, left, top, width, height[, crowd])."""
     return {

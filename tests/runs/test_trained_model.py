@@ -95,6 +95,24 @@ def test_a_thousand_classes_without_names_are_imagenets(tmp_path):
     assert load_trained_model(tmp_path / "alone.keras", own).class_names == tuple(own)
 
 
+def test_without_its_configuration_a_runs_model_is_refused(run, tmp_path):
+    shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
+    folder = RunFolder(tmp_path)
+    folder.write_history([{"epoch": 0, "loss": 1.0}])
+    folder.config.unlink()
+    for path in (folder.path, folder.model):
+        with pytest.raises(OSError, match=r"config\.json, which says how .* put a copy back"):
+            load_trained_model(path)
+
+
+def test_other_names_are_taken_and_none_in_anothers_place(run):
+    names = ("rot", "Grün", "tiefblau", "dunkel")
+    assert load_trained_model(run.path, names).class_names == names
+    for wrong in (("grün", "red", "deep blue", "dark"), ("RED", "dunkel", "Deep blue", "Grün")):
+        with pytest.raises(ValueError, match=r"The class names given have .* in the place of"):
+            load_trained_model(run.path, wrong)
+
+
 def test_the_image_size_is_the_models_own(run, tmp_path):
     shutil.copytree(run.path, tmp_path, dirs_exist_ok=True)
     RunFolder(tmp_path).config.write_text(Config(data=DataConfig(image_size=(9, 9))).to_json())
