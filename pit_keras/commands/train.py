@@ -42,17 +42,21 @@ def run(arguments):
 
 def prepare(config, profile):
     """The trainer; None if only a preview was asked for."""
+    from pit_keras.runs.run_folder import RunFolder
+    from pit_keras.training.assembly import check_weights
     from pit_keras.training.preview import draw_preview
     from pit_keras.training.tasks import open_source_of
+    from pit_keras.training.teacher import check_teacher
     from pit_keras.training.trainer import Trainer
     from pit_keras.training.workers import join_workers
 
     # The other workers have to be joined before TensorFlow does anything.
     workers = join_workers(config.training.distribute, FLAGS.workers, FLAGS.worker)
     if config.distillation.kind != "none":
-        from pit_keras.training.teacher import check_teacher
-
         check_teacher(config)
+    folder = RunFolder(FLAGS.output_dir)
+    if workers.is_chief and not (folder.begun or folder.finished):  # else it has the weights
+        check_weights(config)
     source = open_source_of(config, FLAGS.manual_dir)
     if FLAGS.preview:
         picture = draw_preview(config, source, FLAGS.preview, FLAGS.output_dir, workers.replicas)

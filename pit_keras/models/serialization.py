@@ -53,7 +53,7 @@ def _check_sizes(path):
             return
         weights = archive.getinfo("model.weights.h5").file_size
         largest = _largest(json.loads(archive.read("config.json")))
-    if largest > max(weights, 2**14):
+    if largest > max(weights, 2**20):
         raise ValueError(f"it describes a size of {largest}, but holds {weights} bytes of weights.")
 
 

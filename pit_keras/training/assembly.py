@@ -11,11 +11,15 @@ from pit_keras.create import create_model
 from pit_keras.data.class_matching import comparable
 from pit_keras.models import variant_of
 from pit_keras.models.attention import TransformerBlock
+from pit_keras.models.detr import Detr
 from pit_keras.models.features import APPLICATION_HEADS, HEADS
+from pit_keras.models.keras_applications import Application
 from pit_keras.optimizers import AdamP, AdamW
 from pit_keras.runs.run_folder import find_model
 from pit_keras.schedules import WarmUpCosine, WarmUpDrop, scaled_learning_rate
 from pit_keras.training.fine_tuning import trains_blocks
+from pit_keras.weights.loading import check_weights_file
+from pit_keras.weights.released import IMAGENET, release_of
 
 
 def uses_xla(jit, precision, model):
@@ -30,6 +34,16 @@ def uses_xla(jit, precision, model):
         return True
     has_blocks = any(isinstance(layer, TransformerBlock) for layer in model.layers)
     return has_blocks and precision == "mixed_float16"
+
+
+def check_weights(config):
+    """Raises an error for weights that do not exist, before any data or network is there."""
+    weights, row = config.model.weights, variant_of(config.model.name)
+    if weights == IMAGENET:
+        if not isinstance(row, (Application, Detr)):
+            release_of(config.model.name)
+    elif weights is not None and not os.path.isdir(weights):  # a run folder
+        check_weights_file(weights)
 
 
 def model_of(config, source, weights=None):

@@ -11,7 +11,8 @@ import zipfile
 from collections.abc import Mapping
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # the last: .pth.tar
-_MOST_NUMBERS = 2**32  # in a checkpoint: 16 GB, 50 times the largest network here
+_NAMESPACE = "argparse.Namespace"
+_MOST_NUMBERS = 2**28  # in a tensor: 1 GB, three times the largest network here
 
 
 class _StandIn:
@@ -70,7 +71,7 @@ def _read_safetensors(path):
 def _read_pickle(path):
     try:
         import torch
-        from torch.serialization import safe_globals
+        from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
     except ImportError as error:
         raise ImportError(
             f"Reading {path} needs PyTorch 2.6 or later: pip install torch, or give a "
@@ -81,7 +82,9 @@ def _read_pickle(path):
         fault = _fault_of_archive(path)
         is_whole = zipfile.is_zipfile(path) and fault is None
         if fault is None:
-            with safe_globals([(_stand_in(name), name) for name in _foreign_names(path)]):
+            # What PyTorch's reader does not know. Of files before PyTorch 1.6 it cannot list it.
+            foreign = get_unsafe_globals_in_checkpoint(path) if is_whole else [_NAMESPACE]
+            with safe_globals([(_stand_in(name), name) for name in foreign]):
                 # weights_only: PyTorch's reader calls only its own functions and stand-ins.
                 return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -114,15 +117,6 @@ def _fault_of_archive(path):
     if "data.pkl" not in names:
         return "an archive, but not one of torch.save; give a state dict that it wrote."
     return None
-
-
-def _foreign_names(path):
-    """Full names of all that a file refers to and PyTorch's reader does not know."""
-    from torch.serialization import get_unsafe_globals_in_checkpoint
-
-    if zipfile.is_zipfile(path):
-        return get_unsafe_globals_in_checkpoint(path)
-    return ["argparse.Namespace"]  # PyTorch cannot list those of files from before version 1.6
 
 
 def _stand_in(name):

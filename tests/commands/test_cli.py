@@ -491,7 +491,7 @@ def test_convert_replaces_a_file_only_when_asked(checkpoint, converted, tmp_path
     ("arguments", "message"),
     [
         (["imagenet"], "add --model"),
-        (["imagenet", "--model=pit_x"], "no released weights for pit_x; there are for pit_b"),
+        (["imagenet", "--model=pit_x"], "Unknown model 'pit_x'. Did you mean pit_xs"),
         (["imagnet"], "Unknown weights 'imagnet'; give 'imagenet', or the path of a"),
         (["none.pth"], "There is no weights file none.pth"),
         (["{checkpoint}", "--output=x.h5"], "must end in .keras"),

@@ -5,6 +5,9 @@ import shutil
 import pytest
 from whole_runs import train, trainer_of
 
+from pit_keras.config.fields import Config
+from pit_keras.training.assembly import check_weights
+
 
 @pytest.mark.parametrize(
     ("content", "message"),
@@ -53,6 +56,21 @@ def test_what_does_not_fit(path, value, message, make_tiny_config, tmp_path, tea
     with pytest.raises(ValueError, match=message):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "message"),
+    [
+        ("pit_ti", "nowhere.pth", r"There is no weights file nowhere\.pth"),
+        ("pit_ti", "weights.npz", r"Unknown weights 'weights\.npz'"),
+        ("resnet50_no_pooling", "imagenet", "no released weights for resnet50_no_pooling"),
+    ],
+)
+def test_weights_that_do_not_exist_are_told_without_data(name, weights, message):
+    config = Config()
+    config.model.name, config.model.weights = name, weights
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        check_weights(config)
 
 
 def test_a_profile_that_is_never_reached(make_tiny_config, tmp_path):

@@ -100,11 +100,15 @@ def test_a_saved_model_with_its_own_preprocessing_is_refused(config, source, tmp
             load_teacher(config, source)
 
 
-def test_a_saved_model_of_other_classes_is_refused(config, source, tmp_path):
+def test_a_saved_model_of_other_classes_is_refused(config, source, tmp_path, capsys):
     shallow(classes=4).export(str(tmp_path / "saved"), verbose=False)
     config.distillation.teacher = str(tmp_path / "saved")
     with pytest.raises(ValueError, match="not logits of 3 classes"):
         load_teacher(config, source)
+    assert (
+        "saved is a SavedModel, a program that runs here with your rights."
+        in capsys.readouterr().out
+    )
 
 
 def test_a_model_by_name_needs_weights_of_the_datas_classes(config, source, tmp_path):
