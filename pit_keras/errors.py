@@ -6,6 +6,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+import threading
 
 
 @contextlib.contextmanager
@@ -45,9 +46,17 @@ def ending_signals():
     return signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])
 
 
+def at_once():
+    """A context that Ctrl-C ends at once; as an exception TensorFlow may hold or swallow it."""
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return handled_signals(signal.SIG_DFL, [signal.SIGINT] if is_usual else [])
+
+
 @contextlib.contextmanager
 def handled_signals(handler, numbers):
-    """Lets a function handle signals within it."""
+    """Lets a function handle signals within it, in the main thread, the only one that can."""
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -56,8 +65,8 @@ def handled_signals(handler, numbers):
             signal.signal(number, usual)
 
 
-def signals_as_ctrl_c():
-    """A context that treats SIGTERM and SIGHUP as Ctrl-C, so that unfinished work is undone."""
+def undone_at_the_end():
+    """A context whose unfinished work is undone after Ctrl-C, SIGTERM or SIGHUP."""
     return handled_signals(signal.default_int_handler, ending_signals())
 
 

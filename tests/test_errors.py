@@ -22,7 +22,5 @@ from pit_keras.training.trainer import Trainer
 )
 def test_what_needs_tensorflow_says_so_first(what, use, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(
-        ValueError, match=f"^{what} needs Keras' TensorFlow backend, .* on jax"
-    ):
+    with pytest.raises(ValueError, match=f"^{what} needs Keras' TensorFlow backend, .* on jax"):
         use()
