@@ -9,7 +9,7 @@ import warnings
 
 import pit_keras
 from pit_keras.commands import startup
-from pit_keras.errors import at_once, end_quietly, exit_with_one_sentence
+from pit_keras.errors import at_once, end_quietly, exit_with_one_sentence, visible_lines
 
 # Modules of `commands` by group. Only the one that is chosen is imported.
 COMMANDS = {
@@ -73,7 +73,7 @@ def _run_with_absl(name, *arguments):
 @contextlib.contextmanager
 def _warnings_in_one_sentence():
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{visible_lines(message)}\n"
     try:
         yield
     finally:

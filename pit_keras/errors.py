@@ -3,10 +3,13 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import sys
 import tempfile
 import threading
+
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @contextlib.contextmanager
@@ -125,4 +128,16 @@ def one_line(error):
     if isinstance(error, OSError) and error.strerror:
         file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         message = f"{file}{error.strerror}."
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+    return visible(" ".join(line.strip() for line in message.splitlines() if line.strip()))
+
+
+def visible(text):
+    """Text of strangers, such as names of files and classes, that cannot command a terminal.
+
+    Control characters, and those that turn or break a line, are written as Python writes them.
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def visible_lines(text):
+    return "\n".join(map(visible, str(text).splitlines()))

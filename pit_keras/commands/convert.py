@@ -3,6 +3,7 @@
 import pathlib
 
 from pit_keras.commands.arguments import image_size
+from pit_keras.errors import visible_lines
 
 
 def add_arguments(command):
@@ -40,5 +41,5 @@ def run(options):
         across_distillation=options.weights_across_distillation,
         overwrite=options.overwrite,
     )
-    print(report)
+    print(visible_lines(report))
     print(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
