@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
+import traceback
 
 _COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -34,9 +35,10 @@ def end_quietly():
     try:
         yield
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, as shells count
+    except KeyboardInterrupt as error:
+        print("Interrupted.", file=sys.stderr, flush=True)
+        traceback.clear_frames(error.__traceback__)  # temporary folders go with what holds them
+        os._exit(130)  # 128 + SIGINT, as shells count; Python's own end waits for TensorFlow's
     except BrokenPipeError:
         # At its end Python writes what is left once more, and nobody reads that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
