@@ -4,13 +4,12 @@ import argparse
 import contextlib
 import importlib
 import os
-import signal
 import sys
 import warnings
 
 import pit_keras
 from pit_keras.commands import startup
-from pit_keras.errors import end_quietly, exit_with_one_sentence
+from pit_keras.errors import at_once, end_quietly, exit_with_one_sentence, visible_lines
 
 # Modules of `commands` by group. Only the one that is chosen is imported.
 COMMANDS = {
@@ -49,7 +48,7 @@ def main(arguments=None, command=None):
     arguments = arguments if command is None else [command, *arguments]
     # Names of files and classes may hold what the terminal's encoding lacks.
     sys.stdout.reconfigure(errors="backslashreplace")
-    with end_quietly():
+    with end_quietly(), at_once():
         startup.import_quietly()
         if "_ARGCOMPLETE" in os.environ:
             _complete()
@@ -65,8 +64,6 @@ def main(arguments=None, command=None):
 
 
 def _run_with_absl(name, *arguments):
-    # Until training begins, Ctrl-C has nothing to save: it ends the program without a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from absl import app
 
     module = importlib.import_module(f"pit_keras.commands.{name}")
@@ -76,7 +73,7 @@ def _run_with_absl(name, *arguments):
 @contextlib.contextmanager
 def _warnings_in_one_sentence():
     usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{visible_lines(message)}\n"
     try:
         yield
     finally:

@@ -3,9 +3,14 @@
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import sys
 import tempfile
+import threading
+import traceback
+
+_COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 @contextlib.contextmanager
@@ -30,9 +35,10 @@ def end_quietly():
     try:
         yield
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(130)  # 128 + SIGINT, as shells count
+    except KeyboardInterrupt as error:
+        print("Interrupted.", file=sys.stderr, flush=True)
+        traceback.clear_frames(error.__traceback__)  # temporary folders go with what holds them
+        os._exit(130)  # 128 + SIGINT, as shells count; Python's own end waits for TensorFlow's
     except BrokenPipeError:
         # At its end Python writes what is left once more, and nobody reads that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,9 +51,17 @@ def ending_signals():
     return signal.SIGINT, signal.SIGTERM, *([] if is_ignored else [signal.SIGHUP])
 
 
+def at_once():
+    """A context that Ctrl-C ends at once; as an exception TensorFlow may hold or swallow it."""
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return handled_signals(signal.SIG_DFL, [signal.SIGINT] if is_usual else [])
+
+
 @contextlib.contextmanager
 def handled_signals(handler, numbers):
-    """Lets a function handle signals within it."""
+    """Lets a function handle signals within it, in the main thread, the only one that can."""
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -56,8 +70,8 @@ def handled_signals(handler, numbers):
             signal.signal(number, usual)
 
 
-def signals_as_ctrl_c():
-    """A context that treats SIGTERM and SIGHUP as Ctrl-C, so that unfinished work is undone."""
+def undone_at_the_end():
+    """A context whose unfinished work is undone after Ctrl-C, SIGTERM or SIGHUP."""
     return handled_signals(signal.default_int_handler, ending_signals())
 
 
@@ -116,4 +130,16 @@ def one_line(error):
     if isinstance(error, OSError) and error.strerror:
         file = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         message = f"{file}{error.strerror}."
-    return " ".join(line.strip() for line in message.splitlines() if line.strip())
+    return visible(" ".join(line.strip() for line in message.splitlines() if line.strip()))
+
+
+def visible(text):
+    """Text of strangers, such as names of files and classes, that cannot command a terminal.
+
+    Control characters, and those that turn or break a line, are written as Python writes them.
+    """
+    return _COMMANDS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def visible_lines(text):
+    return "\n".join(map(visible, str(text).splitlines()))

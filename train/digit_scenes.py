@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags
 
 from pit_keras.commands.absl_flags import image_size_of, numbers_of, parse_or_exit
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.errors import at_once, exit_with_one_sentence
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output_dir", None, "Folder to write to, new or empty.", required=True)
@@ -39,7 +39,7 @@ flags.DEFINE_bool("classification", False, "One digit an image in class folders,
 def main(arguments):
     if arguments[1:]:
         sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
-    with exit_with_one_sentence():
+    with at_once(), exit_with_one_sentence():
         image_size = image_size_of(FLAGS.image_size)
         # Imported here, since a wrong flag should not wait for it.
         from pit_keras.data.digit_scenes import Look, write_digit_classes, write_digit_scenes

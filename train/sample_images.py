@@ -12,7 +12,7 @@ from absl import app, flags
 from PIL import Image
 
 from pit_keras.commands.absl_flags import parse_or_exit
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.errors import at_once, exit_with_one_sentence
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", None, "digits, folder:PATH or a TFDS name.", required=True)
@@ -24,7 +24,7 @@ flags.DEFINE_string("output_dir", None, "Folder to write to.", required=True)
 
 
 def main(_):
-    with exit_with_one_sentence():
+    with at_once(), exit_with_one_sentence():
         from pit_keras.data.labelled_images import open_source
         from pit_keras.data.unreadable import UnreadableImages, load_images
 

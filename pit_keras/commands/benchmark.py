@@ -11,7 +11,7 @@ from pit_keras.commands.arguments import (
     write_output,
 )
 from pit_keras.config.model_names import DETECTOR_PREFIX
-from pit_keras.errors import check_outputs, signals_as_ctrl_c
+from pit_keras.errors import check_outputs, undone_at_the_end
 
 # Spelt here and not taken from `measuring`, which imports Keras: a wrong option should not wait.
 MEASURES = ("cost", "throughput", "latency", "training", "memory")
@@ -61,7 +61,7 @@ def run(options):
     tasks = [cost_table.task_of(name, measures=options.measure, **settings) for name in names]
     known = {} if options.output is None else cost_table.read_rows(options.output)
     rows = []
-    with signals_as_ctrl_c():  # ends the process that measures too
+    with undone_at_the_end():  # ends the process that measures too
         where = cost_table.machine(options.precision)
         print("{backend} on {device}, {threads} threads ({versions})".format(**where), flush=True)
         for number, task in enumerate(tasks, 1):

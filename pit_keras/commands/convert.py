@@ -4,6 +4,7 @@ import pathlib
 
 from pit_keras.commands.arguments import image_size
 from pit_keras.config.model_names import check_model_name
+from pit_keras.errors import visible_lines
 
 
 def add_arguments(command):
@@ -46,5 +47,5 @@ def run(options):
         averaged=not options.raw,
         overwrite=options.overwrite,
     )
-    print(report)
+    print(visible_lines(report))
     print(f"Written to {path} ({path.stat().st_size / 1e6:.1f} MB)")

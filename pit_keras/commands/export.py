@@ -17,7 +17,7 @@ from pit_keras.commands.arguments import (
     refuse,
     share,
 )
-from pit_keras.errors import signals_as_ctrl_c
+from pit_keras.errors import undone_at_the_end
 from pit_keras.export.formats import (
     DEFAULT_FORMATS,
     FORMATS,
@@ -103,7 +103,7 @@ def run(options):
         if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
             # They are kept in memory as they are.
             raise ValueError(f"--compare_on of a detector is at most {COMPARE_DETECTOR_ON}.")
-    with signals_as_ctrl_c(), Console(stderr=True).status("Reading images") as status:
+    with undone_at_the_end(), Console(stderr=True).status("Reading images") as status:
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)

@@ -14,7 +14,7 @@ from pit_keras.commands.arguments import (
     refuse,
     share,
 )
-from pit_keras.errors import check_outputs
+from pit_keras.errors import check_outputs, visible
 from pit_keras.runs.found_objects import THRESHOLD
 
 TOP = 5
@@ -58,7 +58,7 @@ def _classify(options, classifier, paths):
 
     predictions = predict_files(classifier, progress(paths, "Reading"), options.top or TOP)
     for path, best in zip(paths, predictions, strict=True):
-        print(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best))
+        print(visible(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best)))
     if options.output is not None:
         from pit_keras.plots.galleries import draw_predictions
 
@@ -80,10 +80,10 @@ def _detect(options, detector, paths):
     threshold = THRESHOLD if options.threshold is None else options.threshold
     found = detect(detector, progress(paths, "Reading"), threshold)
     for path, objects in zip(paths, found, strict=True):
-        print(f"{path}: {len(objects)} object{'' if len(objects) == 1 else 's'}")
+        print(visible(f"{path}: {len(objects)} object{'' if len(objects) == 1 else 's'}"))
         for each in objects:
             box = "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*each.box)
-            print(f"  {each.name} {each.score:.1%}: {box}")
+            print(visible(f"  {each.name} {each.score:.1%}: {box}"))
     if options.output is not None:
         draw_detections(paths, found, options.output)
         print(f"Drawn in {options.output}", file=sys.stderr)

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pit_keras.errors import check_outputs
+from pit_keras.errors import check_outputs, visible
 
 MOST_SETTINGS = 6  # columns of the table of runs
 FORMS = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
@@ -86,7 +86,7 @@ def _print_runs(runs, console):
         notes.append(f"Also different: {', '.join(left_out)} (widen the terminal, or write --csv).")
     notes += [f"{run.run}: {run.problem}" for run in runs if run.problem]
     if notes:
-        print("", *notes, sep="\n")
+        print("", *map(visible, notes), sep="\n")
 
 
 def _table_of_runs(runs, columns, width):
@@ -102,7 +102,7 @@ def _table_of_runs(runs, columns, width):
             overflow="fold",
         )
     for run in runs:
-        table.add_row(*(Text(_cell_of_run(run, column)) for column in columns))
+        table.add_row(*(Text(visible(_cell_of_run(run, column))) for column in columns))
     return table
 
 

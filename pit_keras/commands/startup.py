@@ -68,6 +68,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             def execute_within(module):
                 with _explained(name), self.context():
                     execute(module)
+                if name == "keras":  # commands have --precision; keras.json is for other programs
+                    module.config.set_floatx("float32")
 
             spec.loader.exec_module = execute_within
         return spec

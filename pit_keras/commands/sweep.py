@@ -12,7 +12,6 @@ go to every run.
 import functools
 import gc
 import pathlib
-import signal
 import sys
 
 from absl import flags, logging
@@ -20,7 +19,7 @@ from absl import flags, logging
 from pit_keras.commands import sweep_flags, training_flags
 from pit_keras.commands.arguments import check_data_set
 from pit_keras.commands.startup import typed_command
-from pit_keras.errors import check_can_write, exit_with_one_sentence, signals_as_ctrl_c
+from pit_keras.errors import check_can_write, exit_with_one_sentence, undone_at_the_end
 
 FLAGS = flags.FLAGS
 parse = training_flags.training_parser(sweep_flags.SWEEP, __doc__)
@@ -47,8 +46,7 @@ def run(arguments):
             data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
         )
         planned = plan_sweep(**options, source=source, output_dir=FLAGS.output_dir)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    with signals_as_ctrl_c():
+    with undone_at_the_end():
         try:
             train(planned, source, workers)
         except KeyboardInterrupt:  # where a run has nothing to save

@@ -14,6 +14,7 @@ import threading
 import tensorflow as tf
 
 from pit_keras.data.source import as_written
+from pit_keras.errors import visible
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class UnreadableImages:
             self.counts[epoch] += 1
             if name not in self.positions:
                 self.positions[name] = position
-                logger.warning("Skipping %s: it %s.", name, problem)
+                logger.warning("Skipping %s: it %s.", visible(name), problem)
         if 2 * self.counts[epoch] > epoch_length:
             self.error = UnreadableImageError(
                 f"More than half of the {epoch_length} images of epoch {epoch} cannot be read, for "

@@ -1,9 +1,11 @@
 """The model card: `README.md` of an export folder, made from the run and the export's report."""
 
 import json
+import re
 
 import jinja2
 
+from pit_keras.errors import visible
 from pit_keras.export.agreement import SAME_BOX, SAME_SCORE
 from pit_keras.export.export_report import REPORT_FILE
 from pit_keras.export.formats import FORMATS, TOLERANCE
@@ -31,6 +33,7 @@ def model_card(trained, report):
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters.update(code=_code, plain=_plain)
     return environment.get_template("model_card.md").render(
         mark=MARK,
         report=report,
@@ -57,6 +60,19 @@ def model_card(trained, report):
         same_score=SAME_SCORE,
         same_box=SAME_BOX,
     )
+
+
+def _code(text):
+    """Markdown that shows text as it is, between more backticks than it has in a row."""
+    text = visible(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if "`" in (text[:1], text[-1:]) else ""
+    return f"{fence}{space}{text}{space}{fence}"
+
+
+def _plain(text):
+    """Markdown that shows text as it is, within a sentence."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", visible(text))
 
 
 def _alike(entries):

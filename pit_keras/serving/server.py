@@ -1,9 +1,12 @@
 """The server process: its address, its model, and its end."""
 
+import asyncio
 import contextlib
+import logging
 import os
 import pathlib
 import re
+import signal
 import socket
 
 import uvicorn
@@ -47,8 +50,22 @@ def bind(host, port):
         raise OSError(f"--host={host} --port={port} cannot be served at: {cause}.") from error
 
 
+class _Server(uvicorn.Server):
+    """Ctrl-C ends it at once, other signals when it has finished what is in flight."""
+
+    def handle_exit(self, sig, frame):
+        super().handle_exit(sig, frame)
+        if sig == signal.SIGINT:
+            self.force_exit, self.config.timeout_graceful_shutdown = True, 1
+
+
+def _is_no_cancellation(record):
+    """Whether a line of the log is not about a request that the server's end cuts off."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def run(network, name, listener, limits):
-    """Serves a model until SIGINT, SIGTERM or SIGHUP; then finishes what is in flight."""
+    """Serves a model until SIGTERM or SIGHUP, and finishes what is in flight, or until Ctrl-C."""
     host, port = listener.getsockname()[:2]
     service = Service(network, name, limits, host)
     config = uvicorn.Config(
@@ -62,13 +79,10 @@ def run(network, name, listener, limits):
         backlog=BACKLOG,
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
     )
-    server = uvicorn.Server(config)
-
-    def end(number, frame):
-        server.should_exit = True
-
+    logging.getLogger("uvicorn.error").addFilter(_is_no_cancellation)
+    server = _Server(config)
     # uvicorn handles them only while it serves, and raises them once more at its end.
-    with handled_signals(end, ending_signals()), contextlib.closing(service):
+    with handled_signals(server.handle_exit, ending_signals()), contextlib.closing(service):
         shown = f"[{host}]" if ":" in host else host
         print(f"{name} is served at http://{shown}:{port}/ until Ctrl-C.", flush=True)
         server.run(sockets=[listener])

@@ -4,7 +4,6 @@ import contextlib
 import os
 import select
 import signal
-import threading
 import time
 
 from pit_keras.errors import ending_signals, handled_signals
@@ -30,8 +29,7 @@ class Interruption(contextlib.ExitStack):
         self._numbers = {*ending_signals(), *([signal.Signals[f"SIG{also}"]] if also else [])}
 
     def __enter__(self):
-        if threading.current_thread() is threading.main_thread():
-            self.enter_context(handled_signals(self._note, self._numbers))
+        self.enter_context(handled_signals(self._note, self._numbers))
         return self
 
     def _note(self, number, _):

@@ -107,6 +107,7 @@ class Trainer:
     def _build(self):
         config, strategy = self.config, self.workers.strategy
         keras.utils.set_random_seed(config.training.seed)
+        keras.config.set_floatx("float32")  # of losses and metrics, in every precision
         keras.config.set_dtype_policy(config.training.precision)
         with strategy.scope():
             weights = config.model.weights if self._is_new else None

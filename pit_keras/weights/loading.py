@@ -9,6 +9,7 @@ import warnings
 
 import keras
 
+from pit_keras.errors import undone_at_the_end
 from pit_keras.models.detr import Detr
 from pit_keras.models.registry import build_model, variant_of
 from pit_keras.weights import released
@@ -258,7 +259,8 @@ def _save(model, output):
     """Saves through a temporary file, so that an earlier one survives a failure."""
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".convert-") as folder:
+        beside = {"dir": output.parent, "prefix": ".convert-"}
+        with undone_at_the_end(), tempfile.TemporaryDirectory(**beside) as folder:
             temporary = pathlib.Path(folder) / output.name
             model.save(temporary)
             os.replace(temporary, output)

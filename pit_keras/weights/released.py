@@ -21,6 +21,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from pit_keras.errors import undone_at_the_end
 from pit_keras.weights.recognition import Checkpoint
 
 IMAGENET = "imagenet"
@@ -191,7 +192,10 @@ def write_converted(path, checkpoint, provenance):
     metadata = {**provenance, "format": _FORMAT, "checksum": _checksum(values)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
+        with (
+            undone_at_the_end(),
+            tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder,
+        ):
             temporary = pathlib.Path(folder, path.name)
             temporary.write_bytes(safetensors.numpy.save(values, metadata))
             os.replace(temporary, path)

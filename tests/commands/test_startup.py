@@ -129,6 +129,17 @@ def test_ctrl_c_while_tensorflow_is_imported_is_quiet():
     assert interrupted.returncode in (-signal.SIGINT, 130)
 
 
+def test_a_floatx_in_keras_json_is_not_that_of_commands(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16"}')
+    program = f"""
+import os
+os.environ["KERAS_HOME"] = {str(tmp_path)!r}
+from pit_keras.cli import main; main(["models", "vit_ti"])
+import keras; print(keras.config.floatx())
+"""
+    assert python(program).stdout.splitlines()[-1] == "float32"
+
+
 def test_a_missing_backend_is_one_sentence():
     program = """
 import os

@@ -310,7 +310,8 @@ def test_images_that_cannot_be_used_are_skipped_in_training(damaged, data, caplo
     messages = sorted({record.getMessage().split("/")[-1] for record in caplog.records})
     assert messages == [
         "002.jpg: it cannot be read as a JPEG or PNG image.",
-        "005.jpg: it is 72 x 48 pixels, its annotations say 48 x 72.",
+        "005.jpg: it is 72 x 48 pixels, its annotations say 48 x 72 (an EXIF orientation is not "
+        "applied: turn such files).",
     ]
 
 

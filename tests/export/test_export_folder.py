@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from pit_keras.errors import signals_as_ctrl_c
+from pit_keras.errors import undone_at_the_end
 from pit_keras.export.export_folder import (
     TEXTS,
     check_targets,
@@ -104,7 +104,7 @@ def test_what_a_killed_export_left_goes_with_the_next(tmp_path):
 
 def test_sigterm_leaves_nothing_behind(tmp_path):
     def half_an_export():
-        with signals_as_ctrl_c(), exclusive_folder(tmp_path / "new") as folder:
+        with undone_at_the_end(), exclusive_folder(tmp_path / "new") as folder:
             (folder / "model.tflite").write_text("half")
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(60)

@@ -109,3 +109,14 @@ def test_what_was_forced_is_said(exported):
     entry = dataclasses.replace(report.entries["tflite_int8"], min_agreement=1.1)
     report.entries["tflite_int8"] = entry
     assert "**`model_int8.tflite`: below the limit" in model_card(trained, report)
+
+
+def test_text_of_strangers_does_not_break_it(exported, run):
+    names = ("`a``b`", "<script>", "x\x1b[2J\u202e", "d|e")
+    config = run.read_config()
+    config.data.dataset = "folder:`<b>`"
+    run.config.write_text(config.to_json())
+    trained = dataclasses.replace(exported.trained, folder=run.path, class_names=names)
+    text = model_card(trained, read_report(exported.folder))
+    assert r"``` `a``b` ```, `<script>`, `x\x1b[2J\u202e`, `d|e`" in text
+    assert "Data set: `` folder:`<b>` ``." in text

@@ -24,12 +24,13 @@ class Server:
 
     Attributes:
         process: The `multiprocessing.Process`.
+        log: The file of what it prints.
         port, url: Where it serves.
         client: An `httpx.Client` for it.
     """
 
-    def __init__(self, process, port):
-        self.process, self.port = process, port
+    def __init__(self, process, port, log):
+        self.process, self.port, self.log = process, port, log
         self.url = f"http://127.0.0.1:{port}"
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
@@ -52,7 +53,7 @@ def serving(model, *options):
         arguments = ["serve", f"--model={model}", f"--name={NAME}", "--port=0", *options]
         process = forked.start_script(PROGRAM, arguments, log)
         try:
-            yield Server(process, _port(process, log))
+            yield Server(process, _port(process, log), log)
         finally:
             process.terminate()
             process.join()

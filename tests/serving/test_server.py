@@ -10,7 +10,7 @@ import pytest
 from servers import begun, connected, received, serving
 
 import pit_keras.cli
-from pit_keras.serving.server import bind, model_name
+from pit_keras.serving.server import SECONDS_TO_FINISH, bind, model_name
 
 
 @pytest.fixture
@@ -46,6 +46,17 @@ def test_what_is_in_flight_is_finished_at_the_end(server, files):
     assert server.process.exitcode == 0
 
 
+def test_ctrl_c_does_not_wait_for_the_rest_of_a_request(server, files):
+    connection, _ = begun(server, files[0])
+    start = time.monotonic()
+    os.kill(server.process.pid, signal.SIGINT)
+    server.process.join(60)
+    assert time.monotonic() - start < SECONDS_TO_FINISH
+    assert server.process.exitcode == 0
+    assert server.log.read_text().endswith("until Ctrl-C.\n")
+    connection.close()
+
+
 def accepts(server):
     try:
         connected(server).close()
@@ -54,11 +65,11 @@ def accepts(server):
     return True
 
 
-def test_ctrl_c_ends_it_and_its_port_cannot_be_had_twice(server, capsys):
-    arguments = ["serve", "--model=none.keras", f"--port={server.port}"]
+def test_ctrl_c_ends_it_and_its_port_cannot_be_had_twice(server, smallest_model):
+    arguments = ["serve", f"--model={smallest_model}", f"--port={server.port}"]
     with pytest.raises(SystemExit) as ended:
         pit_keras.cli.main(arguments)
-    # Before the model is looked for.
+    # Before the model is read.
     where = f"--host=127.0.0.1 --port={server.port}"
     assert ended.value.code == f"error: {where} cannot be served at: Address already in use."
 
