@@ -166,4 +166,4 @@ def test_a_detector_of_one_size_is_not_evaluated(data, tmp_path):
     assert "takes images of 32 x 48 pixels only" in error_of(
         *arguments, f"--classes={tmp_path / 'names.txt'}"
     )
-    assert "Class 0 is 'red' in" in error_of(*arguments)
+    assert "the detector has no class names" in error_of(*arguments)
