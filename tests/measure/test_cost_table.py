@@ -194,7 +194,7 @@ def test_bad_input_is_one_sentence(arguments, message, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--measure=cost,speed", "training, not 'speed'; separate several by commas"),
+        ("--measure=cost,speed", "memory, not 'speed'; separate several by commas"),
         ("--measure=", "not ''"),
         ("--precision=float64", "invalid choice: 'float64'"),
         ("--repeats=0", "must be a whole number, 1 or more; got '0'"),

@@ -97,12 +97,12 @@ def test_what_cannot_be_served_is_told_in_one_sentence(smallest_model, option, w
     assert ended.value.code.startswith(f"error: {words}")
 
 
-def test_a_missing_package_is_told_with_how_to_get_it(monkeypatch):
+def test_a_missing_package_is_told_with_how_to_get_it(smallest_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     monkeypatch.delitem(sys.modules, "pit_keras.serving.server")
     monkeypatch.delattr(pit_keras.serving, "server")
     with pytest.raises(SystemExit) as ended:
-        pit_keras.cli.main(["serve", "--model=none.keras"])
+        pit_keras.cli.main(["serve", f"--model={smallest_model}"])
     words = "error: serve needs the package uvicorn: pip install pit_keras[serve]."
     assert ended.value.code == words
 
