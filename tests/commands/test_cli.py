@@ -737,7 +737,8 @@ def test_only_results_are_printed(run, pictures, tmp_path):
         str(pictures / name) for name in ("a.png", "b.jpg", "c.JPEG")
     ]
     # TensorFlow's remarks on itself are not shown.
-    assert ended.stderr == f"Drawn in {tmp_path / 'x.png'}\n"
+    left_out = "Left out, being no JPEG or PNG: 1 .txt.\n"
+    assert ended.stderr == f"{left_out}Drawn in {tmp_path / 'x.png'}\n"
 
 
 def script(name, *arguments):
