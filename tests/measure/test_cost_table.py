@@ -25,8 +25,8 @@ from pit_keras.measure.cost_table import (
 )
 from pit_keras.measure.machine import description
 
-# On 32 x 32 pixels the position embedding is smaller, 3 x 3 for 27 x 27 positions.
-PIT_TI = 4_847_272 - (27 * 27 - 3 * 3) * 64
+# On 4096 x 4096 pixels the position embedding has 511 x 511 positions, not 27 x 27.
+PIT_TI = 4_847_272 - (27**2 - 511**2) * 64
 
 
 def rows_of(path):
@@ -36,7 +36,7 @@ def rows_of(path):
 
 def known_row(name, *columns, **values):
     """A row as an earlier benchmark wrote it; its measurements are recognisably wrong."""
-    task = task_of(name, measures=(), image_size=(32, 32), batch_size=10**9, repeats=1)
+    task = task_of(name, measures=(), image_size=(4096, 4096), batch_size=4096, repeats=1)
     where = settings_of(task, description())
     return dict.fromkeys(COLUMNS, "") | where | dict.fromkeys(columns, "7") | values
 
@@ -50,7 +50,7 @@ def test_a_row_is_completed_and_tells_what_failed_and_a_complete_one_stays(tmp_p
     write_rows([complete, known_row("pit_ti", *latency)], table)
     complete = rows_of(table)[0]
     arguments = (
-        *("--measure=latency,cost,throughput", "--image_size=32", f"--batch_size={10**9}"),
+        *("--measure=latency,cost,throughput", "--image_size=4096", "--batch_size=4096"),
         *("--repeats=1", f"--output={table}", f"--markdown={text}"),
     )
 
@@ -72,18 +72,20 @@ def test_a_row_is_completed_and_tells_what_failed_and_a_complete_one_stays(tmp_p
     header, _, cells = text.read_text().splitlines()[2:5]
     assert header.endswith("| latency, ms | latency ratio | problem |")
     macs = f"{int(row['macs']) / 1e9:.2f}"
-    assert cells.startswith(f"| pit_ti | 32x32 | {PIT_TI:,} | {macs} | | | 7 | 7 | throughput: ")
+    assert cells.startswith(
+        f"| pit_ti | 4096x4096 | {PIT_TI:,} | {macs} | | | 7 | 7 | throughput: "
+    )
 
 
 def test_a_table_in_markdown_says_how_it_was_measured():
     row = known_row("vit_ti", "latency_ms", parameters="7000", macs="80000000")
     lines = markdown([row], ("latency", "cost")).splitlines()
     assert lines[0].startswith(
-        f"`float32`, batches of {10**9} (latency: 1), medians of 1, tensorflow on "
+        "`float32`, batches of 4096 (latency: 1), medians of 1, tensorflow on "
     )
     assert lines[2:3] + lines[4:] == [
         "| model | image size | parameters | MACs (G) | latency, ms | latency ratio |",
-        "| vit_ti | 32x32 | 7,000 | 0.08 | 7 | |",
+        "| vit_ti | 4096x4096 | 7,000 | 0.08 | 7 | |",
     ]
 
 
