@@ -162,7 +162,7 @@ def test_photographs_have_one_to_four_boxes_within_them():
     assert {box["category_id"] for box in ANNOTATIONS["annotations"]} == set(ids)
 
 
-def test_fit_beside_the_trainer(run):
+def test_fit_beside_the_trainer(run, eagerly):
     rows = run("fit")["fit_tensorflow"]
     assert list(rows[0]) == columns("fit_tensorflow")
     assert [row["way"] for row in rows] == ["fit", "trainer"]

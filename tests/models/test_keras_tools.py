@@ -67,6 +67,7 @@ def test_a_quantized_model_is_saved_and_loaded_in_a_fresh_process(tmp_path):
     assert 0 < np.abs(quantized - expected).max() < 0.1 * np.abs(expected).max()
 
 
+@pytest.mark.slow
 def test_a_quantized_detector_is_loaded(tmp_path):
     sizes = {"queries": 3, "encoder_layers": 1, "decoder_layers": 1, "hidden_width": 16}
     sizes |= {"hidden_heads": 2, "feed_forward": 24, "output_stride": 4, "heads": (1, 2, 4)}
