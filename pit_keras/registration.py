@@ -1,7 +1,7 @@
-"""Registers the layers with Keras, so that `keras.models.load_model` knows them.
+"""Registers layers, optimizers, schedules and losses, so that `keras.models.load_model` knows them.
 
 `import pit_keras` promises that, and does not import Keras, which takes seconds and chooses a
-backend. So the layers are registered when Keras is imported, or at once where it is there already.
+backend. So they are registered when Keras is imported, or at once where it is there already.
 """
 
 import importlib
@@ -11,15 +11,20 @@ import sys
 
 
 def with_keras():
-    """Registers the layers with Keras, now or when Keras is imported."""
+    """Registers them with Keras, now or when Keras is imported."""
     if "keras" in sys.modules:
-        importlib.import_module("pit_keras.models")
+        _register()
     else:
         sys.meta_path.insert(0, _AfterKeras())
 
 
+def _register():
+    for module in ("models", "optimizers", "schedules", "losses"):
+        importlib.import_module(f"pit_keras.{module}")
+
+
 class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Imports Keras as Python would, then the layers."""
+    """Imports Keras as Python would, then what it has to know."""
 
     def find_spec(self, name, path=None, target=None):
         if name != "keras":
@@ -31,7 +36,7 @@ class _AfterKeras(importlib.abc.MetaPathFinder):
 
             def execute_and_register(module):
                 execute(module)
-                importlib.import_module("pit_keras.models")
+                _register()
 
             spec.loader.exec_module = execute_and_register
         return spec

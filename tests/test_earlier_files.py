@@ -29,6 +29,8 @@ assert "keras" not in sys.modules
 import keras
 
 keras.models.load_model({str(EARLIER / "pit.keras")!r})
+for name in ("AdamP", "AdamW", "WarmUpCosine", "soft_cross_entropy"):
+    assert keras.saving.get_registered_object("pit_keras>" + name), name
 """
 
 
