@@ -64,10 +64,15 @@ def main(arguments=None, command=None):
 
 
 def _run_with_absl(name, *arguments):
-    from absl import app
+    from absl import app, logging
 
     module = importlib.import_module(f"pit_keras.commands.{name}")
-    app.run(module.run, argv=[sys.argv[0], *arguments], flags_parser=module.parse)
+
+    def run(arguments):
+        logging.set_verbosity(logging.WARNING)
+        module.run(arguments)
+
+    app.run(run, argv=[sys.argv[0], *arguments], flags_parser=module.parse)
 
 
 @contextlib.contextmanager

@@ -61,11 +61,9 @@ def create_model(
         classifier_activation: Activation of the output, such as "softmax"; None for logits.
         drop_rate: Dropout after the position embedding, the attention's projection and in the MLP;
             for ResNet and RegNetY before the classifier.
-        attention_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth, growing with depth (see `Settings.drop_path_rates`). All
-            three are the backbone's in a detector, which has `dropout` for the rest.
-        name: The model's own name, if not the variant's: two models that are layers of a third need
-            different ones.
+            three rates are a detector's backbone's; `dropout` is for the rest.
+        name: The model's own name, if not the variant's; models of an ensemble need different ones.
         **overrides: Fields of the variant's row, such as `patch_size=4, stride=2` for small images,
             or `output_stride=16` for a PiT whose last two stages share one grid.
 
@@ -75,7 +73,7 @@ def create_model(
         FileNotFoundError: If the weights are neither on this machine nor within reach.
     """
     row = variant_of(variant)
-    _check_weights(variant, weights, weights_across_distillation)
+    _check_weights(variant, row, weights, weights_across_distillation)
     settings = {
         "classes": classes,
         "input_shape": input_shape,
@@ -85,21 +83,22 @@ def create_model(
         "attention_drop_rate": attention_drop_rate,
         "drop_path_rate": drop_path_rate,
     }
-    if weights == IMAGENET and not isinstance(row, (detr.Detr, Application)):
-        release_of(variant)  # before a network is built
-    if isinstance(row, detr.Detr):
-        model, weights = _detector(variant, row, settings, weights, overrides)
-    elif weights == IMAGENET and isinstance(row, Application):
-        # Keras loads them itself, into a network that it builds slightly differently for them.
-        of_family = {"weights": weights}
-        model = build_model(variant, **settings, overrides=overrides, of_family=of_family)
-        weights = None
-    else:
-        model = build_model(variant, **settings, overrides=overrides)
+    model, weights = _built(variant, row, settings, weights, overrides)
     if weights is not None:
         load_weights(model, weights, across_distillation=weights_across_distillation)
     kind = Classifier if include_top and not isinstance(row, detr.Detr) else keras.Model
     return kind(model.input, model.output, name=name or variant)
+
+
+def _built(variant, row, settings, weights, overrides):
+    """A model, and the weights that are still to be loaded."""
+    if isinstance(row, detr.Detr):
+        return _detector(variant, row, settings, weights, overrides)
+    of_family = None
+    if weights == IMAGENET and isinstance(row, Application):
+        # Keras loads them itself, into a network that it builds slightly differently for them.
+        of_family, weights = {"weights": weights}, None
+    return build_model(variant, **settings, overrides=overrides, of_family=of_family), weights
 
 
 def _detector(variant, row, settings, weights, overrides):
@@ -120,7 +119,7 @@ def _detector(variant, row, settings, weights, overrides):
     return model, weights if of_whole else None
 
 
-def _check_weights(variant, weights, across_distillation):
+def _check_weights(variant, row, weights, across_distillation):
     if weights is not None and not isinstance(weights, (str, os.PathLike)):
         raise ValueError(
             f"weights must be None, 'imagenet', or the path of a file; got {weights!r}."
@@ -133,3 +132,5 @@ def _check_weights(variant, weights, across_distillation):
         raise ValueError(
             f"weights_across_distillation must be False for {variant}, which has no distilled form."
         )
+    if weights == IMAGENET and not isinstance(row, (detr.Detr, Application)):
+        release_of(variant)  # before a network is built

@@ -4,10 +4,34 @@
 backend. So they are registered when Keras is imported, or at once where it is there already.
 """
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.util
 import sys
+
+
+class ImportHook(importlib.abc.MetaPathFinder):
+    """Imports some packages as Python would, each within `context(name)`; the latest is outside."""
+
+    def __init__(self, names, context):
+        self.names, self.context = set(names), context
+        sys.meta_path.insert(0, self)
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.names:
+            return None
+        self.names.remove(name)
+        spec = importlib.util.find_spec(name)
+        if spec is not None:
+            execute = spec.loader.exec_module
+
+            def execute_within(module):
+                with self.context(name):
+                    execute(module)
+
+            spec.loader.exec_module = execute_within
+        return spec
 
 
 def with_keras():
@@ -15,28 +39,15 @@ def with_keras():
     if "keras" in sys.modules:
         _register()
     else:
-        sys.meta_path.insert(0, _AfterKeras())
+        ImportHook(["keras"], _registering)
+
+
+@contextlib.contextmanager
+def _registering(_):
+    yield
+    _register()
 
 
 def _register():
     for module in ("models", "optimizers", "schedules", "losses"):
         importlib.import_module(f"pit_keras.{module}")
-
-
-class _AfterKeras(importlib.abc.MetaPathFinder):
-    """Imports Keras as Python would, then what it has to know."""
-
-    def find_spec(self, name, path=None, target=None):
-        if name != "keras":
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_register(module):
-                execute(module)
-                _register()
-
-            spec.loader.exec_module = execute_and_register
-        return spec

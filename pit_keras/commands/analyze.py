@@ -9,7 +9,7 @@ writes interaction.csv and interaction.png; pit_keras/explain/interaction.py say
 import pathlib
 import sys
 
-from absl import flags, logging
+from absl import flags
 
 from pit_keras.commands.absl_flags import (
     flag_lines,
@@ -75,7 +75,6 @@ def add_arguments(command):
 
 
 def run(arguments):
-    logging.set_verbosity(logging.WARNING)
     if arguments[1:] != ["interaction"]:
         given = " ".join(arguments[1:]) or "nothing"
         sys.exit(f"error: Give one analysis, interaction; got {given}.")

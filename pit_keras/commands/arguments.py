@@ -6,11 +6,12 @@ import os
 import pathlib
 import sys
 
+from pit_keras.config.fields import LARGEST_SIZE
 from pit_keras.config.model_names import list_models
 from pit_keras.data.image_files import ending, in_words, is_image, is_leftover
 from pit_keras.runs.run_folder import find_model, write_atomically
 
-MOST_IMAGES, LARGEST_SIDE = 4096, 2**14  # of a batch, of an image: what memory may hold
+_LARGEST_BATCH = 4096  # larger ones would not fit into memory
 
 
 def add_model_arguments(command):
@@ -27,7 +28,7 @@ def positive(text):
 
 
 def batch_size(text):
-    return _at_most(MOST_IMAGES, positive(text))
+    return _at_most(_LARGEST_BATCH, positive(text))
 
 
 def _at_most(most, number):
@@ -40,7 +41,7 @@ def image_size(text):
     sides = text.split(",")
     if len(sides) > 2 or not all(side.isdecimal() for side in sides):
         raise argparse.ArgumentTypeError(f"must be like 224 or 192,256, got {text}")
-    return tuple(_at_most(LARGEST_SIDE, int(side)) for side in (sides[0], sides[-1]))
+    return tuple(_at_most(LARGEST_SIZE, int(side)) for side in (sides[0], sides[-1]))
 
 
 def share(text):

@@ -2,14 +2,14 @@
 
 import contextlib
 import functools
-import importlib.abc
-import importlib.util
 import os
 import pathlib
 import shlex
 import signal
 import sys
 import tempfile
+
+from pit_keras.registration import ImportHook
 
 
 @contextlib.contextmanager
@@ -45,34 +45,18 @@ def import_quietly():
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3" and sys.stderr is not None:
-        wrapped = held_back_stderr
+        held = held_back_stderr
     else:
-        wrapped = contextlib.nullcontext
-    sys.meta_path.insert(0, _Finder(wrapped))
+        held = contextlib.nullcontext
 
+    @contextlib.contextmanager
+    def quietly(name):
+        with _explained(name), held():
+            yield
+        if name == "keras":  # commands have --precision; keras.json is for other programs
+            sys.modules["keras"].config.set_floatx("float32")
 
-class _Finder(importlib.abc.MetaPathFinder):
-    """Imports Keras and TensorFlow as Python would, within a context."""
-
-    def __init__(self, context):
-        self.context, self.names = context, {"keras", "tensorflow"}
-
-    def find_spec(self, name, path=None, target=None):
-        if name not in self.names:
-            return None
-        self.names.remove(name)
-        spec = importlib.util.find_spec(name)
-        if spec is not None:
-            execute = spec.loader.exec_module
-
-            def execute_within(module):
-                with _explained(name), self.context():
-                    execute(module)
-                if name == "keras":  # commands have --precision; keras.json is for other programs
-                    module.config.set_floatx("float32")
-
-            spec.loader.exec_module = execute_within
-        return spec
+    ImportHook(["keras", "tensorflow"], quietly)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import gc
 import pathlib
 import sys
 
-from absl import flags, logging
+from absl import flags
 
 from pit_keras.commands import sweep_flags, training_flags
 from pit_keras.commands.arguments import check_data_set
@@ -27,9 +27,6 @@ add_arguments = functools.partial(training_flags.add_arguments, script=sweep_fla
 
 
 def run(arguments):
-    logging.set_verbosity(logging.WARNING)
-    if arguments[1:]:
-        sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         options = sweep_flags.options(FLAGS)
         check_output_dir(pathlib.Path(FLAGS.output_dir))

@@ -7,9 +7,8 @@ lists them all. --preview=2 draws two batches of training images and stops.
 """
 
 import functools
-import sys
 
-from absl import flags, logging
+from absl import flags
 
 from pit_keras.commands import training_flags
 from pit_keras.commands.arguments import check_data_set
@@ -24,9 +23,6 @@ add_arguments = functools.partial(training_flags.add_arguments, script=training_
 
 def run(arguments):
     """Trains what the flags say, or draws a preview of it."""
-    logging.set_verbosity(logging.WARNING)
-    if arguments[1:]:
-        sys.exit(f"error: {arguments[1]!r} is no flag; flags begin with two dashes.")
     with exit_with_one_sentence():
         check_data_set(FLAGS.dataset)
         config = training_flags.config_from_flags(FLAGS)

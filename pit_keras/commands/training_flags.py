@@ -131,7 +131,10 @@ def training_parser(script, description):
     """The `flags_parser` of a command that trains."""
 
     def parse(argv):
-        return parse_training_flags(argv, script=script)
+        rest = parse_training_flags(argv, script=script)
+        if rest[1:]:
+            raise flags.Error(f"{rest[1]!r} is no flag; flags begin with two dashes.")
+        return rest
 
     return parser_with_help(lambda: help_text(description, script), parse)
 

@@ -28,7 +28,8 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
 )
 
 PositiveInt = Annotated[int, Gt(0)]
-Size = Annotated[int, Gt(0), Le(2**14)]  # of what takes memory; as `create_model` allows
+LARGEST_SIZE = 2**14  # of a side, width or depth: larger ones would not fit into memory
+Size = Annotated[int, Gt(0), Le(LARGEST_SIZE)]
 PositiveFloat = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Gt(0), Le(1)]

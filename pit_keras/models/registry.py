@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from pit_keras.config.fields import LARGEST_SIZE
 from pit_keras.config.model_names import DISTILLED, check_model_name, did_you_mean
 from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
-# Of a network that a machine may hold: what is larger is refused before memory is asked for.
-_LARGEST, _MOST_CLASSES = 2**14, 2**20
+_MOST_CLASSES = 2**20  # more would not fit into a machine's memory
 
 _FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
 _MODELS = {  # rows and the functions that build them, by name
@@ -98,7 +98,7 @@ def _check_sizes(variant, settings, overrides):
     widths = variant.widths() if hasattr(variant, "widths") else ()
     sizes = {"classes": settings.classes, "input_shape": settings.input_shape}
     for name, value in {**sizes, **overrides, "width, head_dim x heads,": widths}.items():
-        most = _MOST_CLASSES if name == "classes" else _LARGEST
+        most = _MOST_CLASSES if name == "classes" else LARGEST_SIZE
         values = value if isinstance(value, tuple) else (value,)
         if any(type(each) is int and each > most for each in values):
             raise ValueError(f"{name} of {settings.name} must be at most {most}; got {value!r}.")
