@@ -27,7 +27,7 @@ _SPLITS = {
 }
 
 
-def list_folder(path, holdout, left_out=None):
+def list_folder(path, holdout, left_out=None, problems=None):
     """The names of the classes; and of "train" and "val" the paths and the labels, as lists.
 
     The files of a split are ordered by class and then by name; each directory is listed once.
@@ -35,7 +35,8 @@ def list_folder(path, holdout, left_out=None):
     `holdout` in (0, 1) is the share of each class held out where there is no `val` folder: at least
     one image, not all, and by their names alone, so that it is the same on every machine. None
     holds nothing out, leaves "val" empty, and takes a single class. `left_out`, a Counter, gets
-    what is no image of a class, by its kind.
+    what is no image of a class, by its kind. `problems`, a list, gets the sentences about classes
+    for which training refuses a folder; without it, the first is raised as a ValueError.
     """
     path = os.path.normpath(os.path.expanduser(path))
     left_out = collections.Counter() if left_out is None else left_out
@@ -43,24 +44,34 @@ def list_folder(path, holdout, left_out=None):
     folders = _split_folders(path, _subfolders(path))
     if folders:
         splits = {
-            split: _files_by_class(os.path.join(path, folder), least, left_out)
+            split: _files_by_class(os.path.join(path, folder), least, left_out, problems)
             for split, folder in folders.items()
         }
         for split, other in (("train", "val"), ("val", "train")):
             if lacking := sorted(splits[other].keys() - splits[split].keys()):
-                raise ValueError(
+                _refuse(
                     f"{path}/{folders[split]} lacks the class folders {listing(lacking)} of "
-                    f"{path}/{folders[other]}."
+                    f"{path}/{folders[other]}.",
+                    problems,
                 )
+        names = sorted(splits["train"].keys() | splits["val"].keys())
+        splits = {split: {n: files.get(n, []) for n in names} for split, files in splits.items()}
         unused = set(_subfolders(path)) - set(folders.values())
         left_out.update(f"folder {name!r}" for name in unused)
     else:
-        splits = _hold_out(path, _files_by_class(path, least, left_out), holdout)
+        files = _files_by_class(path, least, left_out, problems)
+        splits = _hold_out(path, files, holdout, problems)
     paths, labels = {}, {}
     for split, files in splits.items():
         paths[split] = list(itertools.chain.from_iterable(files.values()))
         labels[split] = [label for label, own in enumerate(files.values()) for _ in own]
     return tuple(splits["train"]), paths, labels
+
+
+def _refuse(sentence, problems):
+    if problems is None:
+        raise ValueError(sentence)
+    problems.append(sentence)
 
 
 def _split_folders(path, folders):
@@ -124,7 +135,7 @@ def _subfolders(path):
         return sorted(e.name for e in entries if not is_leftover(e.name) and e.is_dir())
 
 
-def _files_by_class(path, least, left_out):
+def _files_by_class(path, least, left_out, problems):
     """Maps each class name, sorted, to the sorted paths of its images.
 
     Names are in Unicode's form NFC: other systems write the same letters in other ways.
@@ -140,9 +151,8 @@ def _files_by_class(path, least, left_out):
             f"({', '.join(map(ascii, folders[twice[0]]))}); put their images together."
         )
     if len(folders) < least:
-        raise ValueError(
-            f"{path} holds only the class {next(iter(folders))}; it needs at least two."
-        )
+        sentence = f"{path} holds only the class {next(iter(folders))}; it needs at least two."
+        _refuse(sentence, problems)
     others = collections.Counter()
     files = {
         name: sorted(_images_below(os.path.join(path, *folders[name]), others))
@@ -150,9 +160,10 @@ def _files_by_class(path, least, left_out):
     }
     if empty := [name for name in files if not files[name]]:
         instead = f"; the folders hold {in_words(others)}" if others else ""
-        raise ValueError(
+        _refuse(
             f"No PNG or JPEG images in {path} for {listing(empty)}{instead}. Add images or remove "
-            "the folders."
+            "the folders.",
+            problems,
         )
     left_out.update(others)
     with os.scandir(path) as entries:
@@ -179,14 +190,15 @@ def _images_below(path, others):
                 others[ending(name)] += 1
 
 
-def _hold_out(path, files, holdout):
+def _hold_out(path, files, holdout, problems):
     """Splits the files of each class into "train" and "val"."""
     if holdout is None:
         return {"train": files, "val": {name: [] for name in files}}
     if single := [name for name, paths in files.items() if len(paths) == 1]:
-        raise ValueError(
+        _refuse(
             f"{path} has a single image for {listing(single)}, so none can be held out; add "
-            "images or a val/ folder."
+            "images or a val/ folder.",
+            problems,
         )
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
@@ -196,7 +208,7 @@ def _hold_out(path, files, holdout):
         names = unicodedata.normalize("NFC", names)
         names = names.encode(errors="surrogateescape").split(b"\0")
         ranks = [hashlib.blake2b(each).digest() for each in names]
-        last = sorted(ranks)[count - 1]
+        last = sorted(ranks)[count - 1] if count > 0 else b""
         splits["val"][name] = list(itertools.compress(paths, [rank <= last for rank in ranks]))
         splits["train"][name] = list(itertools.compress(paths, [rank > last for rank in ranks]))
     return splits
