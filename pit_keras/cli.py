@@ -19,6 +19,7 @@ COMMANDS = {
         "sweep": "train families of models at equal cost",
     },
     "Look": {
+        "check": "find what is wrong with a folder of images",
         "models": "list the models with their size and cost",
         "benchmark": "measure what models cost on this machine",
         "runs": "compare training runs",

@@ -93,6 +93,14 @@ def decode_reduced(contents, header, least):
     ).numpy()
 
 
+def open_reduced(path, least):
+    """The pixels of a file as `decode_reduced` gives them, or None if it cannot be read."""
+    with contextlib.suppress(OSError, tf.errors.OpError), open(path, "rb") as file:
+        contents = file.read()
+        return decode_reduced(contents, _header(contents), least)
+    return None
+
+
 def _header(contents):
     """Pillow's image, whose pixels are not read; None for what Pillow does not know."""
     with contextlib.suppress(Exception):  # Pillow has no error of its own for damage

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pit_keras.data.class_folders import list_folder
+from pit_keras.data.class_matching import listing
 from pit_keras.data.image_facts import read_images
 from pit_keras.data.image_files import in_words
 from pit_keras.data.similar_images import near_duplicates
@@ -104,6 +105,10 @@ class Finding(NamedTuple):
     def severity(self):
         return KINDS[self.kind].severity
 
+    def in_words(self):
+        where = " = ".join(filter(None, (self.file, self.other_file))) or self.class_name
+        return ": ".join(filter(None, (where, self.detail)))
+
 
 @dataclasses.dataclass(frozen=True)
 class FolderCheck:
@@ -113,8 +118,8 @@ class FolderCheck:
     class_names: tuple[str, ...]
     images: dict[str, list[int]]  # of each split, the images of each class
     sizes: np.ndarray  # width and height (N, 2) of the images that can be read
-    features: str  # those that labels were judged by, in words
-    not_judged: list[str]  # classes
+    features: str  # those that show wrong labels, in words
+    not_judged: list[str]  # classes that they do not tell from others
     findings: list[Finding]
 
     def by_kind(self):
@@ -124,6 +129,14 @@ class FolderCheck:
 
     def count(self, severity):
         return sum(each.severity == severity for each in self.findings)
+
+    def judged_by(self):
+        """By what labels were judged, and which were not, in words."""
+        if not self.not_judged:
+            return self.features
+        all_ = len(self.not_judged) == len(self.class_names)
+        which = "any class" if all_ else f"the classes {listing(self.not_judged)}"
+        return f"{self.features}, which do not tell {which} from others"
 
     def csv(self):
         return csv_text(
@@ -170,7 +183,7 @@ def check_folder(path, holdout=0.1, trained=None, track=lambda items, words: ite
         files.class_names,
         files.counts,
         np.reshape([facts[index].size for index in readable], (-1, 2)),
-        "edges and colours, without a network" if trained is None else trained.model.name,
+        "edges and colours alone" if trained is None else f"the features of {trained.model.name}",
         [name for name, is_judged in zip(files.class_names, judged, strict=True) if not is_judged],
         sorted(findings, key=lambda finding: order.index(finding.kind)),
     )
@@ -269,6 +282,8 @@ def _copies(facts, indices, files, track):
     Of several like it the worst is given: one of another class, else of the other split.
     """
     copies, first = {}, collections.defaultdict(dict)
+    if not indices:
+        return copies
 
     def add(prefix, index, others):
         other = max(others, key=lambda other: files.differences(index, other))

@@ -1,22 +1,17 @@
-"""An evaluation as one web page: accuracy, confusions, worst mistakes, calibration.
+"""An evaluation as one web page: accuracy, confusions, worst mistakes, calibration."""
 
-The page includes its pictures, so it can be sent, kept and opened offline.
-"""
-
-import base64
 import dataclasses
 import io
 import pathlib
 import warnings
 
-import jinja2
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from pit_keras.data.preprocessing import resize_and_crop
-from pit_keras.errors import check_can_write
 from pit_keras.evaluation.predictions import CALIBRATION_BINS
+from pit_keras.evaluation.web_pages import check_page_folder, data_uri, render_page
 from pit_keras.plots.pictures import draw_calibration, draw_history
 from pit_keras.runs.run_folder import RunFolder, explained, write_atomically
 
@@ -29,10 +24,7 @@ MOST_PIXELS = 256  # of a picture's side in the gallery
 
 def check_report_folder(folder):
     """Checks, before long work, that `index.html` can be written into a folder."""
-    folder = pathlib.Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--report={folder} is a file; give a folder.")
-    check_can_write(folder / PAGE if folder.is_dir() else folder, "--report")
+    check_page_folder(folder, [PAGE], "--report")
 
 
 def write_report(folder, trained, source, results, predictions):
@@ -50,16 +42,10 @@ def write_report(folder, trained, source, results, predictions):
 
 def report_page(trained, source, results, predictions):
     """The page as HTML text; see `write_report`."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__, ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     names, calibration = trained.class_names, predictions.calibration()
     has_matrix = len(names) <= MOST_CLASSES_OF_MATRIX
-    text = environment.get_template("html_report.html").render(
+    return render_page(
+        "html_report.html",
         model=trained.model.name,
         facts=_facts(trained, results),
         results=results,
@@ -77,8 +63,6 @@ def report_page(trained, source, results, predictions):
         calibration=_drawn(draw_calibration, calibration),
         curves=_curves(trained.folder),
     )
-    # Names of files and classes may hold bytes that are not text.
-    return text.encode(errors="backslashreplace").decode()
 
 
 def worst_mistakes(trained, source, eval_crop, predictions, count=MOST_MISTAKES):
@@ -122,7 +106,7 @@ def _load(source, split, positions, data):
         picture.save(file, "JPEG", quality=92, subsampling=0)
         name = source.describe(split, int(example["id"]))
         name = name.removeprefix(source.name.removeprefix("folder:") + "/")
-        yield int(position), {"picture": _data_uri("image/jpeg", file), "name": name}
+        yield int(position), {"picture": data_uri("image/jpeg", file), "name": name}
 
 
 def _facts(trained, results):
@@ -165,8 +149,4 @@ def _curves(folder):
 def _drawn(draw, content):
     file = io.BytesIO()
     draw(content, file)
-    return _data_uri("image/png", file)
-
-
-def _data_uri(kind, file):
-    return f"data:{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return data_uri("image/png", file)

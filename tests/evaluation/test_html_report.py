@@ -1,7 +1,6 @@
 """The web page of an evaluation: its numbers, its pictures, and that nothing can break it."""
 
 import base64
-import html.parser
 import io
 import pathlib
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from web_page import Page
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.labelled_images import ArraySource, open_source
@@ -25,36 +25,6 @@ from pit_keras.runs.trained_model import TrainedModel
 
 SIDE = 8
 EPS = float(np.finfo("float32").eps)
-VOID = {"meta", "link", "img", "br"}
-
-
-class Page(html.parser.HTMLParser):
-    """Elements, texts of cells, and whether each element is closed where it should be."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.open, self.texts = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if data.strip():
-            self.texts.append((self.open[-1], data.strip()))
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
-
-    def texts_of(self, tag):
-        return [text for name, text in self.texts if name == tag]
 
 
 def brightness_model(classes):
