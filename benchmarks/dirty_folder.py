@@ -100,7 +100,9 @@ PLANTS = {
     "copy in validation": ("two_splits", "val", True, None, None),
     "copy in its class": ("twice", "train", True, None, None),
     "copy in another class": ("two_classes", "train", False, None, None),
-    "JPEG of quality 60": ("near_two_splits", "val", True, ".jpg", lambda i, p: i.save(p, quality=60)),
+    "JPEG of quality 60": (
+        "near_two_splits", "val", True, ".jpg", lambda i, p: i.save(p, quality=60)
+    ),
     "half as large": ("near_two_splits", "val", True, ".png", scaled),
     "a quarter brighter": (
         "near_two_splits", "val", True, ".png",

@@ -189,6 +189,14 @@ def test_fashion_mnist(run, tmp_path):
         run("fashion_mnist", f"--idx_dir={tmp_path}")
 
 
+def test_what_is_planted_in_a_folder_is_found(run):
+    rows = run("dirty_folder")["dirty_folder"]
+    assert list(rows[0]) == columns("dirty_folder")
+    planted = {row["what"]: row["found"] for row in rows if row["planted"] == "1"}
+    assert len(planted) == 15
+    assert {what for what, found in planted.items() if found != "1"} <= {"moved to another class"}
+
+
 def test_every_script_is_run():
     helpers = {"command", "small_detectors", "timm_model", "make_tables"}
     scripts = {path.stem for path in BENCHMARKS.glob("*.py")} - helpers

@@ -15,7 +15,7 @@ _RELEASED = ("pit_s", "pit_xs", "pit_ti")
 
 def add_arguments(command):
     argument = command.add_argument
-    argument("folder", metavar="FOLDER", help="FOLDER/train/CLASS/*, FOLDER/val/CLASS/*, or CLASS/*")
+    argument("folder", metavar="FOLDER", help="holds train/CLASS/*, val/CLASS/*, or CLASS/*")
     help_ = "the folder for check.html and check.csv (default: ./NAME_check)"
     argument("--output", metavar="DIR", help=help_)
     help_ = "the share that training holds out where there is no val/ (default 0.1)"
@@ -83,8 +83,8 @@ def _summary(check):
 
     train, val = (sum(check.images[split]) for split in ("train", "val"))
     yield (
-        f"{check.folder}: {train + val:,} images of {len(check.class_names)} classes, {train:,} for "
-        f"training and {val:,} for validation."
+        f"{check.folder}: {train + val:,} images of {len(check.class_names)} classes, {train:,} "
+        f"for training and {val:,} for validation."
     )
     for kind, findings in check.by_kind().items():
         more = f" and {len(findings) - 1:,} more" if len(findings) > 1 else ""

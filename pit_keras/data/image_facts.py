@@ -111,7 +111,8 @@ def _header(contents):
 def _of_header(header, path):
     named = _FORMATS.get(os.path.splitext(path)[1].lower())
     real = "JPEG" if header.format == "MPO" else header.format  # of phones with several lenses
-    facts = {"is_cmyk": header.mode == "CMYK", "misnamed": real if named not in (None, real) else ""}
+    misnamed = real if named not in (None, real) else ""
+    facts = {"is_cmyk": header.mode == "CMYK", "misnamed": misnamed}
     with contextlib.suppress(Exception):
         facts["orientation"] = header.getexif().get(_ORIENTATION, 1)
         if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:

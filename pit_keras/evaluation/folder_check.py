@@ -82,7 +82,9 @@ KINDS = {
     "left_out": Kind("remark", "Left out", "These are no images of a class."),
     "misnamed": Kind("remark", "Files whose ending says another format", "They are read."),
     "tiny": Kind(
-        "remark", f"Images with a side below {LEAST_SIDE} pixels", "They are enlarged for a network."
+        "remark",
+        f"Images with a side below {LEAST_SIDE} pixels",
+        "A network sees them enlarged.",
     ),
     "grey": Kind("remark", "Grey images", "Their three channels are equal."),
     "transparent": Kind(
@@ -240,9 +242,9 @@ class _Files:
         smallest = min(self.counts["train"])
         for name, images in zip(self.class_names, self.counts["train"], strict=True):
             if images < LEAST_IMAGES:
-                yield Finding("few_images", class_name=name, detail=f"{images} images")
+                yield Finding("few_images", class_name=name, detail=_images(images))
             if images > LARGEST_RATIO * smallest > 0:
-                detail = f"{images:,} images, the smallest class has {smallest:,}"
+                detail = f"{_images(images)}, the smallest class has {smallest:,}"
                 yield Finding("uneven", class_name=name, detail=detail)
 
 
@@ -304,6 +306,10 @@ def _copies(facts, indices, files, track):
     for index, others in near.items():
         add("near_", index, others)
     return copies
+
+
+def _images(count):
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def _of_left_out(left_out):

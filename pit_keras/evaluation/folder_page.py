@@ -69,9 +69,7 @@ def _facts(check):
     ]
     if len(check.sizes):
         shortest = check.sizes.min(1)
-        sides = "{:,.0f}, {:,.0f}, {:,.0f}".format(
-            shortest.min(), np.median(shortest), shortest.max()
-        )
+        sides = f"{shortest.min():,.0f}, {np.median(shortest):,.0f}, {shortest.max():,.0f}"
         facts.append(("Short side: least, median, most", f"{sides} pixels"))
     return [*facts, ("Labels are judged by", visible(check.judged_by()))]
 

@@ -59,5 +59,7 @@ def plain_features(small):
         np.put_along_axis(edges, place[..., None] % _ANGLES, old + (length * weight)[..., None], -1)
     edges = np.sqrt(edges.reshape(cells).sum((2, 4)).reshape(count, -1))
     colours = small.reshape(cells).mean((2, 4), dtype=np.float32).reshape(count, -1) - 127.5
-    parts = [part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-3) for part in (edges, colours)]
+    parts = [
+        part / (np.linalg.norm(part, axis=1, keepdims=True) + 1e-3) for part in (edges, colours)
+    ]
     return np.concatenate(parts, 1)

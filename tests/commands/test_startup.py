@@ -29,6 +29,7 @@ EARLY = {
     "train --dataset=folder:no --output_dir=x": "error: There is no folder no.",
     "detect --dataset=coco:no --output_dir=x": "error: There is no folder no.",
     "analyze interaction --model=no.keras --dataset=digits --output_dir=x": "no.keras does not",
+    "check no": "error: There is no folder no.",
     "predict --model=no setup.py": "error: no does not exist; give a run folder",
     "predict --model=no no.jpg": "error: There is no image at no.jpg.",
     "evaluate --model=no.keras": "error: no.keras does not exist",

@@ -34,7 +34,8 @@ def pieces(photographs):
 
 
 def small(pictures):
-    return np.stack([np.asarray(each.resize((SIDE, SIDE), Image.Resampling.BILINEAR)) for each in pictures])
+    sides = (SIDE, SIDE)
+    return np.stack([each.resize(sides, Image.Resampling.BILINEAR) for each in pictures])
 
 
 def test_the_nearest_are_those_of_all_pairs():
