@@ -62,8 +62,11 @@ def read_image(path, data=None):
     try:
         pixels = decode_reduced(contents, header, 2 * SIDE if data is None else _least_side(data))
     except tf.errors.OpError:
-        real = "" if header is None else f" (its format is {header.format})"
-        return ImageFacts(problem=NOT_AN_IMAGE + real)
+        if header is None:
+            return ImageFacts(problem=NOT_AN_IMAGE)
+        if header.format in ("JPEG", "MPO", "PNG"):
+            return ImageFacts(problem="is damaged or cut short")
+        return ImageFacts(problem=f"{NOT_AN_IMAGE} (its format is {header.format})")
     height, width = pixels.shape[:2]
     size = (width, height) if header is None else header.size
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)

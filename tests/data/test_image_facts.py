@@ -39,7 +39,7 @@ def test_the_files_that_training_cannot_read_are_those_with_a_problem(odd):
             refused.add(name)
     assert {name for name, each in facts.items() if each.problem} == refused
     assert facts["a_webp.jpg"].problem.endswith("(its format is WEBP)")
-    assert "short.png" in refused
+    assert facts["short.png"].problem == "is damaged or cut short"
 
 
 @pytest.mark.parametrize(

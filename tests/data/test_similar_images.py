@@ -75,6 +75,20 @@ def test_the_same_shape_in_another_colour_is_another_image(pieces):
     assert near_duplicates(small([*pieces, swapped])) == []
 
 
+def test_in_a_crowd_that_is_alike_only_copies_are_near(pieces):
+    base = np.asarray(pieces[24].resize((8, 8)), float)
+    chance = np.random.default_rng(0)
+    crowd = [
+        np.clip(base + chance.normal(0, base.std() / 8, base.shape), 0, 255).astype("uint8")
+        for _ in range(30)
+    ]
+    crowd = list(map(Image.fromarray, crowd))
+    vectors = unit(small(crowd).mean(-1))
+    assert np.median(1 - vectors @ vectors.T) < 0.03  # near, were it not for the others
+    assert near_duplicates(small(crowd)) == []
+    assert near_duplicates(small([*crowd, ImageOps.mirror(crowd[3])])) == [(3, 30)]
+
+
 def test_many_copies_of_one_image_are_all_found(pieces):
     """More than the neighbours that say how alike images are."""
     assert len(near_duplicates(small([*pieces, *[pieces[24]] * 15]))) >= 15

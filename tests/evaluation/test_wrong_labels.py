@@ -34,10 +34,13 @@ def test_what_the_features_do_not_tell_is_not_judged():
     assert found == {}
 
 
-def test_an_image_between_classes_that_are_often_alike_proves_nothing():
-    features, labels = clusters(0.05)
-    between = np.arange(5)  # of class 0, with neighbours of class 1 and a few of their own
-    features[between] = features[OF_EACH + between] + 1e-3
+def test_a_neighbourhood_proves_little_where_many_images_lie_between_the_classes():
+    features, labels = clusters(0.01)
+    features[0] = features[OF_EACH]  # of class 0, among class 1
+    assert wrong_labels(features, labels, CLASSES)[0] == {0: (1, 10)}
+    features[[1, 2, 3, *range(OF_EACH + 1, OF_EACH + 8)]] = np.eye(WIDTH)[
+        -1
+    ]  # three of 0, seven of 1
     assert wrong_labels(features, labels, CLASSES)[0] == {}
 
 
