@@ -17,6 +17,7 @@ from pit_keras.errors import exit_with_one_sentence
 from pit_keras.runs.metric_names import in_words
 
 FLAGS = flags.FLAGS
+MANY_IMAGES = 1000  # of validation, where chance moves top-1 by less than three points
 parse = training_flags.training_parser(training_flags.TRAIN, __doc__)
 add_arguments = functools.partial(training_flags.add_arguments, script=training_flags.TRAIN)
 
@@ -85,6 +86,10 @@ def train(trainer):
         f"{in_words(trainer.task.figures.results, results, 4, ', ')} on {results['images']} "
         "validation images."
     )
+    if "top1_interval" in results and results["images"] < MANY_IMAGES:
+        right = round(results["top1"] * results["images"])
+        low, high = (f"{100 * bound:.0f}" for bound in results["top1_interval"])
+        print(f"{right} of {results['images']} right: 95% interval {low} to {high}%.")
     if "weights" in results:
         print(f"model.keras has the {results['weights']} weights of that epoch, the better ones.")
     print(f"Everything is in {FLAGS.output_dir}.")

@@ -27,6 +27,9 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
+CLASSIFIERS_METRICS = ("top1", "top5", "loss")
+DETECTORS_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
 PositiveInt = Annotated[int, Gt(0)]
 LARGEST_SIZE = 2**14  # of a side, width or depth: larger ones would not fit into memory
 Size = Annotated[int, Gt(0), Le(LARGEST_SIZE)]
@@ -150,6 +153,9 @@ class TrainingConfig(_Section):
     """Length, devices and precision of the training, and its checkpoints."""
 
     epochs: Annotated[int, Gt(0), Le(10**6)] = 100
+    patience: PositiveInt | None = None  # epochs without a better one that end the run
+    # Validation metric that chooses the epoch to keep; None: top1, of detectors AP.
+    best_metric: Literal[CLASSIFIERS_METRICS + DETECTORS_METRICS] | None = None
     batch_size: PositiveInt = 512  # images that pass the model at once, over all replicas
     accumulate: PositiveInt = 1  # batches whose gradients are summed for one update
     eval_batch_size: PositiveInt | None = None  # None: as in training
@@ -375,6 +381,9 @@ def _rules(config):
     yield "model.weights", not is_blank, "imagenet or the path of a weights file"
     warmup = config.optimizer.warmup_epochs
     yield "optimizer.warmup_epochs", warmup < epochs, f"less than the {epochs} epochs"
+    metrics = DETECTORS_METRICS if model.is_detector else CLASSIFIERS_METRICS
+    is_metric = training.best_metric in (None, *metrics)
+    yield "training.best_metric", is_metric, f"one of {', '.join(metrics)}"
     teacher = distillation.teacher
     if distillation.kind != "none":
         form = "a '_distilled' model, whose second head learns from the teacher"
