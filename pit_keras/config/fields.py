@@ -106,6 +106,7 @@ class DataConfig(_Section):
     dataset: str = "imagenet2012"  # "digits", a TFDS name, "folder:PATH"; objects: "coco:PATH"
     data_dir: str | None = None  # where TFDS keeps its data sets
     holdout: Annotated[float, Gt(0), Lt(1)] = 0.1  # where there is no validation split
+    fold: tuple[PositiveInt, PositiveInt] | None = None  # 2, 5: hold out the second fifth instead
     # Height, width; of a detector the short and the long side.
     image_size: tuple[Size, Size] = (224, 224)
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -124,6 +125,10 @@ class DataConfig(_Section):
     cutmix_alpha: NotNegative = 0.0  # 0: no CutMix
     mix_mode: Literal["batch", "element"] = "batch"  # one draw for all images of a batch, or each
     skip_unreadable: bool = True  # training only; evaluation never skips
+
+    def held_out(self, dataset):
+        """What of a data set is for validation where no split is: a share, or (number, folds)."""
+        return self.fold if self.fold and dataset == self.dataset else self.holdout
 
 
 @dataclasses.dataclass
@@ -330,7 +335,14 @@ def _checker():
 
 # Fields that have no meaning for a detector, or are not offered for one.
 CLASSIFIERS_OWN = (
-    *("data.holdout", "data.crop_scale", "data.crop_aspect", "data.eval_crop", "data.views"),
+    *(
+        "data.holdout",
+        "data.fold",
+        "data.crop_scale",
+        "data.crop_aspect",
+        "data.eval_crop",
+        "data.views",
+    ),
     *("data.color_jitter", "data.erasing", "data.rand_augment", "data.rand_augment_magnitude"),
     *("data.rand_augment_std", "data.mixup_alpha", "data.cutmix_alpha", "data.mix_mode"),
     *("optimizer.layer_decay", "training.label_smoothing"),
@@ -372,6 +384,8 @@ def _rules(config):
     distillation, detection, epochs = config.distillation, config.detection, training.epochs
     form = "digits, folder:PATH, for a detector coco:PATH, or the name of a TFDS data set"
     yield "data.dataset", data.dataset.strip() not in ("", "folder:", "coco:"), form
+    number, folds = data.fold or (1, 2)
+    yield "data.fold", number <= folds > 1, "a number and how many folds, two or more: 1,5 to 5,5"
     for name in ("crop_scale", "crop_aspect"):
         low, high = getattr(data, name)
         yield f"data.{name}", low <= high, "the lowest value and then the highest"

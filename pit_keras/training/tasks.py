@@ -38,4 +38,4 @@ def open_source_of(config, manual_dir=None):
     places = {"data_dir": data.data_dir, "manual_dir": manual_dir}
     if config.model.is_detector:
         return open_detection_source(data.dataset, **places)
-    return open_source(data.dataset, holdout=data.holdout, **places)
+    return open_source(data.dataset, holdout=data.held_out(data.dataset), **places)
