@@ -83,7 +83,7 @@ def _suited(config, source, folder, workers):
     from pit_keras.training.assembly import weights_in_reach
 
     data = {"images": source.sizes["train"]}
-    if training_flags.given_weights(FLAGS) is None:
+    if training_flags.given_weights(FLAGS) is None and not FLAGS.preview:
         is_old = folder.begun or folder.finished
 
         def weights():
