@@ -177,4 +177,5 @@ def open_data_set(trained, dataset=None, data_dir=None, whole=False):
     data_dir = data_dir or trained.data.data_dir
     if is_detector(trained):
         return open_detection_source(name, data_dir=data_dir)
-    return open_source(name, data_dir=data_dir, holdout=None if whole else trained.data.holdout)
+    holdout = None if whole else trained.data.held_out(name)
+    return open_source(name, data_dir=data_dir, holdout=holdout)

@@ -32,16 +32,14 @@ def run(arguments):
         check_output_dir(pathlib.Path(FLAGS.output_dir))
         check_data_set(FLAGS.dataset)
     # Imported here, since a wrong flag should not wait for it.
-    from pit_keras.data.labelled_images import open_source
     from pit_keras.measure.equal_cost import plan_sweep
+    from pit_keras.training.tasks import open_source_of
     from pit_keras.training.workers import join_workers
 
     with exit_with_one_sentence():
         config = options["config_of"]("pit_ti")
-        workers, data = join_workers(config.training.distribute), config.data
-        source = open_source(
-            data.dataset, data_dir=data.data_dir, holdout=data.holdout, manual_dir=FLAGS.manual_dir
-        )
+        workers = join_workers(config.training.distribute)
+        source = open_source_of(config, FLAGS.manual_dir)
         planned = plan_sweep(**options, source=source, output_dir=FLAGS.output_dir)
     with undone_at_the_end():
         try:

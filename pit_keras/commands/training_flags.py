@@ -45,12 +45,18 @@ class Script(NamedTuple):
     define: Callable = lambda values: None  # defines flags of its own
 
 
+def _define_folds(values):
+    text = "Train so many times, each on another part of the folder, for a mean and its deviation."
+    flags.DEFINE_integer("folds", None, text, lower_bound=2, flag_values=values)
+
+
 TRAIN = Script(
     CLASSIFICATION_RECIPES,
     "pit_s",
     "digits, folder:PATH or a TFDS name",
     "Side in pixels, or height,width",
     withheld_fields=DETECTORS_OWN,
+    define=_define_folds,
 )
 DETECT = Script(
     DETECTION_RECIPES,
@@ -179,14 +185,18 @@ def profiled_steps(text):
     return int(match[1]), int(match[2])
 
 
-def config_from_flags(values, model=None):
+def config_from_flags(values, model=None, **data):
     """The configuration that parsed flags describe, of their model or another one.
 
-    A wrong value, or a field that is set twice to different values, is a ValueError.
+    A wrong value, or a field that is set twice to different values, is a ValueError. `data` are
+    what the recipe `photos` follows.
     """
     given = {path: values[flag].value for flag, (path, _) in _FIELDS.items()}
     given["model.name"] = model or values.model
-    config = recipe(values.recipe, given["model.name"])
+    weights = given_weights(values)
+    if weights is not None and values.recipe == "photos":
+        data["weights"] = _value("model.weights", weights)
+    config = recipe(values.recipe, given["model.name"], **data)
     _check_task(config)
     short = {path: _value(path, text) for path, text in given.items() if text is not None}
     if values.image_size is not None:
@@ -203,6 +213,11 @@ def config_from_flags(values, model=None):
     except FieldError as error:
         flag = {path: flag for flag, (path, _) in _FIELDS.items()}.get(error.path)
         raise ValueError(f"--{flag or f'config.{error.path}'} {error.problem}") from None
+
+
+def given_weights(values):
+    """What was typed for the weights to start from; None for the recipe's own."""
+    return values.weights or values["config.model.weights"].value
 
 
 def _value(path, text):

@@ -27,6 +27,9 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
+CLASSIFIERS_METRICS = ("top1", "top5", "loss")
+DETECTORS_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+
 PositiveInt = Annotated[int, Gt(0)]
 LARGEST_SIZE = 2**14  # of a side, width or depth: larger ones would not fit into memory
 Size = Annotated[int, Gt(0), Le(LARGEST_SIZE)]
@@ -103,6 +106,7 @@ class DataConfig(_Section):
     dataset: str = "imagenet2012"  # "digits", a TFDS name, "folder:PATH"; objects: "coco:PATH"
     data_dir: str | None = None  # where TFDS keeps its data sets
     holdout: Annotated[float, Gt(0), Lt(1)] = 0.1  # where there is no validation split
+    fold: tuple[PositiveInt, PositiveInt] | None = None  # 2, 5: hold out the second fifth instead
     # Height, width; of a detector the short and the long side.
     image_size: tuple[Size, Size] = (224, 224)
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -121,6 +125,10 @@ class DataConfig(_Section):
     cutmix_alpha: NotNegative = 0.0  # 0: no CutMix
     mix_mode: Literal["batch", "element"] = "batch"  # one draw for all images of a batch, or each
     skip_unreadable: bool = True  # training only; evaluation never skips
+
+    def held_out(self, dataset):
+        """What of a data set is for validation where no split is: a share, or (number, folds)."""
+        return self.fold if self.fold and dataset == self.dataset else self.holdout
 
 
 @dataclasses.dataclass
@@ -150,6 +158,9 @@ class TrainingConfig(_Section):
     """Length, devices and precision of the training, and its checkpoints."""
 
     epochs: Annotated[int, Gt(0), Le(10**6)] = 100
+    patience: PositiveInt | None = None  # epochs without a better one that end the run
+    # Validation metric that chooses the epoch to keep; None: top1, of detectors AP.
+    best_metric: Literal[CLASSIFIERS_METRICS + DETECTORS_METRICS] | None = None
     batch_size: PositiveInt = 512  # images that pass the model at once, over all replicas
     accumulate: PositiveInt = 1  # batches whose gradients are summed for one update
     eval_batch_size: PositiveInt | None = None  # None: as in training
@@ -324,7 +335,14 @@ def _checker():
 
 # Fields that have no meaning for a detector, or are not offered for one.
 CLASSIFIERS_OWN = (
-    *("data.holdout", "data.crop_scale", "data.crop_aspect", "data.eval_crop", "data.views"),
+    *(
+        "data.holdout",
+        "data.fold",
+        "data.crop_scale",
+        "data.crop_aspect",
+        "data.eval_crop",
+        "data.views",
+    ),
     *("data.color_jitter", "data.erasing", "data.rand_augment", "data.rand_augment_magnitude"),
     *("data.rand_augment_std", "data.mixup_alpha", "data.cutmix_alpha", "data.mix_mode"),
     *("optimizer.layer_decay", "training.label_smoothing"),
@@ -366,6 +384,8 @@ def _rules(config):
     distillation, detection, epochs = config.distillation, config.detection, training.epochs
     form = "digits, folder:PATH, for a detector coco:PATH, or the name of a TFDS data set"
     yield "data.dataset", data.dataset.strip() not in ("", "folder:", "coco:"), form
+    number, folds = data.fold or (1, 2)
+    yield "data.fold", number <= folds > 1, "a number and how many folds, two or more: 1,5 to 5,5"
     for name in ("crop_scale", "crop_aspect"):
         low, high = getattr(data, name)
         yield f"data.{name}", low <= high, "the lowest value and then the highest"
@@ -375,6 +395,9 @@ def _rules(config):
     yield "model.weights", not is_blank, "imagenet or the path of a weights file"
     warmup = config.optimizer.warmup_epochs
     yield "optimizer.warmup_epochs", warmup < epochs, f"less than the {epochs} epochs"
+    metrics = DETECTORS_METRICS if model.is_detector else CLASSIFIERS_METRICS
+    is_metric = training.best_metric in (None, *metrics)
+    yield "training.best_metric", is_metric, f"one of {', '.join(metrics)}"
     teacher = distillation.teacher
     if distillation.kind != "none":
         form = "a '_distilled' model, whose second head learns from the teacher"

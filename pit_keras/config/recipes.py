@@ -5,6 +5,8 @@ The command, cost and accuracy of each are in docs/recipes/; the top-1 to expect
 the paper's table 2 (`results/paper.csv`). No recipe was trained on ImageNet to the end here.
 """
 
+import math
+
 from pit_keras.config.fields import Config
 
 # PiT-B warms up longer, and alone has repeated augmentation (section 4.1).
@@ -84,6 +86,27 @@ def finetune(model):
     return config
 
 
+def photos(model, images=1000, weights="imagenet"):
+    """A folder of 50 to 50,000 photographs; this project's own recipe.
+
+    Batch and epochs follow the number of training images, so that small folders get enough updates:
+    `finetune` from pretrained weights, and without any a higher rate and more epochs.
+    """
+    config = finetune(model) if weights else vanilla(model)
+    config.recipe = "photos"
+    config.model.weights = weights
+    config.data.crop_scale = (0.35, 1.0)
+    config.training.batch_size = 2 ** min(max(round(math.log2(images / 16)), 2), 5)
+    config.training.label_smoothing = 0.1
+    times, fewest, most = (600, 5, 50) if weights else (2000, 10, 200)
+    epochs = min(max(round(times / math.sqrt(images)), fewest), most)
+    config.training.epochs = epochs
+    config.optimizer.warmup_epochs = epochs / 10
+    config.optimizer.learning_rate, config.optimizer.scaled_from = 5e-4, None
+    config.optimizer.min_learning_rate = 1e-6
+    return config
+
+
 def detr(model):
     """The detector's: DETR's (Carion et al., arXiv 2005.12872) at half its image size.
 
@@ -105,12 +128,13 @@ def detr(model):
     return config
 
 
-RECIPES = {each.__name__: each for each in (vanilla, cutmix, deit, distill, finetune, detr)}
+RECIPES = {each.__name__: each for each in (vanilla, cutmix, deit, distill, finetune, photos, detr)}
 DETECTION_RECIPES = ("detr",)
 CLASSIFICATION_RECIPES = tuple(name for name in RECIPES if name not in DETECTION_RECIPES)
 
 
-def recipe(name: str, model: str) -> Config:
+def recipe(name: str, model: str, **data) -> Config:
+    """The configuration of a recipe for a model; `photos` takes its `images` and `weights` too."""
     if name not in RECIPES:
         raise ValueError(f"Unknown recipe {name!r}; recipes are {', '.join(RECIPES)}.")
-    return RECIPES[name](model)
+    return RECIPES[name](model, **data)

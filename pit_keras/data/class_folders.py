@@ -33,15 +33,18 @@ def list_folder(path, holdout, left_out=None, problems=None):
     The files of a split are ordered by class and then by name; each directory is listed once.
 
     `holdout` in (0, 1) is the share of each class held out where there is no `val` folder: at least
-    one image, not all, and by their names alone, so that it is the same on every machine. None
-    holds nothing out, leaves "val" empty, and takes a single class. `left_out`, a Counter, gets
-    what is no image of a class, by its kind. `problems`, a list, gets the sentences about classes
-    for which training refuses a folder; without it, the first is raised as a ValueError.
+    one image, not all, and by their names alone, so that it is the same on every machine. (2, 5)
+    holds out the second of five folds. None holds nothing out, leaves "val" empty, and takes a
+    single class. `left_out`, a Counter, gets what is no image of a class, by its kind. `problems`,
+    a list, gets the sentences about classes for which training refuses a folder; without it, the
+    first is raised as a ValueError.
     """
     path = os.path.normpath(os.path.expanduser(path))
     left_out = collections.Counter() if left_out is None else left_out
     least = 1 if holdout is None else 2
     folders = _split_folders(path, _subfolders(path))
+    if folders and isinstance(holdout, tuple):
+        raise ValueError(f"{path} has its own validation images; folds need {path}/CLASS/*.")
     if folders:
         splits = {
             split: _files_by_class(os.path.join(path, folder), least, left_out, problems)
@@ -191,7 +194,7 @@ def _images_below(path, others):
 
 
 def _hold_out(path, files, holdout, problems):
-    """Splits the files of each class into "train" and "val"."""
+    """Splits the files of each class into "train" and "val"; `holdout` is a share or a fold."""
     if holdout is None:
         return {"train": files, "val": {name: [] for name in files}}
     if single := [name for name, paths in files.items() if len(paths) == 1]:
@@ -200,15 +203,23 @@ def _hold_out(path, files, holdout, problems):
             "images or a val/ folder.",
             problems,
         )
+    number, folds = holdout if isinstance(holdout, tuple) else (1, 1)
+    few = [name for name, paths in files.items() if len(paths) < folds]
+    if few and folds > 1:
+        raise ValueError(f"{path} has fewer images than {folds} folds for {listing(few)}.")
     splits = {"train": {}, "val": {}}
     for name, paths in files.items():
-        count = min(max(round(holdout * len(paths)), 1), len(paths) - 1)
         # Fixed pseudo-random keys, so that no run of consecutive files is held out together.
         names = "\0".join(file[len(path) :] for file in paths).replace(os.sep, "/")
         names = unicodedata.normalize("NFC", names)
         names = names.encode(errors="surrogateescape").split(b"\0")
         ranks = [hashlib.blake2b(each).digest() for each in names]
-        last = sorted(ranks)[count - 1] if count > 0 else b""
-        splits["val"][name] = list(itertools.compress(paths, [rank <= last for rank in ranks]))
-        splits["train"][name] = list(itertools.compress(paths, [rank > last for rank in ranks]))
+        if folds > 1:
+            held = set(sorted(ranks)[number - 1 :: folds])
+        else:
+            held = set(sorted(ranks)[: min(max(round(holdout * len(paths)), 1), len(paths) - 1)])
+        splits["val"][name] = list(itertools.compress(paths, [rank in held for rank in ranks]))
+        splits["train"][name] = list(
+            itertools.compress(paths, [rank not in held for rank in ranks])
+        )
     return splits

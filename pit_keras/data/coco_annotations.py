@@ -69,8 +69,20 @@ def read_annotations(path):
         annotation["id"], annotation["iscrowd"] = number, int(annotation.get("iscrowd") or 0)
         if annotation.get("area") is None:
             annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+        annotation["bbox"] = _upright(annotation["bbox"], annotation.get("attributes"))
     categories.sort(key=lambda category: category["id"])
     return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _upright(box, attributes):
+    """The box around one that CVAT stores unturned beside its rotation in degrees."""
+    degrees = attributes.get("rotation") if isinstance(attributes, dict) else None
+    if not degrees or not isinstance(degrees, (int, float)) or not math.isfinite(degrees):
+        return box
+    left, top, width, height = box
+    cosine, sine = abs(math.cos(math.radians(degrees))), abs(math.sin(math.radians(degrees)))
+    across, down = width * cosine + height * sine, width * sine + height * cosine
+    return [left + (width - across) / 2, top + (height - down) / 2, across, down]
 
 
 def without_groups(contents):

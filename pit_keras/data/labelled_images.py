@@ -83,7 +83,8 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
         dataset: "digits" (scikit-learn's 1,797 scans, with a fixed split), "folder:PATH" (see
             `class_folders`), or the name of a TFDS data set (see `records`).
         data_dir: where TFDS keeps its data sets; default: TFDS's own place.
-        holdout: the share held out where the data set has no validation part, or None.
+        holdout: the share held out where the data set has no validation part; of a folder also
+            (2, 5), the second of five folds; or None.
         manual_dir: a folder of files downloaded by hand, to prepare a TFDS data set from.
     """
     if dataset in ("", "folder:"):
@@ -92,7 +93,10 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
         )
     if dataset.startswith("coco:"):
         raise ValueError(f"{dataset} has boxes, for a detector; train one with `pit-keras detect`.")
-    if holdout is not None and not 0 < holdout < 1:
+    if isinstance(holdout, tuple):
+        if not dataset.startswith("folder:"):
+            raise ValueError(f"Folds need folder:PATH with PATH/CLASS/*; got {dataset}.")
+    elif holdout is not None and not 0 < holdout < 1:
         raise ValueError(f"The held-out share must be between 0 and 1, got {holdout}.")
     if dataset == "digits" or dataset.startswith("folder:"):
         refuse_manual_dir(dataset, manual_dir)

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import functools
 import itertools
+import math
+import statistics
 import warnings
 
 import keras
@@ -56,6 +58,15 @@ def recorded_counts(model, batch):
     scores = classification_scores(model(batch["image"], training=False), batch["label"])
     rest = {name: value for name, value in batch.items() if name != "image"}
     return {**_summed(scores, batch["weight"]), "each_image": {**scores, **rest}}
+
+
+def accuracy_interval(accuracy, images):
+    """The 95% confidence interval [low, high] of an accuracy on so many images, by Wilson."""
+    z = statistics.NormalDist().inv_cdf(0.975)
+    middle = (accuracy + z**2 / (2 * images)) / (1 + z**2 / images)
+    spread = math.sqrt(accuracy * (1 - accuracy) / images + (z / (2 * images)) ** 2)
+    half = z * spread / (1 + z**2 / images)
+    return [round(max(middle - half, 0.0), 4), round(min(middle + half, 1.0), 4)]
 
 
 class Evaluator:
@@ -130,7 +141,8 @@ def evaluate_source(
         counts, record: See `Evaluator`; images are recorded in the order of `Source.scan`.
 
     Returns the means of `counts`, by default `top1`, `top5` and `loss`; `images`, `dataset`,
-    `split`, `eval_crop`; and `classes`, how many the data set has, if these are not all.
+    `split`, `eval_crop`; `top1_interval`, see `accuracy_interval`; and `classes`, how many the data
+    set has, if these are not all.
     """
     classes, source = len(source.class_names), with_classes(source, trained.class_names)
     has_all = classes == len(trained.class_names)
@@ -141,8 +153,12 @@ def evaluate_source(
             stacklevel=2,
         )
     data = with_crop(trained.data, crop)
+    results = measure_source(
+        trained.model, source, split, data, counts, batch_size, progress, record
+    )
     return {
-        **measure_source(trained.model, source, split, data, counts, batch_size, progress, record),
+        **results,
+        "top1_interval": accuracy_interval(results["top1"], results["images"]),
         **({} if has_all else {"classes": classes}),
         "dataset": source.name,
         "split": split,

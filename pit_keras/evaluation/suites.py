@@ -72,10 +72,11 @@ def _backgrounds(trained, settings):
 
 
 def _evaluate(trained, settings, counts):
+    name = trained.data.dataset if settings.dataset is None else settings.dataset
     source = open_source(
-        trained.data.dataset if settings.dataset is None else settings.dataset,
+        name,
         data_dir=settings.data_dir or trained.data.data_dir,
-        holdout=None if settings.split == "all" else trained.data.holdout,
+        holdout=None if settings.split == "all" else trained.data.held_out(name),
     )
     return evaluate_source(
         trained,

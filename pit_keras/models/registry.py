@@ -1,6 +1,7 @@
 """The table of all models by name, and how a row of it is built."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,10 @@ from pit_keras.config.fields import LARGEST_SIZE
 from pit_keras.config.model_names import DISTILLED, check_model_name, did_you_mean
 from pit_keras.models import detr, keras_applications, pit, regnet, resnet, vit
 
-_MOST_CLASSES = 2**20  # more would not fit into a machine's memory
+# More would not fit into a machine's memory.
+_MOST_CLASSES = 2**20
+_MOST_PARAMETERS = 2**33
+_MOST_TOKENS = 2**16
 
 _FAMILIES = (pit, vit, resnet, regnet, keras_applications, detr)
 _MODELS = {  # rows and the functions that build them, by name
@@ -102,6 +106,22 @@ def _check_sizes(variant, settings, overrides):
         values = value if isinstance(value, tuple) else (value,)
         if any(type(each) is int and each > most for each in values):
             raise ValueError(f"{name} of {settings.name} must be at most {most}; got {value!r}.")
+    if isinstance(variant, (pit.PiT, vit.ViT)):
+        _check_transformer(variant, settings)
+
+
+def _check_transformer(variant, settings):
+    depths = getattr(variant, "depths", None) or (variant.depth,)
+    products = zip(depths, variant.widths(), strict=False)
+    parameters = sum(12 * depth * width**2 for depth, width in products)
+    image_size = settings.input_shape[:2]
+    tokens = 0 if None in image_size else math.prod(variant.grids(image_size)[0])
+    for number, most, what in (
+        (parameters, _MOST_PARAMETERS, "parameters in its blocks"),
+        (tokens, _MOST_TOKENS, f"tokens for {image_size[0]} x {image_size[1]} pixels"),
+    ):
+        if number > most:
+            raise ValueError(f"{settings.name} would have {number:,} {what}; {most:,} is the most.")
 
 
 def _fits(value, usual):

@@ -1,6 +1,7 @@
 """The metrics of each kind of model: their names in files, and how a person reads them."""
 
 import dataclasses
+import math
 
 
 @dataclasses.dataclass(frozen=True)
@@ -10,8 +11,19 @@ class Figures:
     training: dict[str, str]  # shown while a run trains
     validation: dict[str, str]
     columns: tuple[str, ...]  # of an evaluation, after `val_` and `val_averaged_` in `history.csv`
-    best: str  # chooses the best epoch; higher is better
+    best: str  # chooses the best epoch, unless the configuration has another
+    ties: str  # chooses among equals
     results: dict[str, str]  # printed for a finished run
+
+    def rank(self, metrics, by=None):
+        """A list that is the larger, the better an evaluation is by one of `columns`.
+
+        Equals are told apart by the loss, or by the metric that usually counts.
+        """
+        values = [metrics[by or self.best], metrics[self.ties]]
+        signs = [-1 if name == "loss" else 1 for name in (by or self.best, self.ties)]
+        values = [sign * (value or 0.0) for sign, value in zip(signs, values, strict=True)]
+        return [-math.inf if math.isnan(value) else value for value in values]
 
 
 CLASSIFICATION = Figures(
@@ -19,6 +31,7 @@ CLASSIFICATION = Figures(
     validation={"loss": "loss", "top1": "top-1"},
     columns=("loss", "top1", "top5"),
     best="top1",
+    ties="loss",
     results={"top1": "top-1", "top5": "top-5"},
 )
 # COCO's own names; None, and nothing in `history.csv`, where the data has no object of the kind.
@@ -27,6 +40,7 @@ DETECTION = Figures(
     validation={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
     columns=("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
     best="AP",
+    ties="AP",
     results={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
 )
 

@@ -19,7 +19,7 @@ from pit_keras.runs.run_folder import find_model
 from pit_keras.schedules import WarmUpCosine, WarmUpDrop, scaled_learning_rate
 from pit_keras.training.fine_tuning import trains_blocks
 from pit_keras.weights.loading import check_weights_file
-from pit_keras.weights.released import IMAGENET, release_of
+from pit_keras.weights.released import IMAGENET, fetch, from_cache, release_of
 
 
 def uses_xla(jit, precision, model):
@@ -44,6 +44,19 @@ def check_weights(config):
             release_of(config.model.name)
     elif weights is not None and not os.path.isdir(weights):  # a run folder
         check_weights_file(weights)
+
+
+def weights_in_reach(name):
+    """ "imagenet"; or None, with a message, where a model's released weights cannot be had."""
+    if isinstance(variant_of(name), Application):  # Keras fetches them itself
+        return IMAGENET
+    try:
+        if from_cache(name) is None:
+            fetch(name)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"{str(error).rstrip('.')}. Without them it is trained from random weights.")
+        return None
+    return IMAGENET
 
 
 def model_of(config, source, weights=None):

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
-from pit_keras.evaluation.classification import Evaluator
+from pit_keras.evaluation.classification import Evaluator, accuracy_interval
 from pit_keras.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.models import two_headed
 from pit_keras.runs.metric_names import CLASSIFICATION
@@ -46,11 +46,9 @@ class ClassificationTask:
     def evaluator(self, model, workers):
         return Evaluator(model, workers.strategy)
 
-    def rank(self, figures):
-        return figures["top1"], -figures["loss"]
-
-    def settings(self):
-        return {"eval_crop": self._config.data.eval_crop}
+    def results(self, metrics):
+        interval = accuracy_interval(metrics["top1"], metrics["images"])
+        return {"top1_interval": interval, "eval_crop": self._config.data.eval_crop}
 
 
 class ClassificationLoss:

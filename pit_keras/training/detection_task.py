@@ -88,10 +88,7 @@ class DetectionTask:
         evaluate = DetectionEvaluator(model, self._source, "val", workers.strategy)
         return lambda batches, after_batch: evaluate(batches, after_batch)[0]
 
-    def rank(self, figures):
-        return (figures["AP"] or 0.0,)
-
-    def settings(self):
+    def results(self, metrics):
         return {"image_size": list(self._config.data.image_size)}
 
 

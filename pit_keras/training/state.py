@@ -21,7 +21,7 @@ class Progress:
     epoch_positions: list[int] = dataclasses.field(default_factory=lambda: [0])
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # the epoch's metrics
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)  # {image: position}
-    best: float = -1.0  # validation top-1 or AP so far
+    best: list[float] = dataclasses.field(default_factory=list)  # see `Figures.rank`
     best_epoch: int = 0  # counted from 0 as in `history.csv`
     best_is_averaged: bool = False  # whether the averaged weights reached it
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
@@ -79,6 +79,8 @@ class TrainingState:
         try:
             stored = Config.from_json(str(arrays["config"]))
             progress = Progress(**json.loads(str(arrays["progress"])))
+            if isinstance(progress.best, float):  # of an earlier version: top-1 or AP, or -1
+                progress.best = [progress.best] if progress.best >= 0 else []
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its fields cannot be read ({error}).") from error
         conflict = conflicts(stored, Config.from_json(self._config))

@@ -9,9 +9,7 @@ A task (`ClassificationTask`, `DetectionTask`) has the methods
     loss(model)                 the loss, created under the model's strategy
     check_train_batches, train_batches, evaluation_batches
     evaluator(model, workers)   a function of batches and `after_batch` that returns metrics
-    rank(figures)               a sortable tuple: the larger, the better. Its first number is the
-                                one that a run reports as its best
-    settings()                  further fields of results.json
+    results(metrics)            further fields of results.json
 
 and the attributes `figures`, the names of its metrics, and `category_ids`, COCO's or None. A loss
 has three methods, which each replica calls:
@@ -40,4 +38,4 @@ def open_source_of(config, manual_dir=None):
     places = {"data_dir": data.data_dir, "manual_dir": manual_dir}
     if config.model.is_detector:
         return open_detection_source(data.dataset, **places)
-    return open_source(data.dataset, holdout=data.holdout, **places)
+    return open_source(data.dataset, holdout=data.held_out(data.dataset), **places)

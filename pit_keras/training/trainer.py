@@ -201,7 +201,7 @@ class Trainer:
             raise ValueError
 
     def _read_whole_history(self, file):
-        if len(read_history(file)) != self.config.training.epochs:
+        if len(read_history(file)) != self._stored_results()["epochs"]:
             raise ValueError
 
     def _resume(self):
@@ -224,7 +224,7 @@ class Trainer:
             return
         print(f"Resuming {self._place()}.")
         # Where no epoch has been the best yet there is no model either.
-        if progress.best >= 0 and self._keeper.model_weights() is None:
+        if progress.best and self._keeper.model_weights() is None:
             self._keeper.mend_model()
         self.folder.write_history(progress.history)
 
@@ -270,9 +270,20 @@ class Trainer:
             )
             batches = iter(self.workers.batches(self._train_batches))
             self._evaluation_batches = self.workers.batches(self._validation_batches)
-            while self.state.progress.epoch < self.config.training.epochs:
+            while not self._is_trained:
                 self._train_epoch(batches)
                 self._end_epoch()
+        progress, patience = self.state.progress, self.config.training.patience
+        if self.verbose and progress.epoch < self.config.training.epochs:
+            print(f"Stopped early: none of the last {patience} epochs was better.")
+
+    @property
+    def _is_trained(self):
+        """Whether all epochs are done, or the patience is over."""
+        progress, training = self.state.progress, self.config.training
+        waited = progress.epoch - 1 - progress.best_epoch
+        is_patient = training.patience is None or waited < training.patience
+        return progress.epoch >= training.epochs or not is_patient
 
     def _data(self):
         """How much there is to learn from, and what of it is left out."""
@@ -359,18 +370,19 @@ class Trainer:
         progress.epoch, progress.step, progress.sums = progress.epoch + 1, 0, {}
         progress.epoch_positions = progress.positions
         self._monitor.end_epoch(row, self._number)
-        better = max(evaluations, key=lambda kind: self.task.rank(evaluations[kind]))
-        figure, *_ = self.task.rank(evaluations[better])
-        # As long as a run is right about nothing, its last epoch is the best one.
-        if figure > progress.best or not figure:
-            progress.best = figure
+        by = self.config.training.best_metric
+        ranks = {kind: self.task.figures.rank(each, by) for kind, each in evaluations.items()}
+        better = max(ranks, key=ranks.get)
+        # As long as a detector finds nothing, its last epoch is the best one.
+        if ranks[better] > progress.best or not any(ranks[better]):
+            progress.best = ranks[better]
             progress.best_epoch = progress.epoch - 1
             progress.best_is_averaged = better == "averaged"
             if self.workers.is_chief:
                 self._keeper.new_best = self.state.arrays(parts=("model", "average"))
         passed = time.monotonic() - self._last_save
         is_cheap = passed * _MOST_TIME_FOR_SAVING >= self._seconds_of_save
-        if self.workers.agree(is_cheap or progress.epoch == self.config.training.epochs):
+        if self.workers.agree(is_cheap or self._is_trained):
             self._save()
 
     def _evaluate_or_save(self):
@@ -524,17 +536,18 @@ class Trainer:
                 print("best.npz is lost, so results.json lacks raw and averaged results.")
         weights = self._shared({f"{n:04d}": value for n, value in enumerate(weights or [])})
         self.model.set_weights([weights[name] for name in sorted(weights)])
+        metrics = self._evaluate()
         results = {
-            **self._evaluate(),
+            **metrics,
             **both,
             "split": "val",
             "dataset": self.config.data.dataset,
             "model": self.config.model.name,
             "recipe": self.config.recipe,
             "best_epoch": progress.best_epoch,
-            "epochs": self.config.training.epochs,
+            "epochs": progress.epoch,
             **self._data(),
-            **self.task.settings(),
+            **self.task.results(metrics),
             "unreadable_images": len(progress.unreadable),
         }
         self._monitor.log.event("end", **results)

@@ -101,7 +101,7 @@ def test_one_side_is_a_square():
         (["--dataset=", "--output_dir="], "--dataset and --output_dir must be given"),
         (
             ["--recipe=deit3"],
-            "value should be one of <vanilla\\|cutmix\\|deit\\|distill\\|finetune>",
+            "value should be one of <vanilla\\|cutmix\\|deit\\|distill\\|finetune\\|photos>",
         ),
         (["--batchsize=3"], "Unknown command line flag 'batchsize'"),
         (["--preview=0"], r"^--preview=0: .* range \[1, 20\]"),

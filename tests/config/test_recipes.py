@@ -25,7 +25,7 @@ def test_every_recipe_is_valid_and_knows_its_name_and_model(name):
 
 
 def test_recipes_are_for_classifiers_or_for_detectors():
-    assert CLASSIFICATION_RECIPES == ("vanilla", "cutmix", "deit", "distill", "finetune")
+    assert CLASSIFICATION_RECIPES == ("vanilla", "cutmix", "deit", "distill", "finetune", "photos")
     assert {*CLASSIFICATION_RECIPES, *DETECTION_RECIPES} == set(RECIPES)
 
 
@@ -110,6 +110,19 @@ def test_finetune_starts_from_pretrained_weights_and_suits_a_small_folder():
     assert (config.optimizer.layer_decay, config.model.frozen_stages) == (0.75, 0)
     assert config.optimizer.warmup_epochs == 3
     assert config.training.label_smoothing == config.model.drop_path_rate == 0.1
+
+
+@pytest.mark.parametrize("weights", ["imagenet", None])
+def test_photos_follows_the_number_of_images(weights):
+    updates = []
+    for images in (5, 50, 180, 1800, 18_000, 50_000, 10**6):
+        config = recipe("photos", "pit_s", images=images, weights=weights)
+        validate(config)
+        assert (config.model.weights, config.optimizer.scaled_from) == (weights, None)
+        assert config.training.batch_size <= images
+        assert config.optimizer.warmup_epochs == config.training.epochs / 10
+        updates.append(config.training.epochs * (images // config.training.batch_size))
+    assert min(updates[1:]) >= 500  # `cutmix` would make 100 of 50 images
 
 
 def test_pit_b_warms_up_longer():

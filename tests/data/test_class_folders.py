@@ -115,6 +115,33 @@ def test_a_share_of_each_class_is_held_out(tmp_path, holdout, held_out):
     assert not set(paths["train"]) & set(paths["val"])
 
 
+def test_folds_hold_out_every_image_once(tmp_path):
+    counts = {"a": 20, "b": 7, "c": 3}
+    touch(tmp_path, *(f"{name}/{i}.jpg" for name, count in counts.items() for i in range(count)))
+    everything = list_folder(tmp_path, None)[1]["train"]
+    held_out = []
+    for number in (1, 2, 3):
+        _, paths, labels = list_folder(tmp_path, (number, 3))
+        assert sorted(paths["train"] + paths["val"]) == everything
+        for label, count in enumerate(counts.values()):
+            assert labels["val"].count(label) in (count // 3, count // 3 + 1)
+        held_out += paths["val"]
+    assert sorted(held_out) == everything
+
+
+def test_what_cannot_be_divided_into_folds(tmp_path):
+    touch(tmp_path, *(f"a/{number}.jpg" for number in range(5)), "b/0.jpg", "b/1.jpg")
+    with pytest.raises(ValueError, match=r"has fewer images than 3 folds for 'b'\.$"):
+        list_folder(tmp_path, (1, 3))
+    split = touch(
+        tmp_path / "split", "train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/b/1.jpg"
+    )
+    with pytest.raises(ValueError, match="has its own validation images; folds need"):
+        list_folder(split, (1, 2))
+    with pytest.raises(ValueError, match="Folds need folder:PATH with PATH/CLASS"):
+        open_source("digits", holdout=(1, 2))
+
+
 def test_the_held_out_share_depends_on_the_names_alone(tmp_path):
     files = [f"{name}/{number}.jpg" for name in "ab" for number in range(30)]
     one = touch(tmp_path / "one", *files)

@@ -238,6 +238,21 @@ def test_what_tables_and_editors_make_of_a_file_is_undone(root):
         np.testing.assert_array_equal(element["boxes"], elements(expected)[number]["boxes"])
 
 
+@pytest.mark.parametrize(
+    ("attributes", "box"),
+    [
+        ({"occluded": False, "rotation": 90}, (19, 0, 31, 29)),  # clipped from -1
+        ({"rotation": -30.0}, (9.01, 1.30, 40.99, 26.70)),
+        ({"rotation": "x"}, (10, 8, 40, 20)),
+        (None, (10, 8, 40, 20)),
+    ],
+)
+def test_a_box_that_cvat_rotates_is_the_box_around_it(root, attributes, box):
+    annotation = {"bbox": [10, 8, 30, 12], "category_id": 2, "attributes": attributes}
+    boxes, _ = one_image(root, [annotation])
+    assert boxes.tolist() == [pytest.approx(box, abs=0.01)]
+
+
 def test_folders_that_windows_separates_are_found(root):
     (root / "train" / "deep").mkdir()
     (root / "train" / "001.jpg").rename(root / "train" / "deep" / "001.jpg")

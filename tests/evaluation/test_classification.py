@@ -15,6 +15,7 @@ from pit_keras.data.class_matching import labels_in
 from pit_keras.data.labelled_images import ArraySource, open_source
 from pit_keras.evaluation.classification import (
     Evaluator,
+    accuracy_interval,
     classification_counts,
     evaluate_source,
     part_sizes,
@@ -266,6 +267,15 @@ for images in (1, 4, 7, 32):  # the last batch: one image on one device, full, p
     assert seen == labels.tolist(), (seen, labels)
 print(json.dumps({{"replicas": strategy.num_replicas_in_sync, "measured": measured}}))
 """
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "interval"),
+    # Wilson's: published tables have 17 of 18 in 74.2 to 99.0%.
+    [(17, 18, [0.7424, 0.9901]), (0, 10, [0.0, 0.2775]), (10, 10, [0.7225, 1.0])],
+)
+def test_the_interval_of_an_accuracy(right, images, interval):
+    assert accuracy_interval(right / images, images) == interval
 
 
 @pytest.mark.parametrize("images", [0, 4])

@@ -170,6 +170,8 @@ def test_classifier_activation():
         (lambda: small("pit_ti", patch_size=0), "patch_size of pit_ti must be like 16; got 0"),
         (lambda: small("pit_ti", patch_size="4"), "patch_size of pit_ti must be like 16; got '4'"),
         (lambda: small("pit_ti", head_dim=10**7), "head_dim of pit_ti must be at most 16384"),
+        (lambda: small("vit_ti", head_dim=5000, depth=16_000), "43,200,000,000,000 parameters in"),
+        (lambda: small("pit_ti", input_shape=(4096, 4096, 3)), "4,190,209 tokens for 4096 x 4096"),
         (lambda: small("pit_ti", head_dim=10**4), "width, head_dim x heads, of pit_ti must be at"),
         (lambda: small("pit_ti", classes=10**12), "classes of pit_ti must be at most 1048576"),
         (lambda: small("pit_ti", input_shape=(32, 10**6, 3)), r"input_shape .* at most 16384; got"),

@@ -39,9 +39,12 @@ def test_results_are_those_of_the_best_epoch_and_of_the_saved_model(finished):
     _, path, trainer, results = finished
     history = rows(path)
     assert results["images"] == 6
-    best = [max(float(row[prefix + "top1"]) for prefix in KINDS.values()) for row in history]
-    assert results["best_epoch"] == best.index(max(best))
-    assert results["top1"] == max(results[kind]["top1"] for kind in KINDS) == max(best)
+    ranks = [
+        max((float(row[kind + "top1"]), -float(row[kind + "loss"])) for kind in KINDS.values())
+        for row in history
+    ]
+    assert results["best_epoch"] == ranks.index(max(ranks))
+    assert results["top1"] == max(results[kind]["top1"] for kind in KINDS) == max(ranks)[0]
     for kind, prefix in KINDS.items():
         expected = float(history[results["best_epoch"]][prefix + "loss"])
         assert results[kind]["loss"] == pytest.approx(expected)
@@ -89,7 +92,8 @@ def judged(make_tiny_config, tmp_path_factory):
 @pytest.mark.parametrize(("better", "other"), [("raw", "averaged"), ("averaged", "raw")])
 def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(better, other, judged):
     _, path, trainer, results = judged[better]
-    assert (results["weights"], results["best_epoch"]) == (better, 0)
+    losses = [float(row[KINDS[better] + "loss"]) for row in rows(path)]
+    assert (results["weights"], results["best_epoch"]) == (better, losses.index(min(losses)))
     assert (results["top1"], results[better]["top1"], results[other]["top1"]) == (1, 1, 0)
     assert (rows(path)[0][KINDS[better] + "top1"], rows(path)[0][KINDS[other] + "top1"]) == (
         "1.0",
