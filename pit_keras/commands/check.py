@@ -39,9 +39,9 @@ def run(options):
     from pit_keras.evaluation.folder_page import write_check
 
     check = check_folder(folder, options.holdout, _network(options.model), progress)
+    page = write_check(check, output)  # before the summary, whose reader may leave
     for line in _summary(check):
         print(visible(line))
-    page = write_check(check, output)
     print(f"The page is {page}", file=sys.stderr)
     sys.exit(next((EXIT_CODES[name] for name in EXIT_CODES if check.count(name)), 0))
 

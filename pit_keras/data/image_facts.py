@@ -117,7 +117,7 @@ def _of_header(header, path):
     misnamed = real if named not in (None, real) else ""
     facts = {"is_cmyk": header.mode == "CMYK", "misnamed": misnamed}
     with contextlib.suppress(Exception):
-        facts["orientation"] = header.getexif().get(_ORIENTATION, 1)
+        facts["orientation"] = int(header.getexif().get(_ORIENTATION, 1))
         if header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info:
             facts["is_transparent"] = header.convert("RGBA").getchannel("A").getextrema()[0] < 255
     return facts
