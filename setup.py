@@ -98,7 +98,7 @@ setup(
         "annotated-types>=0.6",  # pydantic's own ranges of numbers
     ],
     extras_require={
-        "train": TRAIN,  # train, detect, sweep, analyze, predict, evaluate
+        "train": TRAIN,  # check, train, detect, sweep, analyze, predict, evaluate
         "export": EXPORT,  # SavedModel and TFLite
         "onnx": [*EXPORT, *ONNX],  # ONNX files too
         "convert": CONVERT,  # released weights and .safetensors files

@@ -1,4 +1,4 @@
-"""What a trained network is worth: accuracy, COCO's metrics, the report, the suites of table 5.
+"""What a trained network is worth, and a folder before: metrics, pages, the suites of table 5.
 
 Nothing here changes a weight; speed belongs to `measure`.
 """

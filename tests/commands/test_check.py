@@ -1,13 +1,19 @@
 """`pit-keras check` as a user calls it: what it prints, where it writes, how it ends."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
+import safetensors.numpy
+from fixed_weights import fixed_state_dict
 from PIL import Image
 
 import pit_keras
 from pit_keras.cli import main
+from pit_keras.weights.released import hand_placed_file
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden/models.npz"
 
 
 @pytest.fixture
@@ -60,6 +66,20 @@ def test_a_network_gives_the_features(photos, capsys):
     printed = capsys.readouterr()
     assert "Labels are judged by the features of pit_ti" in printed.out
     assert "class names" not in printed.err
+
+
+def test_released_weights_on_this_machine_give_the_features(photos, capsys):
+    keys = (line.split() for line in np.load(GOLDEN)["pit_ti/keys"])
+    state = fixed_state_dict({key: tuple(map(int, shape)) for key, *shape in keys})
+    file = hand_placed_file("pit_ti")
+    file.parent.mkdir(parents=True)
+    safetensors.numpy.save_file(state, file)
+    pit_keras.create_model("pit_ti", weights="imagenet")
+    file.unlink()
+    for number in range(4, 48):
+        (photos / "ab"[number % 2] / f"{number}.png").unlink()
+    assert check("photos") == 3
+    assert "Labels are judged by the features of pit_ti" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
