@@ -171,11 +171,13 @@ def refuse(options, names, why):
 def open_data_set(trained, dataset=None, data_dir=None, whole=False):
     """A model's data set or another one; `whole` if no images need be held out for validation."""
     from pit_keras.data.coco import open_detection_source
-    from pit_keras.data.labelled_images import open_source
+    from pit_keras.data.labelled_images import open_source, oriented
 
     name = trained.data.dataset if dataset is None else dataset
     data_dir = data_dir or trained.data.data_dir
     if is_detector(trained):
-        return open_detection_source(name, data_dir=data_dir)
-    holdout = None if whole else trained.data.held_out(name)
-    return open_source(name, data_dir=data_dir, holdout=holdout)
+        source = open_detection_source(name, data_dir=data_dir)
+    else:
+        holdout = None if whole else trained.data.held_out(name)
+        source = open_source(name, data_dir=data_dir, holdout=holdout)
+    return oriented(source, trained.data.apply_orientation)

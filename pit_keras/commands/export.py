@@ -152,7 +152,8 @@ def _compare_on(options, trained, source, paths):
     from pit_keras.export.agreement import real_images, take_sample, validation_images
 
     if paths:
-        return take_sample(map(load_image, paths), trained.data, "images given")
+        images = (load_image(path, trained.apply_orientation) for path in paths)
+        return take_sample(images, trained.data, "images given")
     if source is not None and source.sizes["val"]:
         usual = COMPARE_DETECTOR_ON if is_detector(trained) else COMPARE_ON
         images = validation_images(source, options.compare_on or usual)
@@ -168,7 +169,8 @@ def _calibrate_on(options, trained, source, paths):
     from pit_keras.export.agreement import take_sample, training_images
 
     if paths:
-        return take_sample(map(load_image, paths), trained.data, "images given")
+        images = (load_image(path, trained.apply_orientation) for path in paths)
+        return take_sample(images, trained.data, "images given")
     if source is None or is_detector(trained):
         return None
     images = training_images(source, options.calibrate_on or CALIBRATE_ON)

@@ -62,7 +62,8 @@ def _classify(options, classifier, paths):
     if options.output is not None:
         from pit_keras.plots.galleries import draw_predictions
 
-        draw_predictions(paths, predictions, options.output)
+        turns = classifier.apply_orientation
+        draw_predictions(paths, predictions, options.output, turns)
         print(f"Drawn in {options.output}", file=sys.stderr)
     if options.explain is not None:
         draw_explanations(classifier, progress(paths, "Explaining"), predictions, options.explain)
@@ -85,7 +86,7 @@ def _detect(options, detector, paths):
             box = "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*each.box)
             print(visible(f"  {each.name} {each.score:.1%}: {box}"))
     if options.output is not None:
-        draw_detections(paths, found, options.output)
+        draw_detections(paths, found, options.output, detector.apply_orientation)
         print(f"Drawn in {options.output}", file=sys.stderr)
 
 

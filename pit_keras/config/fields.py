@@ -125,6 +125,8 @@ class DataConfig(_Section):
     cutmix_alpha: NotNegative = 0.0  # 0: no CutMix
     mix_mode: Literal["batch", "element"] = "batch"  # one draw for all images of a batch, or each
     skip_unreadable: bool = True  # training only; evaluation never skips
+    # Turns photographs as EXIF says; torchvision, timm and Keras leave them as they are stored.
+    apply_orientation: bool = False
 
     def held_out(self, dataset):
         """What of a data set is for validation where no split is: a share, or (number, folds)."""

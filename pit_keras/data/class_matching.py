@@ -60,6 +60,10 @@ class RelabelledSource(Source):
     sizes = property(lambda self: self.source.sizes)
     is_encoded = property(lambda self: self.source.is_encoded)
     left_out = property(lambda self: self.source.left_out)
+    apply_orientation = property(lambda self: self.source.apply_orientation)
+
+    def oriented(self, apply_orientation):
+        return dataclasses.replace(self, source=self.source.oriented(apply_orientation))
 
     def load(self, image, choose_box=None):
         return self.source.load(image, choose_box)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from pit_keras.config import recipes
 from pit_keras.config.fields import Config
 from pit_keras.data import augmentation, augmentation_policy, mixing
-from pit_keras.data.labelled_images import open_source
+from pit_keras.data.labelled_images import open_source, oriented
 from pit_keras.data.pipeline import check_train_batches, evaluation_batches, train_batches
 from pit_keras.data.source import as_written
 from pit_keras.imagenet import IMAGENET_MEAN
@@ -156,6 +156,7 @@ def _dataset(source, image_size, batch_size, training, recipe, seed):
         recipe = recipes.recipe(recipe, "pit_s")
     sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     config = dataclasses.replace(recipe.data, image_size=sides)
+    source = oriented(source, config.apply_orientation)
     batches = (_training if training else _validation)(source, config, batch_size, seed)
     batches.class_names = list(source.class_names)
     return batches

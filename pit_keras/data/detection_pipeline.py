@@ -61,6 +61,7 @@ def detection_train_batches(
         H and W are of `padded_sides`, alike for all replicas of a worker in one step.
     """
     epoch_length = check_train_batches(source, data, batch_size, replicas)
+    source = source.oriented(data.apply_orientation)
     shard = Shard(worker, workers, batch_size // workers)
     examples = source.train_stream(seed, start, epoch_length, shard=shard)
     limit = epoch_length // workers if data.skip_unreadable else None
@@ -95,6 +96,7 @@ def detection_evaluation_batches(
             "id": int64 (B,), -1 for filler;
             "weight": float32 (B,), 1, or 0 for filler.
     """
+    source = source.oriented(data.apply_orientation)
     replica_batch = evaluation_part(batch_size, replicas, source.sizes[split])
     batch_size = replica_batch * replicas
     shard = Shard(worker, workers, batch_size // workers)

@@ -11,6 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pit_keras.data.coco_annotations import MAX_OBJECTS, coco_categories, coco_object
+from pit_keras.data.orientation import orientation_of, turned_size
 from pit_keras.data.records import RecordSource, find_image_key, the_one, whole_splits
 from pit_keras.data.source import DetectionSource, as_written
 from pit_keras.data.tfds_builders import prepared_info
@@ -79,6 +80,8 @@ class DetectionRecordSource(RecordSource, DetectionSource):
         example = self._deserialised(record)
         objects, image = example[self.objects_key], example[self.image_key]
         size = _stored_size(image)
+        if self.apply_orientation:
+            size = turned_size(size, orientation_of(image))
         labels = tf.cast(objects["label"], tf.int64)
         sides = tf.cast(tf.gather(size, [1, 0, 1, 0]), tf.float32)
         shares = tf.clip_by_value(objects["bbox"], 0.0, 1.0)  # top, left, bottom, right

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from pit_keras.data.orientation import orientation_of, turned
 from pit_keras.data.preprocessing import decode, resize_and_crop
 from pit_keras.data.unreadable import NOT_AN_IMAGE
 
@@ -72,7 +73,8 @@ def read_image(path, data=None):
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     crop = None
     if data is not None:
-        crop = tf.cast(resize_and_crop(pixels, data.image_size, data.eval_crop), tf.uint8).numpy()
+        seen = turned(pixels, orientation_of(contents)) if data.apply_orientation else pixels
+        crop = tf.cast(resize_and_crop(seen, data.image_size, data.eval_crop), tf.uint8).numpy()
     facts = ImageFacts(
         size=size,
         digest=hashlib.blake2b(pixels.tobytes(), digest_size=16, salt=repr(size).encode()).digest(),

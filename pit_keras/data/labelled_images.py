@@ -9,11 +9,13 @@ import tensorflow as tf
 
 from pit_keras.data.class_folders import encoded, list_folder
 from pit_keras.data.image_files import in_words
+from pit_keras.data.orientation import SETTING, count_turned
 from pit_keras.data.preprocessing import cut, decode, decode_box
 from pit_keras.data.source import EVERYTHING, Source, as_written
 
 logger = logging.getLogger(__name__)
 
+MOST_LOOKED_AT = 1000  # files of a data set that are searched for an orientation
 DIGITS_HELD_OUT = 360  # the last 20%, mostly by other writers
 
 
@@ -30,6 +32,7 @@ class ArraySource(Source):
     images: dict[str, tf.Tensor]
     labels: dict[str, tf.Tensor]
     left_out: dict[str, int] = dataclasses.field(default_factory=dict, kw_only=True)
+    apply_orientation: bool = dataclasses.field(default=False, kw_only=True)
 
     @property
     def sizes(self):
@@ -40,10 +43,10 @@ class ArraySource(Source):
         return self.images["train"].dtype == tf.string
 
     def load(self, image, choose_box=None):
-        if self.is_encoded:
-            contents = tf.io.read_file(image)
-            return decode_box(contents, choose_box) if choose_box else decode(contents)
-        return cut(image, choose_box) if choose_box else image
+        if not self.is_encoded:
+            return cut(image, choose_box) if choose_box else image
+        contents, turns = tf.io.read_file(image), self.apply_orientation
+        return decode_box(contents, choose_box, turns) if choose_box else decode(contents, turns)
 
     def describe(self, split, example_id):
         if self.is_encoded:
@@ -105,6 +108,24 @@ def open_source(dataset, *, data_dir=None, holdout=0.1, manual_dir=None):
     from pit_keras.data.records import open_records
 
     return open_records(dataset, data_dir=data_dir, holdout=holdout, manual_dir=manual_dir)
+
+
+def oriented(source, apply_orientation):
+    """`Source.oriented`; it logs how many files carry an orientation that turns them, if any does.
+
+    Of many files an even sample is looked at. Records are not searched.
+    """
+    source = source.oriented(apply_orientation)
+    if not isinstance(source, ArraySource) or not source.is_encoded:
+        return source
+    every = max(1, -(-sum(source.sizes.values()) // MOST_LOOKED_AT))
+    paths = [path for images in source.images.values() for path in images[::every].numpy()]
+    if count := count_turned(paths):
+        words = f"{count:,} of {len(paths):,} images" + (" looked at" if every > 1 else "")
+        remedy = "" if apply_orientation else f"not applied; train with {SETTING}=true to turn them"
+        remark = "%s: %s carry an EXIF orientation, which is %s."
+        logger.warning(remark, source.name, words, remedy or "applied")
+    return source
 
 
 def refuse_manual_dir(dataset, manual_dir):

@@ -79,6 +79,7 @@ def train_batches(
         An image that one worker skips lets its own later examples move up, and no other's.
     """
     epoch_length = check_train_batches(source, config, batch_size, replicas)
+    source = source.oriented(config.apply_orientation)
     shard = Shard(worker, workers, batch_size // workers)
     examples = source.train_stream(seed, start, epoch_length, config.views, shard)
 
@@ -126,6 +127,7 @@ def evaluation_batches(
             "weight": float32 (B,), 1, or 0 for the zeros that fill up the last batches;
             "id": int64 (B,), -1 for those.
     """
+    source = source.oriented(config.apply_orientation)
     size = source.sizes[split] if cap is None else min(cap, source.sizes[split])
     replica_batch = evaluation_part(batch_size, replicas, size)
     batch_size = replica_batch * replicas

@@ -10,29 +10,36 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.data.orientation import box_before_turning, orientation_of, turned
+
 _JPEG_MARGIN = 2  # columns
 
 
-def decode(contents):
+def decode(contents, apply_orientation=False):
     """Decodes JPEG or PNG bytes, a string scalar, to uint8 (H, W, 3).
 
     Grey and palette images are expanded, CMYK is converted, transparency is dropped and 16 bits
     per channel become 8, the high ones. Images of 8 bits have the pixels of
-    `PIL.Image.open(...).convert("RGB")`; like there, an orientation in EXIF is not applied. Other
-    bytes, and those cut short, raise a `tf.errors.InvalidArgumentError`.
+    `PIL.Image.open(...).convert("RGB")`; with `apply_orientation` a JPEG is turned as its EXIF
+    says. Other bytes, and those cut short, raise a `tf.errors.InvalidArgumentError`.
     """
     # Despite its name the operation reads PNG as well. Its default DCT is the fast one, which
     # misses Pillow's pixels by up to 7 levels without being faster.
     image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-    return tf.ensure_shape(image, (None, None, 3))
+    image = tf.ensure_shape(image, (None, None, 3))
+    return turned(image, orientation_of(contents)) if apply_orientation else image
 
 
-def decode_box(contents, choose_box):
-    """The pixels of `decode(contents)` in a box, in less time; uint8 (height, width, 3).
+def decode_box(contents, choose_box, apply_orientation=False):
+    """The pixels of `decode` in a box, in less time; uint8 (height, width, 3).
 
     `choose_box` gives the box, int32 (4,), top, left, height, width, for an image's height and
     width. A JPEG is not read below it, so damage there goes unseen, unless the file is cut short.
     """
+    if apply_orientation:
+        orientation = orientation_of(contents)
+        box = decode_box(contents, box_before_turning(choose_box, orientation))
+        return turned(box, orientation)
     # Only the whole of a file that does not end as it should tells whether it is cut short.
     last_two = tf.maximum(tf.strings.length(contents) - 2, 0)
     ends_well = tf.strings.substr(contents, last_two, 2) == b"\xff\xd9"
@@ -66,12 +73,12 @@ def _decode_jpeg_box(contents, choose_box):
     return columns[:, left - first : left - first + width]
 
 
-def load_image(path):
+def load_image(path, apply_orientation=False):
     """Reads the image file at `path`, which must be complete, as a uint8 array (H, W, 3)."""
     if not os.path.exists(path):
         raise FileNotFoundError(f"There is no image at {path}.")
     try:
-        return decode(tf.io.read_file(os.fsencode(path))).numpy()
+        return decode(tf.io.read_file(os.fsencode(path)), apply_orientation).numpy()
     except tf.errors.OpError as error:
         raise ValueError(f"{path} cannot be read as a JPEG or PNG image.") from error
 

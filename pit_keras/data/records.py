@@ -104,6 +104,7 @@ class RecordSource(Source):
     splits: dict[str, RecordSplit]
     features: tfds.features.FeatureConnector
     image_key: str
+    apply_orientation: bool = dataclasses.field(default=False, kw_only=True)
 
     is_encoded = True
 
@@ -112,7 +113,8 @@ class RecordSource(Source):
         return {name: len(split.ranks) for name, split in self.splits.items()}
 
     def load(self, image, choose_box=None):
-        return decode_box(image, choose_box) if choose_box else decode(image)
+        turns = self.apply_orientation
+        return decode_box(image, choose_box, turns) if choose_box else decode(image, turns)
 
     def describe(self, split, example_id):
         stored = self.splits[split]

@@ -51,6 +51,13 @@ class Source(abc.ABC):
     sizes: dict[str, int]  # examples: {"train": n, "val": m}
     is_encoded: bool  # whether `load` decodes a file, and so may fail
     left_out: dict[str, int] = {}  # noqa: RUF012  what lies beside the images, by kind
+    apply_orientation: bool = False  # whether `load` turns photographs as EXIF says
+
+    def oriented(self, apply_orientation):
+        """The data set as it is, or as it is opened with another `apply_orientation`."""
+        if apply_orientation == self.apply_orientation:
+            return self
+        return dataclasses.replace(self, apply_orientation=apply_orientation)
 
     @abc.abstractmethod
     def load(self, image, choose_box=None):

@@ -13,6 +13,7 @@ import threading
 
 import tensorflow as tf
 
+from pit_keras.data.orientation import SETTING
 from pit_keras.data.source import as_written
 from pit_keras.errors import visible
 
@@ -91,7 +92,11 @@ def load_images(dataset, source, split, report, epoch_length=None, choose_box=No
                 f"is {size[1]} x {size[0]} pixels, its annotations say {stated[1]} x {stated[0]}"
             )
             if (size == stated[::-1]).all():
-                problem += " (an EXIF orientation is not applied: turn such files)"
+                if source.apply_orientation:
+                    remark = f"an EXIF orientation is applied; {SETTING}=false leaves it"
+                else:
+                    remark = f"an EXIF orientation is not applied; {SETTING}=true applies it"
+                problem += f" ({remark})"
         else:
             problem = f"has the label {label}, but there are {len(source.class_names)} classes"
             skips = False

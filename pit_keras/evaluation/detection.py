@@ -146,6 +146,7 @@ def evaluate_detection_source(trained, source, split="val", *, batch_size=8, pro
     Returns `coco_metrics`, `images`, `dataset`, `split` and `image_size`, the short and the long
     side of the detector's images; and the detections, see `coco_detections`.
     """
+    source = source.oriented(trained.apply_orientation)
     labels = labels_in(trained.class_names, source, "the detector")
     id_of = dict(zip(labels, source.category_ids, strict=True))
     ids = [id_of.get(label) for label in range(len(trained.class_names))]

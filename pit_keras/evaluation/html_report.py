@@ -96,6 +96,7 @@ def _load(source, split, positions, data):
     """
     if not positions:
         return
+    source = source.oriented(data.apply_orientation)
     wanted = tf.constant(positions, tf.int64)
     examples = source.scan(split).enumerate()
     examples = examples.filter(lambda position, _: tf.reduce_any(position == wanted))

@@ -4,7 +4,7 @@ import dataclasses
 import fractions
 import warnings
 
-from pit_keras.data.labelled_images import open_source
+from pit_keras.data.labelled_images import open_source, oriented
 from pit_keras.evaluation.backgrounds import HOW_TO_GET_IT, evaluate_backgrounds
 from pit_keras.evaluation.classification import evaluate_source, standard_counts, with_crop
 from pit_keras.evaluation.fgsm import DEFAULT_EPSILON, fgsm_columns, fgsm_counts
@@ -80,7 +80,7 @@ def _evaluate(trained, settings, counts):
     )
     return evaluate_source(
         trained,
-        source,
+        oriented(source, trained.data.apply_orientation),
         settings.split,
         batch_size=settings.batch_size,
         crop=settings.crop,

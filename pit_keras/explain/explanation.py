@@ -24,7 +24,8 @@ def draw_explanations(trained, paths, predictions, output):
     figure = Figure(figsize=size, layout="constrained")
     rows = figure.subplots(len(predictions), columns, squeeze=False)
     for axes, path, best in zip(rows, paths, predictions, strict=True):
-        crop = resize_and_crop(load_image(path), data.image_size, data.eval_crop).numpy()
+        image = load_image(path, data.apply_orientation)
+        crop = resize_and_crop(image, data.image_size, data.eval_crop).numpy()
         shares = rollout(normalise(crop, data.mean, data.std)[None])
         *pooled, last = (shares_of_stage[0] for shares_of_stage in shares)
         name, probability = best[0]

@@ -68,7 +68,9 @@ def _functions(trained, kind):
         return classify(preprocess_evaluation(images, data))
 
     def crop(contents):
-        return resize_and_crop(decode(contents), data.image_size, data.eval_crop)
+        return resize_and_crop(
+            decode(contents, data.apply_orientation), data.image_size, data.eval_crop
+        )
 
     @tf.function(autograph=False)
     def serve_bytes(image_bytes):
@@ -136,7 +138,7 @@ def export_detector_saved_model(trained, path):
         return _in_order(detected(trained.outputs(inputs), sizes), sizes, names)
 
     def serve_one(contents):
-        answers = serve(decode(contents)[tf.newaxis])
+        answers = serve(decode(contents, trained.apply_orientation)[tf.newaxis])
         return {name: value[0] for name, value in answers.items()}
 
     serve_images = serve.get_concrete_function(_IMAGES)

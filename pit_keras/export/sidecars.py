@@ -20,7 +20,8 @@ def texts(trained, fixed_size=None):
     A classifier's RGB image, 0..255, is scaled until it covers `image_size` (height, width) /
     `eval_crop`, and the middle is cut out; then (pixel / 255 - `mean`) / `std`. A detector's is
     scaled until it fits into `image_size`, height and width, or turned for upright images unless it
-    is `fixed`; (pixel / 255 - `mean`) / `std` is filled up with zeros at the right and below.
+    is `fixed`; (pixel / 255 - `mean`) / `std` is filled up with zeros at the right and below. With
+    `apply_orientation` a photograph is turned as its EXIF says before.
     """
     data = trained.data
     if isinstance(trained, TrainedDetector):
@@ -28,6 +29,7 @@ def texts(trained, fixed_size=None):
         values = {"task": "detection", "image_size": size or data.image_size, "fixed": bool(size)}
     else:
         values = {"image_size": data.image_size, "eval_crop": data.eval_crop}
+    values["apply_orientation"] = data.apply_orientation
     values["interpolation"] = "bilinear" if "task" in values else "bicubic"
     values |= {"antialias": True, "channels": "RGB", "mean": data.mean, "std": data.std}
     return {

@@ -169,6 +169,7 @@ class TFLiteModel:
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     eval_crop: float
+    apply_orientation: bool = False
 
     @functools.cached_property
     def _classify(self):
@@ -196,6 +197,7 @@ class TFLiteDetector:
     path: pathlib.Path
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
+    apply_orientation: bool = False
 
     @functools.cached_property
     def _detect(self):
@@ -227,13 +229,14 @@ def load_tflite_model(path, class_names=None):
             preprocessing = json.loads(archive.read(sidecars.PREPROCESSING_FILE))
         size, detects = tuple(preprocessing["image_size"]), "task" in preprocessing
         eval_crop = None if detects else preprocessing["eval_crop"]
+        turns = preprocessing.get("apply_orientation", False)  # which earlier versions never did
         signature(path)  # an error if LiteRT cannot load it
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by pit-keras export, or is damaged.") from error
     names = names_of_classes(class_names or own, len(own), path, None)
     if detects:
-        return TFLiteDetector(path, names, size)
-    return TFLiteModel(path, names, size, eval_crop)
+        return TFLiteDetector(path, names, size, turns)
+    return TFLiteModel(path, names, size, eval_crop, turns)
 
 
 def call_of_tflite(path, threads):

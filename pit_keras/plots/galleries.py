@@ -32,16 +32,18 @@ LINE = 0.16  # inches
 TRUE_COLOR, FOUND_COLOR = (0, 188, 212), (255, 235, 59)  # of boxes, keras-cv's
 
 
-def draw_predictions(paths, predictions, output):
+def draw_predictions(paths, predictions, output, apply_orientation=False):
     """Draws image files in a grid, each under its name and the likeliest class of `predict`."""
     best = [f"{of_image[0][0]}  {of_image[0][1]:.0%}" for of_image in predictions]
     titles = [f"{_name(path)}\n{words}" for path, words in zip(paths, best, strict=True)]
-    _draw_gallery(map(load_image, paths), output, COLUMNS, WIDTH, titles)
+    images = (load_image(path, apply_orientation) for path in paths)
+    _draw_gallery(images, output, COLUMNS, WIDTH, titles)
 
 
-def draw_detections(paths, detections, output):
+def draw_detections(paths, detections, output, apply_orientation=False):
     """Draws image files in a grid, each under its name, with the boxes of its `FoundObject`s."""
-    images, titles = map(load_image, paths), list(map(_name, paths))
+    images = (load_image(path, apply_orientation) for path in paths)
+    titles = list(map(_name, paths))
     _draw_gallery(images, output, DETECTED_COLUMNS, DETECTED_WIDTH, titles, objects=detections)
 
 

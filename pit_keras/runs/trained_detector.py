@@ -31,8 +31,10 @@ class TrainedDetector:
 
     model: keras.Model  # normalised images (B, H, W, 3) -> see `pit_keras.models.detr`
     class_names: tuple[str, ...]  # "no object" is not among them
-    data: DataConfig  # of its training; image size (short, long side), mean and std count
+    data: DataConfig  # of its training; image size (short, long), mean, std, orientation count
     folder: pathlib.Path | None = None  # its run folder
+
+    apply_orientation = property(lambda self: self.data.apply_orientation)
 
     @property
     def fixed_size(self):
@@ -68,7 +70,8 @@ class TrainedDetector:
 
 def detect(detector, paths, threshold=THRESHOLD):
     """The objects in image files, all of which are read before the first is shown to the model."""
-    return detector.detections_of(read_images(paths), threshold)
+    images = read_images(paths, detector.apply_orientation)
+    return detector.detections_of(images, threshold)
 
 
 def load_trained_detector(path, class_names=None):

@@ -23,8 +23,10 @@ class TrainedModel:
 
     model: keras.Model  # normalised images (B, H, W, 3) -> logits (B, classes)
     class_names: tuple[str, ...]
-    data: DataConfig  # of its training; image size, evaluation crop, mean and std count
+    data: DataConfig  # of its training; image size, evaluation crop, mean, std, orientation count
     folder: pathlib.Path | None = None  # its run folder
+
+    apply_orientation = property(lambda self: self.data.apply_orientation)
 
     def logits(self, images):
         """Logits (N, classes) of one or more uint8 images (H, W, 3), each of any size."""
@@ -47,9 +49,9 @@ def predict(classifier, paths, top=5):
     """For each JPEG or PNG file a list of its `top` (class name, probability), likeliest first.
 
     All files are read before the first is shown to the model. `classifier` is a `TrainedModel`, or
-    anything with its `logits` and `class_names`.
+    anything with its `logits`, `class_names` and `apply_orientation`.
     """
-    images = read_images(paths)
+    images = read_images(paths, classifier.apply_orientation)
     probabilities = ops.convert_to_numpy(ops.softmax(classifier.logits(images), axis=-1))
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
     return [
@@ -58,7 +60,7 @@ def predict(classifier, paths, top=5):
     ]
 
 
-def read_images(paths):
+def read_images(paths, apply_orientation):
     """The images of files, uint8 (H, W, 3), after all files were found to be images.
 
     They are read twice rather than kept: a folder of photographs does not fit into memory.
@@ -66,7 +68,7 @@ def read_images(paths):
     readable = [path for path in paths if load_image(path).size]
     if not readable:
         raise ValueError("There are no images to look at.")
-    return (load_image(path) for path in readable)
+    return (load_image(path, apply_orientation) for path in readable)
 
 
 def read_model_file(path):

@@ -67,6 +67,7 @@ def metadata(service):
             "classes": len(network.class_names),
             "image_size": list(network.image_size),
             "eval_crop": network.eval_crop,
+            "apply_orientation": network.apply_orientation,
             "attention": [
                 {"stage": stage, "block": each.block, "heads": each.heads, "grid": list(each.grid)}
                 for stage, each in network.attention.items()

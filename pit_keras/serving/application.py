@@ -133,7 +133,8 @@ class Service:
         # One after another: a request with many images leaves the other threads to the others.
         for index, contents in enumerate(images):
             try:
-                image = decode_safely(contents, self.limits.max_pixels)
+                turns = self.network.apply_orientation
+                image = decode_safely(contents, self.limits.max_pixels, turns)
             except ValueError as error:
                 raise HTTPException(400, f"Image {index} {error}") from None
             prepared.append((tuple(image.shape[:2]), self.network.prepare(image)))

@@ -30,6 +30,7 @@ async function learnFacts() {
   if (facts) return;
   facts = await ask("/metadata");
   const { classes, image_size: [height, width], attention: stages } = facts.model;
+  part("image").style.imageOrientation = facts.model.apply_orientation ? "from-image" : "none";
   part("about").textContent = `${classes} classes, images of ${width} × ${height} pixels`;
   const options = stages.map(
     ({ stage, grid: [rows, columns] }) => new Option(`stage ${stage}, ${columns} × ${rows}`, stage),

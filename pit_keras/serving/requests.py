@@ -180,7 +180,7 @@ def _bad(sentence):
     return HTTPException(400, sentence)
 
 
-def decode_safely(contents, max_pixels):
+def decode_safely(contents, max_pixels, apply_orientation=False):
     """Decodes JPEG or PNG bytes as `pit_keras.data.preprocessing.decode` does, within limits.
 
     A ValueError begins with a verb, so that the image's name can be put before it.
@@ -194,7 +194,7 @@ def decode_safely(contents, max_pixels):
     if contents.startswith(_JPEG_START) and contents.count(_JPEG_SCAN) > MOST_SCANS:
         raise ValueError(f"is a JPEG of more than {MOST_SCANS} scans.")
     try:
-        return decode(contents)
+        return decode(contents, apply_orientation)
     except tf.errors.InvalidArgumentError as error:
         raise ValueError(_DAMAGED) from error
 

@@ -37,6 +37,7 @@ class KerasNetwork:
         self._data = trained.data
         self.class_names = trained.class_names
         self.image_size, self.eval_crop = trained.data.image_size, trained.data.eval_crop
+        self.apply_orientation = trained.apply_orientation
         model = logits_only(trained.model)
         self.logits = self._compile(lambda images: model(images, training=False))  # (N, classes)
         blocks = [layer for layer in trained.model.layers if isinstance(layer, TransformerBlock)]
@@ -74,4 +75,5 @@ class TFLiteNetwork:
     def __init__(self, model):
         self.class_names, self.image_size = model.class_names, model.image_size
         self.eval_crop, self.attention = model.eval_crop, {}
+        self.apply_orientation = model.apply_orientation
         self.prepare, self.logits = model.crop, model.logits_of_crops

@@ -22,7 +22,7 @@ has three methods, which each replica calls:
 """
 
 from pit_keras.data.coco import open_detection_source
-from pit_keras.data.labelled_images import open_source
+from pit_keras.data.labelled_images import open_source, oriented
 from pit_keras.training.classification_task import ClassificationTask
 from pit_keras.training.detection_task import DetectionTask
 
@@ -37,5 +37,7 @@ def open_source_of(config, manual_dir=None):
     data = config.data
     places = {"data_dir": data.data_dir, "manual_dir": manual_dir}
     if config.model.is_detector:
-        return open_detection_source(data.dataset, **places)
-    return open_source(data.dataset, holdout=data.held_out(data.dataset), **places)
+        source = open_detection_source(data.dataset, **places)
+    else:
+        source = open_source(data.dataset, holdout=data.held_out(data.dataset), **places)
+    return oriented(source, data.apply_orientation)

@@ -70,6 +70,7 @@ class Trainer:
     ):
         require_tensorflow("Training")
         validate(config)
+        source = source.oriented(config.data.apply_orientation)
         self.config, self.source, self._profile = config, source, profile
         self._interruption = Interruption(save_on_signal)
         self.task = task_of(config, source)

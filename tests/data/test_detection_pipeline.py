@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from coco_form import change_json, write_coco_form
-from PIL import Image
+from PIL import ExifTags, Image
 
 from pit_keras.config.fields import DataConfig
 from pit_keras.data.coco import open_detection_source
@@ -311,8 +311,25 @@ def test_images_that_cannot_be_used_are_skipped_in_training(damaged, data, caplo
     assert messages == [
         "002.jpg: it cannot be read as a JPEG or PNG image.",
         "005.jpg: it is 72 x 48 pixels, its annotations say 48 x 72 (an EXIF orientation is not "
-        "applied: turn such files).",
+        "applied; --config.data.apply_orientation=true applies it).",
     ]
+
+
+def test_an_image_that_exif_turns_has_the_size_that_is_said_of_it(damaged, data, caplog):
+    turned, exif = damaged / "train" / "005.jpg", Image.Exif()
+    with Image.open(turned) as picture:
+        exif[ExifTags.Base.Orientation] = 6  # the reverse of what was done to it
+        picture.save(turned, exif=exif)
+    data.apply_orientation = True
+    source, report = open_detection_source(f"coco:{damaged}"), UnreadableImages()
+    train(source, data, 9, batch_size=2, unreadable=report)
+    assert {name[-7:] for name in report.positions} == {"002.jpg"}
+    # Turned where nothing asks for it, it has another size.
+    with Image.open(turned) as picture:
+        picture.rotate(90, expand=True).save(turned, exif=exif)
+    caplog.clear()
+    train(source, data, 9, batch_size=2)
+    assert "is applied; --config.data.apply_orientation=false leaves it)" in caplog.text
 
 
 @pytest.mark.parametrize(

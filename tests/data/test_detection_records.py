@@ -1,3 +1,4 @@
+import io
 import itertools
 import types
 
@@ -6,6 +7,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from coco_form import NAMES, draw, random_objects
+from PIL import ExifTags, Image
 from tolerances import assert_close
 
 from pit_keras.config.fields import DataConfig
@@ -116,6 +118,25 @@ def test_boxes_are_in_pixels_of_the_stored_image(source, split, stored):
     assert source.sizes == {"train": 12, "val": 7}
     assert source.class_names == ("red", "green", "blue")
     assert source.is_encoded
+    check_scenes(source, split, stored)
+
+
+def test_boxes_are_in_pixels_of_the_image_as_exif_turns_it(tmp_path):
+    def lay_down(number, values):
+        exif, file = Image.Exif(), io.BytesIO()
+        exif[ExifTags.Base.Orientation] = 6
+        lying = Image.fromarray(values["image"]).transpose(Image.Transpose.ROTATE_90)
+        lying.save(file, "JPEG", exif=exif, quality=95, subsampling=0)
+        values["image"] = io.BytesIO(file.getvalue())
+
+    source = opened(store_scenes(tmp_path, change=lay_down)).oriented(True)
+    check_scenes(source, "val", "validation")
+    listed = scenes("validation", 7)
+    for image in source.ground_truth("val")["images"]:
+        assert (image["height"], image["width"]) == listed[(500 - image["id"]) // 3][:2]
+
+
+def check_scenes(source, split, stored):
     seen = set()
     for element, (height, width, rectangles), number in by_image_id(source, split, stored):
         seen.add(number)

@@ -7,7 +7,7 @@ import forked
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pit_keras.data.labelled_images import open_source
 from pit_keras.data.pipeline import evaluation_batches, train_batches
@@ -82,11 +82,13 @@ def unreadable(tmp_path, photographs):
 
 @pytest.mark.filterwarnings("ignore:Palette images with Transparency")
 def test_unusual_files_have_the_pixels_of_pillow(readable):
-    """Also the sideways photograph: neither turns it."""
+    """Also the sideways photograph: neither turns it unless that is asked for."""
     for path in sorted((readable / "train" / "odd").iterdir()):
         with Image.open(path) as picture:
             expected = np.asarray(picture.convert("RGB"))
+            turned = np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
         np.testing.assert_array_equal(load_image(path), expected, err_msg=path.name)
+        np.testing.assert_array_equal(load_image(path, True), turned, err_msg=path.name)
 
 
 def test_of_16_bits_the_high_ones_are_kept_and_not_the_brightest_cut_off(tmp_path, config):

@@ -1,5 +1,6 @@
 """Small trained models, real images to compare them on, and one that is exported in every form."""
 
+import io
 import os
 import pathlib
 import typing
@@ -8,6 +9,7 @@ import filelock
 import keras
 import numpy as np
 import pytest
+from PIL import ExifTags, Image, ImageOps
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
@@ -106,3 +108,13 @@ def exported(make_trained, photographs, tmp_path_factory):
             force=True,
         )
     return Exported(trained, folder, report)
+
+
+@pytest.fixture(scope="session")
+def lying(photographs):
+    """A JPEG that EXIF turns, and its pixels as it is shown: bytes, uint8 (H, W, 3)."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(photographs[0]).save(file, "JPEG", exif=exif)
+    with Image.open(file) as picture:
+        return file.getvalue(), np.asarray(ImageOps.exif_transpose(picture))

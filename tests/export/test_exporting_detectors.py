@@ -1,5 +1,6 @@
 """A detector in other forms: the same objects, in pixels of the image that is given."""
 
+import dataclasses
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from pit_keras.export.agreement import take_sample
 from pit_keras.export.export_report import read_report
 from pit_keras.export.exporting import export
 from pit_keras.export.formats import DETECTOR_FORMATS, TOLERANCE
+from pit_keras.export.saved_model import export_detector_saved_model
 from pit_keras.export.tflite import (
     export_detector_tflite,
     load_tflite_model,
@@ -101,6 +103,18 @@ def test_a_saved_model_gives_the_objects_of_images_of_any_size(trained, served, 
             found_any += len(expected)
         assert sorted(found["queries"][0].numpy()) == list(range(10))
     assert found_any
+
+
+def test_a_saved_model_turns_files_where_the_training_did(trained, lying, tmp_path):
+    data = dataclasses.replace(trained.data, apply_orientation=True)
+    trained = dataclasses.replace(trained, data=data)
+    export_detector_saved_model(trained, tmp_path / "1")
+    served = tf.saved_model.load(str(tmp_path / "1"))
+    contents, shown = lying
+    found = served.signatures["serve_bytes"](image_bytes=tf.constant([contents]))
+    (expected,) = trained.detections_of([shown])
+    assert expected
+    check_found(found, 0, expected)
 
 
 def test_a_saved_model_takes_files_of_different_sizes(trained, served, photographs):

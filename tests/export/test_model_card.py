@@ -92,6 +92,18 @@ def test_it_tells_of_the_run(exported, run):
     assert "top-1 81.25%, top-5 99.00%" in text
 
 
+@pytest.mark.parametrize("applied", [False, True])
+def test_it_says_whether_photographs_are_turned(exported, applied):
+    trained, folder = exported.trained, exported.folder
+    data = dataclasses.replace(trained.data, apply_orientation=applied)
+    text = model_card(dataclasses.replace(trained, data=data), read_report(folder))
+    assert ("8 bits, turned as the file's EXIF says.\nThe image" in text) == applied
+    assert ("an orientation given in EXIF is not applied.\nThe image" in text) != applied
+    opened = 'Image.open("photo.jpg")'
+    opened = f"ImageOps.exif_transpose({opened})" if applied else opened
+    assert f'\nphoto = {opened}.convert("RGB")\ncrop = ' in text
+
+
 def test_what_is_not_known_is_said(exported, run):
     trained, folder = exported.trained, exported.folder
     report = dataclasses.replace(read_report(folder), license=None)

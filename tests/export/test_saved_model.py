@@ -11,7 +11,7 @@ from tolerances import assert_close
 
 import pit_keras
 from pit_keras.config.fields import DataConfig
-from pit_keras.data.preprocessing import preprocess_evaluation
+from pit_keras.data.preprocessing import decode, preprocess_evaluation
 from pit_keras.export.agreement import compare
 from pit_keras.export.formats import TOLERANCE
 from pit_keras.export.saved_model import export_saved_model, run_saved_model
@@ -145,6 +145,7 @@ def test_names_and_preprocessing_travel_with_it(written, served):
     assert report["preprocessing"] == {
         "image_size": [40, 24],
         "eval_crop": 0.9,
+        "apply_orientation": False,
         "interpolation": "bicubic",
         "antialias": True,
         "channels": "RGB",
@@ -221,3 +222,22 @@ def test_a_line_break_in_a_name_is_an_error(make_trained, tmp_path):
     with pytest.raises(ValueError, match=r"'cat\\ndog' holds a line break"):
         export_saved_model(trained, tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_files_are_turned_where_the_training_turned_them(tmp_path, lying, applied):
+    data = DataConfig(image_size=(40, 24), apply_orientation=applied)
+    model = keras.Sequential(
+        [keras.Input((40, 24, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    trained = TrainedModel(model, ("a", "b"), data)
+    export_saved_model(trained, tmp_path / "1")
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    contents, shown = lying
+    found = loaded.signatures["serve_bytes"](image_bytes=tf.constant([contents, contents]))
+    pixels = shown if applied else decode(contents)
+    expected = trained.logits([pixels, pixels])
+    assert compare(expected, found["logits"].numpy()).within()
+    assert not compare(trained.logits([shown, decode(contents)]), expected).within()
+    told = json.loads(tf.io.read_file(loaded.preprocessing.asset_path).numpy())
+    assert told["apply_orientation"] == applied

@@ -1,6 +1,7 @@
 """TFLite files of classifiers; `test_exporting_detectors` has those of detectors."""
 
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -130,6 +131,7 @@ def test_class_names_are_an_associated_file(written):
         assert archive.read("classes.txt").decode().splitlines() == list(trained.class_names)
         preprocessing = json.loads(archive.read("preprocessing.json"))
     assert preprocessing["eval_crop"] == 0.9
+    assert preprocessing["apply_orientation"] is False
     assert preprocessing["mean"] == [0.4, 0.5, 0.6]
 
 
@@ -138,6 +140,20 @@ def test_a_tflite_file_is_a_classifier_of_files_of_any_size(written, photographs
     loaded = load_tflite_model(path)
     assert loaded.class_names == trained.class_names
     assert compare(trained.logits(photographs), loaded.logits(photographs)).within()
+
+
+@pytest.mark.parametrize(
+    ("told", "applied"), [({"apply_orientation": True}, True), ({}, False)], ids=str
+)
+@pytest.mark.parametrize("task", [{"eval_crop": 0.9}, {"task": "detection"}], ids=str)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_says_whether_photographs_are_turned(written, tmp_path, told, applied, task):
+    """Files of earlier versions do not, and they were not."""
+    path = shutil.copy(written("pit_ti_distilled", "float32")[1], tmp_path)
+    with zipfile.ZipFile(path, "a") as archive:
+        values = {"image_size": [40, 24], **task, **told}
+        archive.writestr("preprocessing.json", json.dumps(values))  # in place of its own
+    assert load_tflite_model(path).apply_orientation == applied
 
 
 def test_a_file_that_is_not_ours_is_refused(tmp_path):

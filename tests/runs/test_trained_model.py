@@ -1,18 +1,24 @@
 """A small trained model, its run folder and its predictions, against plain NumPy."""
 
+import dataclasses
 import shutil
 
 import keras
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from tolerances import assert_close
 
 from pit_keras.config.fields import Config, DataConfig
 from pit_keras.create import create_model
 from pit_keras.imagenet import class_names
 from pit_keras.runs.run_folder import RunFolder
-from pit_keras.runs.trained_model import load_trained_model, predict, read_class_names
+from pit_keras.runs.trained_model import (
+    TrainedModel,
+    load_trained_model,
+    predict,
+    read_class_names,
+)
 
 NAMES = ("red", "grün", "deep blue", "dark")  # beyond ASCII and with spaces
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -320,3 +326,22 @@ def test_a_model_that_is_no_classifier_of_images_is_refused(make, message, tmp_p
     make().save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match=rf"other\.keras {message}"):
         load_trained_model(tmp_path / "other.keras")
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_photograph_is_turned_where_the_training_turned_them(tmp_path, applied):
+    stripes = np.zeros((40, 90, 3), np.uint8)
+    stripes[:, :60, 0] = stripes[20:, :, 2] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(stripes).save(tmp_path / "lying.jpg", exif=exif)
+    with Image.open(tmp_path / "lying.jpg") as picture:
+        (ImageOps.exif_transpose(picture) if applied else picture).save(tmp_path / "same.png")
+    data = dataclasses.replace(DATA, apply_orientation=applied)
+    trained = TrainedModel(colour_model(), NAMES, data)
+    photograph, same = predict(trained, [tmp_path / "lying.jpg", tmp_path / "same.png"])
+    assert photograph == same
+    other = dataclasses.replace(
+        trained, data=dataclasses.replace(data, apply_orientation=not applied)
+    )
+    assert predict(other, [tmp_path / "lying.jpg"]) != [photograph]

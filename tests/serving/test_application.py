@@ -1,16 +1,25 @@
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import socket
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import ExifTags, Image
 from servers import ADDRESS, NAME, b64, encoded, serving
+from starlette.testclient import TestClient
 from tolerances import assert_close
 
 import pit_keras
+from pit_keras.config.fields import DataConfig
 from pit_keras.data.preprocessing import decode, preprocess_evaluation
+from pit_keras.runs.trained_model import TrainedModel
+from pit_keras.serving.application import Service
+from pit_keras.serving.limits import Limits
+from pit_keras.serving.served_networks import KerasNetwork
 
 MOST_BYTES = 1_000_000
 
@@ -223,3 +232,24 @@ def test_any_content_type_will_do_as_curl_sends_it(server, files):
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
     response = server.client.post(f"{ADDRESS}:predict", content=body, headers=headers)
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_photographs_are_turned_where_the_training_turned_them(photographs, applied):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    contents = encoded(photographs[0], "JPEG", exif=exif)
+    data = DataConfig(image_size=(8, 6), apply_orientation=applied)
+    model = keras.Sequential(
+        [keras.Input((8, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
+    trained = TrainedModel(model, ("a", "b"), data)
+    limits = Limits(max_batch=1, max_queue=2, max_request_bytes=10**6, max_pixels=10**6, timeout=60)
+    service = Service(KerasNetwork(trained), NAME, limits, "127.0.0.1")
+    with contextlib.closing(service):
+        client = TestClient(service.application, base_url="http://127.0.0.1")
+        answer = client.post(f"{ADDRESS}:predict", json={"instances": [b64(contents)]}).json()
+        facts = client.get(f"{ADDRESS}/metadata").json()
+    expected = trained.logits([decode(contents, applied).numpy()])
+    np.testing.assert_allclose(answer["predictions"][0]["logits"], expected[0], rtol=1e-5)
+    assert facts["model"]["apply_orientation"] == applied

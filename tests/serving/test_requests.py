@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import ExifTags, Image
 from servers import encoded
 from starlette.exceptions import HTTPException
 
@@ -149,6 +150,16 @@ def png_of_size(width, height):
 def test_images_are_decoded_as_everywhere(contents):
     decoded = decode_safely(contents, max_pixels=600)
     np.testing.assert_array_equal(decoded, decode(contents))
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_a_photograph_is_turned_if_that_is_asked_for(applied):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    contents = encoded(PIXELS, "JPEG", exif=exif)
+    decoded = decode_safely(contents, 600, applied)
+    np.testing.assert_array_equal(decoded, decode(contents, applied))
+    assert (decoded.shape == PIXELS.shape) != applied
 
 
 @pytest.mark.parametrize(
