@@ -87,6 +87,7 @@ setup(
         "pit_keras.weights": ["releases.csv"],
         "pit_keras.evaluation": ["*.html", "robustness_paper.csv"],
         "pit_keras.export": ["model_card.md"],
+        "pit_keras.measure": ["folder_results.csv"],
         "pit_keras.serving": ["page.*"],
     },
     install_requires=[

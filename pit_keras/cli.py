@@ -14,6 +14,7 @@ from pit_keras.errors import at_once, end_quietly, exit_with_one_sentence, visib
 # Modules of `commands` by group. Only the one that is chosen is imported.
 COMMANDS = {
     "Train": {
+        "plan": "say how long training on a folder will take here",
         "train": "train a classifier, or resume its run",
         "detect": "train a detector, or resume its run",
         "sweep": "train families of models at equal cost",
@@ -35,7 +36,7 @@ COMMANDS = {
         "serve": "try a model in a browser and over HTTP",
     },
 }
-WITH_ABSL_FLAGS = ("train", "detect", "sweep", "analyze")
+WITH_ABSL_FLAGS = ("plan", "train", "detect", "sweep", "analyze")
 
 
 def main(arguments=None, command=None):

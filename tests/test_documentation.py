@@ -15,7 +15,7 @@ from PIL import Image
 
 import pit_keras
 from pit_keras import cli
-from pit_keras.commands import analyze, sweep_flags
+from pit_keras.commands import analyze, plan, sweep_flags
 from pit_keras.commands.training_flags import (
     DETECT,
     TRAIN,
@@ -97,6 +97,8 @@ def test_a_command_parses(text):
 def parse_pit_keras(arguments):
     if arguments[0] in TRAINING:
         parse_training(*arguments)
+    elif arguments[0] == "plan":
+        plan.parse_defined(arguments, flags.FlagValues())
     elif arguments[0] == "analyze":
         assert analyze.parse_defined(arguments, flags.FlagValues()) == ["analyze", "interaction"]
     else:

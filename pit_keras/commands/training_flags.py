@@ -127,7 +127,8 @@ def parse_training_flags(argv, values=flags.FLAGS, script=TRAIN):
     """Defines the flags of a command and parses a command line; returns what is left."""
     _define_flags(values, script)
     rest = parse_flags(argv, values)
-    missing = [f"--{name}" for name in _REQUIRED if not values[name].value]
+    required = [name for name in _REQUIRED if name not in script.withheld]
+    missing = [f"--{name}" for name in required if not values[name].value]
     if missing:
         raise flags.Error(f"{' and '.join(missing)} must be given; --help lists all flags.")
     return rest
@@ -149,7 +150,7 @@ def help_text(description, script=TRAIN):
     """A command's description, its flags, and the paths of its fields with the recipe's values."""
     usual = script.recipes[0]
     defaults = recipe(usual, script.model)
-    lines = [description.strip(), "", *flag_lines(_shown_flags(script), _REQUIRED)]
+    lines = [description.strip(), "", *flag_lines(shown_flags(script), _REQUIRED)]
     lines += ["", f"Fields, --config.PATH=VALUE, with their values in the recipe {usual}:"]
     lines += [f"  {path} = {get_field(defaults, path)!r}" for path in _shown_fields(script)]
     return "\n".join(lines)
@@ -157,12 +158,12 @@ def help_text(description, script=TRAIN):
 
 def add_arguments(command, script):
     """Adds the flags to an argparse parser, for a shell's completion."""
-    offer_flags(command, _shown_flags(script))
+    offer_flags(command, shown_flags(script))
     for path in _shown_fields(script):
         command.add_argument(f"--config.{path}")
 
 
-def _shown_flags(script):
+def shown_flags(script):
     values = flags.FlagValues()
     _define_flags(values, script)
     usual = {"output_dir", *_FIELDS, *_CIRCUMSTANCES}

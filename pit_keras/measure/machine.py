@@ -84,6 +84,11 @@ def peak_memory(of):
 
         torch.cuda.reset_peak_memory_stats()
     of()
+    return largest_memory()
+
+
+def largest_memory():
+    """The largest `memory_in_use` so far, in bytes."""
     return _card_memory("peak") if graphics_card() else _process_memory("VmHWM")
 
 

@@ -56,6 +56,8 @@ class Trainer:
         workers: What `join_workers` returns; by default this process alone.
         profile: (first, end) steps of the run to profile for TensorBoard; None for none.
         save_on_signal: "USR1" or "USR2", a signal that saves and ends the run as Ctrl-C does.
+        is_enough: A function of the seconds of a step, with its wait for data, that is called
+            after each one; the run is saved and ended where it returns True.
     """
 
     def __init__(
@@ -67,12 +69,13 @@ class Trainer:
         workers=None,
         profile=None,
         save_on_signal=None,
+        is_enough=lambda seconds: False,
     ):
         require_tensorflow("Training")
         validate(config)
         source = source.oriented(config.data.apply_orientation)
         self.config, self.source, self._profile = config, source, profile
-        self._interruption = Interruption(save_on_signal)
+        self._interruption, self._is_enough = Interruption(save_on_signal), is_enough
         self.task = task_of(config, source)
         self.workers = workers or join_workers(config.training.distribute)
         self.verbose = verbose and self.workers.is_chief
@@ -307,6 +310,7 @@ class Trainer:
                 self._batch = next(batches)
             waited = time.perf_counter() - start
             metrics, (stops, saves) = self._do_step(number)
+            stops |= self._is_enough(time.perf_counter() - start)
             is_scalable = metrics.get("loss_scale", 1.0) >= _LEAST_LOSS_SCALE
             if not is_scalable or not math.isfinite(metrics["loss"]):
                 raise self._not_finite(step, is_scalable)
