@@ -4,6 +4,7 @@ import collections
 import csv
 import gzip
 import importlib.util
+import itertools
 import json
 import pathlib
 import runpy
@@ -167,6 +168,18 @@ def test_fit_beside_the_trainer(run, eagerly):
     assert list(rows[0]) == columns("fit_tensorflow")
     assert [row["way"] for row in rows] == ["fit", "trainer"]
     assert all(0 < float(row["val_accuracy"]) < 1 and float(row["step_ms"]) > 0 for row in rows)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_photos(run, tmp_path):
+    for split, name, number in itertools.product(("train", "val"), "ab", range(10)):
+        path = tmp_path / "folder" / split / name / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.full((28, 28), 20 * number + 50 * (name == "b"), np.uint8)
+        Image.fromarray(pixels).save(path)
+    rows = run("photos", f"--folder={tmp_path / 'folder'}")["photos"]
+    assert list(rows[0]) == columns("photos")
+    assert [row["recipe"] for row in rows] == ["photos", "cutmix"]
 
 
 def test_fashion_mnist(run, tmp_path):

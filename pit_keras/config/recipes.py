@@ -98,7 +98,7 @@ def photos(model, images=1000, weights="imagenet"):
     config.data.crop_scale = (0.35, 1.0)
     config.training.batch_size = 2 ** min(max(round(math.log2(images / 16)), 2), 5)
     config.training.label_smoothing = 0.1
-    times, fewest, most = (600, 5, 50) if weights else (2000, 10, 200)
+    times, fewest, most = (600, 5, 50) if weights else (1200, 8, 120)
     epochs = min(max(round(times / math.sqrt(images)), fewest), most)
     config.training.epochs = epochs
     config.optimizer.warmup_epochs = epochs / 10
