@@ -67,7 +67,7 @@ def history_rows(folder, every, **columns):
     with (pathlib.Path(folder) / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     return [
-        {**columns, "epoch": int(row["epoch"]) + 1, **{name: row[name] for name in FIGURES}}
+        {**columns, "epoch": int(row["epoch"]), **{name: row[name] for name in FIGURES}}
         for number, row in enumerate(rows, 1)
         if number % every == 0 or number == len(rows)
     ]

@@ -8,8 +8,10 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 
+SECONDS_OF_ONE_WISH = 0.5  # a terminal and a wrapper each send a signal
 _COMMANDS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
@@ -36,13 +38,21 @@ def end_quietly():
         yield
         sys.stdout.flush()
     except KeyboardInterrupt as error:
-        print("Interrupted.", file=sys.stderr, flush=True)
+        print("Interrupted.", file=sys.stderr)
         traceback.clear_frames(error.__traceback__)  # temporary folders go with what holds them
-        os._exit(130)  # 128 + SIGINT, as shells count; Python's own end waits for TensorFlow's
+        end_at_once(130)  # 128 + SIGINT, as shells count
     except BrokenPipeError:
         # At its end Python writes what is left once more, and nobody reads that either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+
+
+def end_at_once(status=0):
+    """Ends the process; Python's own end waits for what TensorFlow still computes."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)
 
 
 def ending_signals():
@@ -70,9 +80,52 @@ def handled_signals(handler, numbers):
             signal.signal(number, usual)
 
 
+@contextlib.contextmanager
 def undone_at_the_end():
     """A context whose unfinished work is undone after Ctrl-C, SIGTERM or SIGHUP."""
-    return handled_signals(signal.default_int_handler, ending_signals())
+    numbers = ending_signals()
+    words = "Stopping after what is being computed. Press Ctrl-C again to quit at once."
+    handled = handled_signals(signal.default_int_handler, numbers)
+    with answered_signals(numbers, lambda _: words), handled:
+        yield
+
+
+@contextlib.contextmanager
+def answered_signals(numbers, answer):
+    """Within it, a thread prints `answer(number)` as soon as one of some signals comes.
+
+    Python's handlers wait for TensorFlow's code, which compiles for a minute. For the same reason a
+    later SIGINT or SIGTERM ends the process here.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    thread = threading.Thread(target=_answer, args=(reading, {*numbers}, answer), daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writing, b"\0")
+        thread.join()
+        os.close(reading)
+        os.close(writing)
+
+
+def _answer(reading, numbers, answer):
+    first = None
+    while number := os.read(reading, 1)[0]:
+        if first is None and number in numbers:
+            first = time.monotonic()
+            with contextlib.suppress(OSError):  # a lost terminal; `sys.stderr` may be no file
+                os.write(2, f"\n{answer(number)}\n".encode())
+            continue
+        is_later = first is not None and time.monotonic() - first > SECONDS_OF_ONE_WISH
+        if is_later and number in (signal.SIGINT, signal.SIGTERM):
+            os._exit(128 + number)
 
 
 def require_tensorflow(what):

@@ -54,15 +54,6 @@ def share(text):
     return number
 
 
-def progress(items, words):
-    """A progress bar, on a terminal only, and never among the results."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(items, words, console=console, transient=True, disable=not console.is_terminal)
-
-
 def models_matching(pattern):
     names = list_models(pattern)
     if not names:
@@ -125,6 +116,7 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True, may_rename=
     """
     check_inputs(options, takes_tflite=takes_tflite)
     from pit_keras.runs.trained_model import read_class_names
+    from pit_keras.waits import waiting
 
     class_names = None if options.classes is None else read_class_names(options.classes)
     run = None if is_tflite(options.model) else find_model(options.model)[1]
@@ -138,7 +130,8 @@ def load_model(options, *, takes_tflite=False, takes_detectors=True, may_rename=
         from pit_keras.export.tflite import load_tflite_model as load
     else:
         from pit_keras.runs.trained_detector import load_any as load
-    trained = load(options.model, class_names)
+    with waiting(f"Opening {options.model}"):
+        trained = load(options.model, class_names)
     if is_detector(trained) and not takes_detectors:
         raise ValueError(f"{options.model} is a detector; a classifier is wanted here.")
     return trained
@@ -172,12 +165,14 @@ def open_data_set(trained, dataset=None, data_dir=None, whole=False):
     """A model's data set or another one; `whole` if no images need be held out for validation."""
     from pit_keras.data.coco import open_detection_source
     from pit_keras.data.labelled_images import open_source, oriented
+    from pit_keras.waits import waiting
 
     name = trained.data.dataset if dataset is None else dataset
     data_dir = data_dir or trained.data.data_dir
-    if is_detector(trained):
-        source = open_detection_source(name, data_dir=data_dir)
-    else:
-        holdout = None if whole else trained.data.held_out(name)
-        source = open_source(name, data_dir=data_dir, holdout=holdout)
-    return oriented(source, trained.data.apply_orientation)
+    with waiting(f"Opening {name}"):
+        if is_detector(trained):
+            source = open_detection_source(name, data_dir=data_dir)
+        else:
+            holdout = None if whole else trained.data.held_out(name)
+            source = open_source(name, data_dir=data_dir, holdout=holdout)
+        return oriented(source, trained.data.apply_orientation)

@@ -4,7 +4,7 @@ import pathlib
 import sys
 import warnings
 
-from pit_keras.commands.arguments import check_data_set, progress, share
+from pit_keras.commands.arguments import check_data_set, share
 from pit_keras.errors import visible
 from pit_keras.runs.run_folder import find_model
 
@@ -37,8 +37,9 @@ def run(options):
 
     from pit_keras.evaluation.folder_check import check_folder
     from pit_keras.evaluation.folder_page import write_check
+    from pit_keras.waits import counted
 
-    check = check_folder(folder, options.holdout, _network(options.model), progress)
+    check = check_folder(folder, options.holdout, _network(options.model), counted)
     page = write_check(check, output)  # before the summary, whose reader may leave
     for line in _summary(check):
         print(visible(line))

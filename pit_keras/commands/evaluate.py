@@ -80,6 +80,7 @@ def _check_files(options):
 
 def _evaluate_classifier(options, trained):
     from pit_keras.evaluation.predictions import evaluate_each
+    from pit_keras.waits import waiting
 
     source = open_data_set(trained, options.dataset, options.data_dir, whole=options.split == "all")
     results, predictions = evaluate_each(
@@ -94,7 +95,8 @@ def _evaluate_classifier(options, trained):
     if options.report is not None:
         from pit_keras.evaluation.html_report import write_report
 
-        page = write_report(options.report, trained, source, results, predictions)
+        with waiting(f"Writing the report in {options.report}"):
+            page = write_report(options.report, trained, source, results, predictions)
         print(f"The report is {page}", file=sys.stderr)
 
 

@@ -88,11 +88,10 @@ def run(options):
     if options.calibration_images and given < least:
         raise ValueError(f"--calibration_images gives {given} images; int8 needs {least} or more.")
     check_inputs(options)
-    from rich.console import Console
-
     from pit_keras.export.export_folder import check_targets
     from pit_keras.export.exporting import REMEDY, explain
     from pit_keras.export.exporting import export as export_model
+    from pit_keras.waits import waiting
 
     run = pathlib.Path(options.model)
     output_dir = options.output_dir or (run if run.is_dir() else run.parent) / "export"
@@ -103,18 +102,20 @@ def run(options):
         if (options.compare_on or 0) > COMPARE_DETECTOR_ON:
             # They are kept in memory as they are.
             raise ValueError(f"--compare_on of a detector is at most {COMPARE_DETECTOR_ON}.")
-    with undone_at_the_end(), Console(stderr=True).status("Reading images") as status:
+    with undone_at_the_end(), waiting("Exporting"):
         has_all = paths and (calibration_paths or is_detector(trained))
         source = _source(options, trained, needed=not has_all)
         trained = _named_by(source, trained, options)
+        with waiting("Reading images"):
+            compare_on = _compare_on(options, trained, source, paths)
+            calibrate_on = _calibrate_on(options, trained, source, calibration_paths)
         report = export_model(
             trained,
             output_dir,
             formats=options.formats and formats,
-            compare_on=_compare_on(options, trained, source, paths),
-            calibrate_on=_calibrate_on(options, trained, source, calibration_paths),
+            compare_on=compare_on,
+            calibrate_on=calibrate_on,
             min_agreement=limits,
-            announce=status.update,
             **{name: getattr(options, name) for name in _PASSED_ON},
         )
     _print_report(report, output_dir)

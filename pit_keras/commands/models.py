@@ -1,6 +1,6 @@
 """`pit-keras models`: list the models with their size and cost."""
 
-from pit_keras.commands.arguments import models_matching, progress
+from pit_keras.commands.arguments import models_matching
 
 
 def add_arguments(command):
@@ -18,11 +18,12 @@ def run(options):
     from pit_keras.models import variant_of
     from pit_keras.models.cost import count_macs, count_parameters, shapes_only
     from pit_keras.models.detr import COCO_CLASSES, Detr
+    from pit_keras.waits import counted
 
     table = Table("model", "parameters", "MACs (G)", "grids at 224 x 224", box=None, pad_edge=False)
     for column in table.columns[1:3]:
         column.justify = "right"
-    for name in progress(names, "Counting"):
+    for name in counted(names, "Counting"):
         is_detector = isinstance(variant_of(name), Detr)
         with shapes_only():
             model = create_model(name, classes=COCO_CLASSES if is_detector else IMAGENET_CLASSES)

@@ -10,7 +10,6 @@ from pit_keras.commands.arguments import (
     is_tflite,
     load_model,
     positive,
-    progress,
     refuse,
     share,
 )
@@ -55,18 +54,23 @@ def _classify(options, classifier, paths):
                 f"{options.model} has no attention to explain its decisions with; use a PiT or ViT."
             )
     from pit_keras.runs.trained_model import predict as predict_files
+    from pit_keras.waits import counted, waiting
 
-    predictions = predict_files(classifier, progress(paths, "Reading"), options.top or TOP)
+    with waiting("Predicting"):
+        predictions = predict_files(classifier, counted(paths, "Reading"), options.top or TOP)
     for path, best in zip(paths, predictions, strict=True):
         print(visible(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in best)))
     if options.output is not None:
         from pit_keras.plots.galleries import draw_predictions
 
         turns = classifier.apply_orientation
-        draw_predictions(paths, predictions, options.output, turns)
+        with waiting(f"Drawing {options.output}"):
+            draw_predictions(paths, predictions, options.output, turns)
         print(f"Drawn in {options.output}", file=sys.stderr)
     if options.explain is not None:
-        draw_explanations(classifier, progress(paths, "Explaining"), predictions, options.explain)
+        images = counted(paths, "Explaining")
+        with waiting(f"Drawing {options.explain}"):
+            draw_explanations(classifier, images, predictions, options.explain)
         print(f"Explained in {options.explain}", file=sys.stderr)
 
 
@@ -77,16 +81,19 @@ def _detect(options, detector, paths):
 
         check_picture(options.output, len(paths), MOST_DETECTED)
     from pit_keras.runs.trained_detector import detect
+    from pit_keras.waits import counted, waiting
 
     threshold = THRESHOLD if options.threshold is None else options.threshold
-    found = detect(detector, progress(paths, "Reading"), threshold)
+    with waiting("Detecting"):
+        found = detect(detector, counted(paths, "Reading"), threshold)
     for path, objects in zip(paths, found, strict=True):
         print(visible(f"{path}: {len(objects)} object{'' if len(objects) == 1 else 's'}"))
         for each in objects:
             box = "left {:.0f}, top {:.0f}, right {:.0f}, bottom {:.0f}".format(*each.box)
             print(visible(f"  {each.name} {each.score:.1%}: {box}"))
     if options.output is not None:
-        draw_detections(paths, found, options.output, detector.apply_orientation)
+        with waiting(f"Drawing {options.output}"):
+            draw_detections(paths, found, options.output, detector.apply_orientation)
         print(f"Drawn in {options.output}", file=sys.stderr)
 
 

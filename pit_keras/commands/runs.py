@@ -9,15 +9,16 @@ from rich.text import Text
 from pit_keras.errors import check_outputs, visible
 
 MOST_SETTINGS = 6  # columns of the table of runs
-FORMS = {"top1": ".4f", "AP": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
+_METRICS = ("top1", "AP", "val_loss")  # columns of some kinds of run
+FORMS = {"top1": ".4f", "AP": ".4f", "val_loss": ".4f", "loss": ".4f", "images_per_second": ",.0f"}
 
 
 def add_arguments(command):
     argument = command.add_argument
     argument("folders", nargs="+", metavar="DIR", help="a run folder, or one with runs below it")
     help_ = (
-        "run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), loss, "
-        "images_per_second, or a setting such as optimizer.learning_rate"
+        "run, state, model, recipe, dataset, epochs, top1 (default; of detectors AP), val_loss, "
+        "loss, images_per_second, or a setting such as optimizer.learning_rate"
     )
     argument("--sort", metavar="COLUMN", help=help_)
     argument("--output", metavar="PICTURE", help="also draw loss and top-1 (AP) over epochs")
@@ -65,7 +66,8 @@ def _print_runs(runs, console):
         if len(runs) > 1 and len({run.value(column) for run in runs}) == 1
     }
     metrics = {run.figure for run in runs}
-    usual = [name for name in COLUMNS if name in metrics or name not in ("top1", "AP")]
+    metrics |= {"val_loss"} if "top1" in metrics else set()
+    usual = [name for name in COLUMNS if name in metrics or name not in _METRICS]
     others = [column for column in usual if column not in shared]
     most = min(len(settings), MOST_SETTINGS)
     layouts = [[*usual, *settings[:most]]]

@@ -51,12 +51,26 @@ def import_quietly():
 
     @contextlib.contextmanager
     def quietly(name):
-        with _explained(name), held():
+        with _named_wait(), _explained(name), held():
             yield
         if name == "keras":  # commands have --precision; keras.json is for other programs
             sys.modules["keras"].config.set_floatx("float32")
 
     ImportHook(["keras", "tensorflow"], quietly)
+
+
+@contextlib.contextmanager
+def _named_wait():
+    """Says on a terminal why nothing happens yet; plainly, as standard error is held back."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    sys.stderr.write("Starting Keras ...")
+    sys.stderr.flush()
+    try:
+        yield
+    finally:
+        sys.stderr.write("\r\x1b[2K")  # to the line's beginning, and clears it
 
 
 @contextlib.contextmanager

@@ -19,7 +19,12 @@ from absl import flags
 from pit_keras.commands import sweep_flags, training_flags
 from pit_keras.commands.arguments import check_data_set
 from pit_keras.commands.startup import typed_command
-from pit_keras.errors import check_can_write, exit_with_one_sentence, undone_at_the_end
+from pit_keras.errors import (
+    check_can_write,
+    end_at_once,
+    exit_with_one_sentence,
+    undone_at_the_end,
+)
 
 FLAGS = flags.FLAGS
 parse = training_flags.training_parser(sweep_flags.SWEEP, __doc__)
@@ -73,7 +78,7 @@ def train(planned, source, workers):
                     failures.append(f"{each.folder.path}: {error}")
                 except TrainingInterrupted as interrupted:
                     print_how_to_resume(interrupted)
-                    return
+                    end_at_once()
         with exit_with_one_sentence():
             summarise(planned)
     print(f"sweep.csv and sweep.png are in {FLAGS.output_dir}.")
@@ -93,8 +98,8 @@ def train_one(run, source, workers):
     from pit_keras.training.trainer import Trainer
 
     also = {"workers": workers, "save_on_signal": FLAGS.save_on_signal}
-    Trainer(run.config, source, run.folder.path, **also).run()
-    draw_history(run.folder.history, run.folder.curves)
+    results = Trainer(run.config, source, run.folder.path, **also).run()
+    draw_history(run.folder.history, run.folder.curves, results["best_epoch"])
     keras.backend.clear_session()
     gc.collect()
 

@@ -15,7 +15,8 @@ from absl import flags
 from pit_keras.commands import training_flags
 from pit_keras.commands.arguments import check_data_set
 from pit_keras.commands.startup import typed_command
-from pit_keras.errors import exit_with_one_sentence
+from pit_keras.config.fields import leaves, set_field
+from pit_keras.errors import end_at_once, exit_with_one_sentence
 from pit_keras.runs.metric_names import in_words
 
 FLAGS = flags.FLAGS
@@ -58,6 +59,7 @@ def prepare(config, profile, output_dir):
     from pit_keras.training.teacher import check_teacher
     from pit_keras.training.trainer import Trainer
     from pit_keras.training.workers import WorkerLostError, join_workers
+    from pit_keras.waits import waiting
 
     with exit_with_one_sentence(ValueError, OSError, ImportError, WorkerLostError):
         # The other workers have to be joined before TensorFlow does anything.
@@ -65,13 +67,17 @@ def prepare(config, profile, output_dir):
         if config.distillation.kind != "none":
             check_teacher(config)
         folder = RunFolder(output_dir)
+        training_flags.keep_warmup(FLAGS, config, folder)
         if workers.is_chief and not (folder.begun or folder.finished):  # else it has the weights
             check_weights(config)
-        source = open_source_of(config, FLAGS.manual_dir)
+        with waiting(f"Opening {config.data.dataset}"):
+            source = open_source_of(config, FLAGS.manual_dir)
         if config.recipe == "photos":
             config = _suited(config, source, folder, workers)
+        _take_sizes(config, folder, workers)
         if FLAGS.preview:
-            picture = draw_preview(config, source, FLAGS.preview, output_dir, workers.replicas)
+            with waiting("Drawing the preview"):
+                picture = draw_preview(config, source, FLAGS.preview, output_dir, workers.replicas)
             print(f"The first training batches are in {picture}; nothing was trained.")
             return None
         also = {"profile": profile, "save_on_signal": FLAGS.save_on_signal}
@@ -95,8 +101,20 @@ def _suited(config, source, folder, workers):
     return suited
 
 
+def _take_sizes(config, folder, workers):
+    """Gives the model the sizes of the run that its weights come from, where none are set."""
+    from pit_keras.training.assembly import sizes_of_weights
+
+    sizes = workers.agree(sizes_of_weights(config, folder) if workers.is_chief else None)
+    for path, size in leaves({"model": sizes}):
+        set_field(config, path, size)
+    if sizes and workers.is_chief:
+        words = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        print(f"As in {config.model.weights}: {words}.")
+
+
 def train(trainer):
-    """Trains, draws the curves and prints the results, which it returns; None if interrupted."""
+    """Trains, draws the curves and prints the results, which it returns."""
     from pit_keras.data.unreadable import UnreadableImageError
     from pit_keras.plots.pictures import draw_history
     from pit_keras.training.interruption import TrainingInterrupted
@@ -108,13 +126,13 @@ def train(trainer):
             results = trainer.run()
         except TrainingInterrupted as interrupted:
             print(f"{interrupted} To resume:\n    {typed_command()}")
-            return None
+            end_at_once()
     if was_finished or not trainer.workers.is_chief:
         return results
     with exit_with_one_sentence():
-        draw_history(trainer.folder.history, trainer.folder.curves)
+        draw_history(trainer.folder.history, trainer.folder.curves, results["best_epoch"])
     print(
-        f"Best: epoch {results['best_epoch'] + 1} of {results['epochs']}, "
+        f"Best: epoch {results['best_epoch']} of {results['epochs']}, "
         f"{in_words(trainer.task.figures.results, results, 4, ', ')} on {results['images']} "
         "validation images."
     )
@@ -140,8 +158,6 @@ def _train_folds(config, profile, folds):
         config.data.fold = (number, folds)
         trainer = prepare(config, profile, fold_folder(output_dir, number))
         results.append(train(trainer))
-        if results[-1] is None:
-            return
         keras.backend.clear_session()
     with exit_with_one_sentence():
         summary = write_folds(output_dir, results)

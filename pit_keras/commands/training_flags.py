@@ -4,6 +4,7 @@ A recipe's Config <- short flags (--epochs=10) <- every field (--config.data.fli
 """
 
 import ast
+import contextlib
 import re
 import typing
 from collections.abc import Callable
@@ -207,13 +208,27 @@ def config_from_flags(values, model=None, **data):
     for path, value in fields.items():
         if short.get(path, value) != value:
             raise ValueError(f"{path} is set twice, to {short[path]!r} and to {value!r}.")
-    for path, value in {**short, **fields}.items():
+    given = {**short, **fields}
+    epochs, own = given.get("training.epochs"), config.training.epochs
+    if isinstance(epochs, int) and 0 < epochs < own:  # the warm-up keeps its share of them
+        config.optimizer.warmup_epochs *= epochs / own
+    for path, value in given.items():
         set_field(config, path, value)
     try:
         return validate(config)
     except FieldError as error:
         flag = {path: flag for flag, (path, _) in _FIELDS.items()}.get(error.path)
         raise ValueError(f"--{flag or f'config.{error.path}'} {error.problem}") from None
+
+
+def keep_warmup(values, config, folder):
+    """Takes over the warm-up of a run of an earlier version, which did not follow --epochs."""
+    path = "optimizer.warmup_epochs"
+    if values[f"config.{path}"].value is None:
+        with contextlib.suppress(ValueError, OSError):  # which the trainer explains
+            stored = get_field(folder.read_config(), path)
+            if stored == get_field(recipe(config.recipe, config.model.name), path):
+                set_field(config, path, stored)
 
 
 def given_weights(values):

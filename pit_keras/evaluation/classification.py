@@ -1,6 +1,7 @@
 """Top-1 and top-5 accuracy over a whole split: every image once, the last partial batch too."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -16,21 +17,23 @@ from pit_keras.data.class_matching import with_classes
 from pit_keras.data.pipeline import evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.errors import require_tensorflow
+from pit_keras.runs.metric_names import has_top5
+from pit_keras.waits import waiting
 
 
 def classification_scores(logits, labels):
     """Scores of each image of a batch, (B,), from logits (B, classes) and integer labels (B,).
 
-    `top1` and `top5` are 1 if the label is among the first one or five classes, else 0; `loss` is
-    the cross-entropy; `predicted` the likeliest class, the first of equals; `probability` its
-    softmax.
+    `top1` and, of more than five classes, `top5` are 1 if the label is among the first one or five
+    classes, else 0; `loss` is the cross-entropy; `predicted` the likeliest class, the first of
+    equals; `probability` its softmax.
     """
     logits = ops.cast(logits, "float32")
     best = ops.top_k(logits, min(5, logits.shape[-1]))[1]  # (B, 5)
     hits = ops.cast(best == ops.cast(labels, best.dtype)[:, None], "float32")
     return {
         "top1": hits[:, 0],
-        "top5": ops.sum(hits, axis=1),
+        **({"top5": ops.sum(hits, axis=1)} if has_top5(logits.shape[-1]) else {}),
         "loss": keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True),
         "predicted": best[:, 0],
         "probability": ops.exp(ops.max(logits, axis=1) - ops.logsumexp(logits, axis=1)),
@@ -38,12 +41,13 @@ def classification_scores(logits, labels):
 
 
 def classification_counts(logits, labels, weights):
-    """Sums of `top1`, `top5` and `loss`, and the number of `images`; padding has the weight 0."""
+    """Sums of `top1`, `top5`, `loss`, and the number of `images`; padding has the weight 0."""
     return _summed(classification_scores(logits, labels), weights)
 
 
 def _summed(scores, weights):
-    sums = {name: ops.sum(scores[name] * weights) for name in ("top1", "top5", "loss")}
+    names = [name for name in ("top1", "top5", "loss") if name in scores]
+    sums = {name: ops.sum(scores[name] * weights) for name in names}
     return {**sums, "images": ops.sum(weights)}
 
 
@@ -156,9 +160,10 @@ def evaluate_source(
     results = measure_source(
         trained.model, source, split, data, counts, batch_size, progress, record
     )
+    if "top1" in results:
+        results["top1_interval"] = accuracy_interval(results["top1"], results["images"])
     return {
         **results,
-        "top1_interval": accuracy_interval(results["top1"], results["images"]),
         **({} if has_all else {"classes": classes}),
         "dataset": source.name,
         "split": split,
@@ -179,12 +184,12 @@ def measure_source(model, source, split, data, counts, batch_size, progress, rec
     """The means of `counts` over a split, whatever its classes are; see `evaluate_source`."""
     unreadable, sizes = UnreadableImages(), part_sizes(source, split)
     number = sum(-(-size // batch_size) for size in sizes.values())
-    bar = keras.utils.Progbar(number, verbose=int(progress))
     options = {"batch_size": batch_size, "unreadable": unreadable}
     parts = (evaluation_batches(source, part, data, **options) for part in sizes)
     batches = itertools.chain.from_iterable(parts)
-    with unreadable.plain_errors():
-        return Evaluator(model, counts=counts)(batches, bar.update, record)
+    shown = waiting("Evaluating", number) if progress else contextlib.nullcontext()
+    with unreadable.plain_errors(), shown as after_batch:
+        return Evaluator(model, counts=counts)(batches, after_batch, record)
 
 
 def part_sizes(source, split):

@@ -3,7 +3,6 @@
 import contextlib
 import io
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +12,7 @@ from pit_keras.data.unreadable import UnreadableImages
 from pit_keras.errors import require_tensorflow
 from pit_keras.models.boxes import detected, last_outputs
 from pit_keras.models.detr import masked_detector
+from pit_keras.waits import waiting
 
 # In the order of pycocotools' `COCOeval.stats`.
 COCO_METRICS = (
@@ -160,8 +160,8 @@ def evaluate_detection_source(trained, source, split="val", *, batch_size=8, pro
     batches = detection_evaluation_batches(
         source, split, trained.data, batch_size=batch_size, unreadable=unreadable
     )
-    bar = keras.utils.Progbar(None, verbose=int(progress), unit_name="batch")
-    with unreadable.plain_errors():
-        figures, detections = evaluator(batches, bar.update)
+    shown = waiting("Evaluating") if progress else contextlib.nullcontext()
+    with unreadable.plain_errors(), shown:
+        figures, detections = evaluator(batches)
     about = {"dataset": source.name, "split": split, "image_size": list(trained.data.image_size)}
     return {**figures, **about}, detections

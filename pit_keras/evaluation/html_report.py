@@ -13,6 +13,7 @@ from pit_keras.data.preprocessing import resize_and_crop
 from pit_keras.evaluation.predictions import CALIBRATION_BINS
 from pit_keras.evaluation.web_pages import check_page_folder, data_uri, render_page
 from pit_keras.plots.pictures import draw_calibration, draw_history
+from pit_keras.runs.comparison import kept_epoch
 from pit_keras.runs.run_folder import RunFolder, explained, write_atomically
 
 PAGE = "index.html"
@@ -140,14 +141,14 @@ def _curves(folder):
     if history is None or not history.exists():
         return None
     try:
-        return _drawn(draw_history, history)
+        return _drawn(draw_history, history, kept=kept_epoch(RunFolder(folder)))
     except ValueError as error:
         reason = str(error).rstrip(".")
         warnings.warn(f"The report has no training curves: {history}: {reason}.", stacklevel=2)
         return None
 
 
-def _drawn(draw, content):
+def _drawn(draw, content, **options):
     file = io.BytesIO()
-    draw(content, file)
+    draw(content, file, **options)
     return data_uri("image/png", file)

@@ -14,12 +14,12 @@ import dataclasses
 import keras
 import numpy as np
 from keras import layers, ops
-from rich.progress import track
 
 from pit_keras.errors import require_tensorflow
 from pit_keras.models.attention import BlockView, TransformerBlock, has_transformer_blocks
 from pit_keras.models.classifier import check_functional
 from pit_keras.models.tokens import PrependTokens
+from pit_keras.waits import counted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +171,8 @@ def interaction_of_source(
     batches = evaluation_batches(
         source, split, network.data, batch_size=batch_size, cap=images, unreadable=unreadable
     )
-    batches = track(
-        batches, "Measuring", -(-images // batch_size), transient=True, disable=not progress
-    )
+    if progress:
+        batches = counted(batches, f"Measuring {network.name}", -(-images // batch_size))
     with unreadable.plain_errors():
         shares, count = measure_interaction(network.model, batches, definition)
     found, model = {}, network.model

@@ -19,6 +19,7 @@ from pit_keras.export.families import Job, families, full_float32, in_float32, w
 from pit_keras.export.formats import DEFAULT_FORMATS, FORMATS, checked_limits
 from pit_keras.export.model_card import model_card
 from pit_keras.export.sidecars import class_names_text
+from pit_keras.waits import waiting
 
 REMEDY = "--force writes it all the same, --min_agreement changes a limit"
 
@@ -39,7 +40,6 @@ def export(
     batch_size=1,
     license=None,
     overwrite=False,
-    announce=lambda words: None,
 ):
     """Writes a trained model in other forms, after comparing each with the Keras model.
 
@@ -55,7 +55,6 @@ def export(
         min_agreement: `{format: share}`, overrides `FORMATS`.
         batch_size: Images of one call of a TFLite file.
         license: The weights' licence, as a text; None for that of an earlier export.
-        announce: Called with a few words before each piece of work.
 
     Returns:
         The `Report`. Its `rejected` are not in the folder, unless forced.
@@ -71,7 +70,7 @@ def export(
     with export_folder.exclusive_folder(output_dir) as folder:
         export_folder.check_targets(output_dir, limits, overwrite)
         earlier, earlier_license = _earlier(output_dir, limits, description, overwrite)
-        entries = _write_and_compare(job, folder, limits, compare_on, announce, left_out)
+        entries = _write_and_compare(job, folder, limits, compare_on, left_out)
         for name, entry in entries.items():
             entries[name] = dataclasses.replace(entry, written=entry.accepted or force)
         written = {name: entry for name, entry in entries.items() if entry.written}
@@ -142,7 +141,7 @@ def _earlier(output_dir, names, description, overwrite):
     return {}, None
 
 
-def _write_and_compare(job, folder, limits, compare_on, announce, left_out):
+def _write_and_compare(job, folder, limits, compare_on, left_out):
     """Writes the formats of `limits` into a folder; gives each one's `Entry`.
 
     What fails joins `left_out`, with the reason, and costs the others nothing.
@@ -151,9 +150,7 @@ def _write_and_compare(job, folder, limits, compare_on, announce, left_out):
     entries = {}
     for name, limit in limits.items():
         try:
-            entries[name] = _write_and_measure(
-                name, limit, job, folder, compare_on, expected, announce
-            )
+            entries[name] = _write_and_measure(name, limit, job, folder, compare_on, expected)
         except OSError:
             raise
         except Exception as error:  # converters and runtimes have no class of errors in common
@@ -162,16 +159,15 @@ def _write_and_compare(job, folder, limits, compare_on, announce, left_out):
     return entries
 
 
-def _write_and_measure(name, limit, job, folder, compare_on, expected, announce):
+def _write_and_measure(name, limit, job, folder, compare_on, expected):
     format_ = FORMATS[name]
     family, path = families(job.trained)[format_.family], folder / format_.target
-    announce(f"Writing {format_.target}")
-    with export_folder.explained(format_.target):
+    with waiting(f"Writing {format_.target}"), export_folder.explained(format_.target):
         family.write(job, format_.kind, path)
-    announce(f"Comparing {format_.target} with the Keras model")
     calibrated_on = job.calibration if format_.kind == "int8" else None
-    with full_float32():
+    with full_float32(), waiting(f"Comparing {format_.target} with the Keras model"):
         agreement = family.compare(expected(family.expected), family.answers(path, compare_on))
+    with full_float32(), waiting(f"Timing {format_.target}"):
         latency_ms = {
             str(threads): median_milliseconds(family.call(path, compare_on.crops[0], threads))
             for threads in family.threads

@@ -7,7 +7,6 @@ keras-cv has no titles, and cuts off a label at the image's border.
 
 import functools
 import math
-import os
 import sys
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from pit_keras.data.preprocessing import load_image
-from pit_keras.plots.pictures import DPI, save_figure, shortened
+from pit_keras.plots.pictures import DPI, MOST_LETTERS, name_in_title, save_figure, shortened
 
 COLUMNS = 6
 WIDTH = 2  # inches of an image
@@ -27,7 +26,6 @@ MOST_DETECTED_SHARP = 48  # more are coarser: keras-cv keeps pixels with boxes i
 HIGHEST = 1.6  # times as high as wide
 BATCH_COLUMNS = 8
 MOST_BATCH_IMAGES = 16
-MOST_LETTERS = 26  # of a line above an image
 LINE = 0.16  # inches
 TRUE_COLOR, FOUND_COLOR = (0, 188, 212), (255, 235, 59)  # of boxes, keras-cv's
 
@@ -35,7 +33,7 @@ TRUE_COLOR, FOUND_COLOR = (0, 188, 212), (255, 235, 59)  # of boxes, keras-cv's
 def draw_predictions(paths, predictions, output, apply_orientation=False):
     """Draws image files in a grid, each under its name and the likeliest class of `predict`."""
     best = [f"{of_image[0][0]}  {of_image[0][1]:.0%}" for of_image in predictions]
-    titles = [f"{_name(path)}\n{words}" for path, words in zip(paths, best, strict=True)]
+    titles = [f"{name_in_title(path)}\n{words}" for path, words in zip(paths, best, strict=True)]
     images = (load_image(path, apply_orientation) for path in paths)
     _draw_gallery(images, output, COLUMNS, WIDTH, titles)
 
@@ -43,7 +41,7 @@ def draw_predictions(paths, predictions, output, apply_orientation=False):
 def draw_detections(paths, detections, output, apply_orientation=False):
     """Draws image files in a grid, each under its name, with the boxes of its `FoundObject`s."""
     images = (load_image(path, apply_orientation) for path in paths)
-    titles = list(map(_name, paths))
+    titles = list(map(name_in_title, paths))
     _draw_gallery(images, output, DETECTED_COLUMNS, DETECTED_WIDTH, titles, objects=detections)
 
 
@@ -89,12 +87,6 @@ def label_in_words(label, class_names, most=3):
     if len(line) <= MOST_LETTERS:
         return line
     return "\n".join(shortened(name, MOST_LETTERS - 6) + share for name, share in shares)
-
-
-def _name(path):
-    """A file's name, shortened; bytes that are no text are written as escapes."""
-    name = os.path.basename(path).encode(errors="backslashreplace").decode()
-    return shortened(name, MOST_LETTERS)
 
 
 def _draw_gallery(images, output, columns, width, titles, headings=None, objects=None):

@@ -5,6 +5,7 @@ An `output` is a file, whose ending decides the format, or a stream for PNG.
 
 import itertools
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -21,6 +22,7 @@ CLASSIFIER_PANELS = {"loss": "cross-entropy", "top1": "top-1"}
 DETECTOR_PANELS = {"loss": "training loss", "AP": "AP"}
 HISTORY_CURVES = ("training", "validation", "validation, averaged weights")
 MOST_RUNS = 20  # in one picture
+MOST_LETTERS = 26  # of a line above an image
 MOST_LETTERS_OF_RUN = 58  # in the legend
 
 
@@ -49,8 +51,17 @@ def shortened(text, length):
     return text if len(text) <= length else f"{text[: length - 1].rstrip()}…"
 
 
-def draw_history(history, output):
-    """Draws the loss and top-1, or AP, of a run's `history.csv` over the epochs."""
+def name_in_title(path):
+    """A file's name, shortened; bytes that are no text are written as escapes."""
+    name = os.path.basename(path).encode(errors="backslashreplace").decode()
+    return shortened(name, MOST_LETTERS)
+
+
+def draw_history(history, output, kept=None):
+    """Draws the loss and top-1, or AP, of a run's `history.csv` over the epochs.
+
+    `kept` is the epoch whose weights were kept, which a line marks; None for no line.
+    """
     rows = read_history(history)
     if not rows:
         raise ValueError(f"{history} holds no finished epoch.")
@@ -64,6 +75,8 @@ def draw_history(history, output):
                 values = [row.get(column, math.nan) for row in rows]
                 _draw_curve(axis, rows, values, label=label, color=color)
         _label_axis(axis, in_words)
+        if kept is not None:
+            axis.axvline(kept, color="grey", linestyle=":", label=f"kept: epoch {kept}")
         if axis.lines:
             axis.legend()
     save_figure(figure, output)
@@ -161,11 +174,13 @@ def _end_of(name):
 
 
 def _draw_curve(axis, rows, values, **style):
-    """Values over the epochs of a history, counted from 1; a single one is a dot."""
-    epochs = [row["epoch"] + 1 for row in rows]
+    """Values over the epochs of a history; a single one is a dot."""
+    epochs = [row["epoch"] for row in rows]
     axis.plot(epochs, values, marker="o" if len(rows) == 1 else None, **style)
 
 
 def _label_axis(axis, name, over="epoch"):
     axis.set(xlabel=over, ylabel=name)
+    if over == "epoch":
+        axis.xaxis.get_major_locator().set_params(integer=True)
     axis.grid(alpha=0.3)

@@ -20,12 +20,12 @@ from pit_keras.config.fields import Config, leaves
 from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.config.recipes import RECIPES, recipe
 from pit_keras.errors import one_line
-from pit_keras.runs.run_folder import RunFolder, csv_text
+from pit_keras.runs.run_folder import RunFolder, counted_from_one, csv_text
 
 # Columns of a table of runs, in their order; `Run` has an attribute for each.
 COLUMNS = (
-    "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "loss",
-    "images_per_second",
+    "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "val_loss",
+    "loss", "images_per_second",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("epochs", "top1", "AP", "images_per_second")
 # Settings that are columns of every table, by the column's name.
@@ -53,6 +53,7 @@ class Run:
     # A finished run has the metrics of `model.keras`, another one its best so far.
     top1: float | None  # of a classifier, 0 to 1
     AP: float | None  # of a detector, 0 to 1
+    val_loss: float | None  # of a classifier, with that top1
     loss: float | None  # of training, in the last epoch
     images_per_second: float | None  # of training, the median over the epochs
     settings: dict  # {dotted path: value} of `config.json`
@@ -154,9 +155,10 @@ def read_run(path, name):
         run=name,
         state=state,
         **{column: settings.get(path) for column, path in SHOWN.items()},
-        epochs=max((row["epoch"] for row in history), default=-1) + 1,
+        epochs=max((row["epoch"] for row in history), default=0),
         top1=results.get("top1") if results else _best(history, "top1"),
         AP=results.get("AP") if results else _best(history, "AP"),
+        val_loss=results.get("loss") if results else _loss_of_best(history),
         loss=history[-1].get("loss") if history else None,
         images_per_second=statistics.median(rates) if rates else None,
         settings=settings,
@@ -186,6 +188,22 @@ def is_locked(path):
 
 def read_history(path):
     """The rows of a `history.csv`, {column: number}, without a last one that is cut short."""
+    return counted_from_one(_rows(path))
+
+
+def kept_epoch(folder):
+    """The epoch whose weights a finished run's `model.keras` has, counted from 1; None if unknown.
+
+    Earlier versions counted it as their history, from 0.
+    """
+    try:
+        rows, results = _rows(folder.history), read_results(folder.results)
+        return results["best_epoch"] + int(rows[0]["epoch"] == 0)
+    except (OSError, ValueError, LookupError):
+        return None
+
+
+def _rows(path):
     lines = pathlib.Path(path).read_text().splitlines(keepends=True)
     rows = []
     for number, row in enumerate(csv.DictReader(line for line in lines if line[-1] == "\n"), 1):
@@ -225,6 +243,17 @@ def read_rates(path):
 def _best(history, figure):
     values = (validation(row, figure) for row in history)
     return max((value for value in values if not math.isnan(value)), default=None)
+
+
+def _loss_of_best(history):
+    """The validation loss where top-1 is best, the lowest of equals; None without any."""
+    pairs = [
+        (row[f"{prefix}top1"], -row[f"{prefix}loss"])
+        for row in history
+        for prefix in ("val_", "val_averaged_")
+        if {f"{prefix}top1", f"{prefix}loss"} <= row.keys()
+    ]
+    return -max(pairs)[1] if pairs else None
 
 
 def validation(row, figure):

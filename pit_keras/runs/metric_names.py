@@ -34,6 +34,21 @@ CLASSIFICATION = Figures(
     ties="loss",
     results={"top1": "top-1", "top5": "top-5"},
 )
+
+
+def has_top5(classes):
+    """Whether so many classes can be wrong among the first five."""
+    return classes > 5
+
+
+def classification_figures(classes):
+    """The metrics of a classifier of so many classes."""
+    if has_top5(classes):
+        return CLASSIFICATION
+    columns = tuple(name for name in CLASSIFICATION.columns if name != "top5")
+    return dataclasses.replace(CLASSIFICATION, columns=columns, results={"top1": "top-1"})
+
+
 # COCO's own names; None, and nothing in `history.csv`, where the data has no object of the kind.
 DETECTION = Figures(
     training={"loss": "loss", "class_loss": "class", "l1_loss": "L1", "giou_loss": "GIoU"},

@@ -230,6 +230,13 @@ def read_class_names(path):
         raise ValueError(f"{path} is not UTF-8 text with a class name a line.") from error
 
 
+def counted_from_one(rows):
+    """The rows of a history; earlier versions counted its epochs from 0."""
+    if rows and rows[0]["epoch"] == 0:
+        return [{**row, "epoch": row["epoch"] + 1} for row in rows]
+    return rows
+
+
 def csv_text(rows, columns=None):
     """Rows, {column: value}, as CSV; columns are by default the first row's."""
     text = io.StringIO()

@@ -14,6 +14,7 @@ import uvicorn
 from pit_keras.errors import ending_signals, handled_signals
 from pit_keras.serving.application import Service
 from pit_keras.serving.limits import BACKLOG, guarded_protocol
+from pit_keras.waits import waiting
 
 # Process managers often kill after ten: a slow client must not hold up the end.
 SECONDS_TO_FINISH = 8
@@ -67,7 +68,8 @@ def _is_no_cancellation(record):
 def run(network, name, listener, limits):
     """Serves a model until SIGTERM or SIGHUP, and finishes what is in flight, or until Ctrl-C."""
     host, port = listener.getsockname()[:2]
-    service = Service(network, name, limits, host)
+    with waiting(f"Compiling {name}"):
+        service = Service(network, name, limits, host)
     config = uvicorn.Config(
         service.application,
         http=guarded_protocol(limits.timeout),

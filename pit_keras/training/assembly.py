@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.config.model_names import DETECTOR_PREFIX
 from pit_keras.create import create_model
 from pit_keras.data.class_matching import comparable
 from pit_keras.models import variant_of
@@ -44,6 +45,31 @@ def check_weights(config):
             release_of(config.model.name)
     elif weights is not None and not os.path.isdir(weights):  # a run folder
         check_weights_file(weights)
+
+
+def sizes_of_weights(config, folder):
+    """Fields of the model that are not set, as the run has them that its weights come from.
+
+    `folder` is that of the run itself: once it is begun, its weights may be gone.
+    """
+    weights, model = config.model.weights, config.model
+    if weights in (None, IMAGENET):
+        return {}
+    run = folder if folder.begun or folder.finished else None
+    if run is None and (os.path.isdir(weights) or _is_keras_file(weights)):
+        run = find_model(weights)[1]
+    try:
+        origin = run.read_config().model if run is not None else model
+    except (ValueError, OSError):  # the sizes have to be given then
+        return {}
+    if (run is folder and origin.weights != weights) or _kin(origin.name) != _kin(model.name):
+        return {}
+    return {name: size for name, size in origin.overrides.items() if name not in model.overrides}
+
+
+def _kin(name):
+    """What a classifier, its distilled form and a detector on it have in common."""
+    return name.removeprefix(DETECTOR_PREFIX).removesuffix("_distilled")
 
 
 def weights_in_reach(name):

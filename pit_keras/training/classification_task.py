@@ -10,7 +10,7 @@ from pit_keras.data.pipeline import check_train_batches, evaluation_batches, tra
 from pit_keras.evaluation.classification import Evaluator, accuracy_interval
 from pit_keras.losses import hard_distillation, soft_cross_entropy, soft_distillation
 from pit_keras.models import two_headed
-from pit_keras.runs.metric_names import CLASSIFICATION
+from pit_keras.runs.metric_names import classification_figures
 from pit_keras.training.assembly import uses_xla
 from pit_keras.training.fine_tuning import freeze
 from pit_keras.training.teacher import load_teacher
@@ -19,12 +19,18 @@ from pit_keras.training.teacher import load_teacher
 class ClassificationTask:
     """Classification of images; while training, images may be mixtures of several classes."""
 
-    figures = CLASSIFICATION
     category_ids = None
     graph_options = contextlib.nullcontext
 
     def __init__(self, config, source):
         self._config, self._source = config, source
+        self.figures = classification_figures(len(source.class_names))
+        by = config.training.best_metric
+        if by not in (None, *self.figures.columns):
+            raise ValueError(
+                f"--config.training.best_metric={by} needs more than five classes, and "
+                f"{source.name} has {len(source.class_names)}; take top1 or loss."
+            )
         self.check_train_batches = partial(check_train_batches, source, config.data)
         self.train_batches = partial(train_batches, source, config.data)
         self.evaluation_batches = partial(evaluation_batches, source, "val", config.data)

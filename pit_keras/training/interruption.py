@@ -6,9 +6,7 @@ import select
 import signal
 import time
 
-from pit_keras.errors import ending_signals, handled_signals
-
-_SECONDS_OF_ONE_WISH = 0.5  # a terminal and a wrapper each send a signal
+from pit_keras import errors
 
 
 class TrainingInterrupted(Exception):
@@ -19,27 +17,36 @@ class Interruption(contextlib.ExitStack):
     """A context that notes the first SIGINT, SIGTERM or SIGHUP, or `also` that signal, by name.
 
     Signals within half a second are one. Later SIGINT or SIGTERM ends the process at once; what
-    only announces an end does not. `signal` is the name of the one that came, or None. Only the
-    main thread of a process gets signals; in other threads nothing is noted.
+    only announces an end does not. `signal` is the name of the one that came, or None. As long as
+    `has_nothing_to_save` is set, the first one ends a program that Ctrl-C would have ended without
+    this context. Only the main thread of a process gets signals; in other threads nothing is noted.
     """
 
     def __init__(self, also=None):
         super().__init__()
-        self.signal = None
-        self._numbers = {*ending_signals(), *([signal.Signals[f"SIG{also}"]] if also else [])}
+        self.signal, self.has_nothing_to_save = None, False
+        also = [signal.Signals[f"SIG{also}"]] if also else []
+        self._numbers = {*errors.ending_signals(), *also}
 
     def __enter__(self):
-        self.enter_context(handled_signals(self._note, self._numbers))
+        self._may_end = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # in no notebook
+        self.enter_context(errors.answered_signals(self._numbers, self._answer))
+        self.enter_context(errors.handled_signals(self._note, self._numbers))
         return self
+
+    def _answer(self, number):
+        if self.has_nothing_to_save and self._may_end:
+            words = "Stopped before the first step: nothing is lost, the same command starts again."
+            with contextlib.suppress(OSError):
+                os.write(2, f"\n{words}\n".encode())
+            os._exit(128 + number)
+        return "Saving after this step. Press Ctrl-C again to quit without saving."
 
     def _note(self, number, _):
         if self.signal:
             return
         self.signal = signal.Signals(number).name
-        # Not `print`, which the signal may have interrupted, nor `sys.stderr`, maybe no file.
-        with contextlib.suppress(OSError):
-            os.write(2, b"\nSaving after this step. Press Ctrl-C again to quit without saving.\n")
-        time.sleep(_SECONDS_OF_ONE_WISH)
+        time.sleep(errors.SECONDS_OF_ONE_WISH)
         _drop_lost_output()
         for each in self._numbers:
             ends = each in (signal.SIGINT, signal.SIGTERM)

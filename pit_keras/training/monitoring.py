@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pit_keras.runs.metric_names import in_words, number
+from pit_keras.waits import Terminal
 
 EXAMPLE_IMAGES = 8
 
@@ -24,6 +24,7 @@ class Monitor:
     def __init__(self, config, folder, figures, steps, *, verbose, is_chief, profile=None):
         self._config, self._figures, self._steps = config, figures, steps
         self._images = config.training.images_of_update
+        self._has_compiled = {"step": False, "evaluation": False}
         self.display = EpochDisplay(config.training.epochs, figures, verbose)
         self.log = RunLog(folder, is_chief)
         self.profile = Profile(folder.logs, profile if is_chief else None)
@@ -40,10 +41,13 @@ class Monitor:
 
     def begin_epoch(self, progress):
         """Begins an epoch, or resumes it where `progress` is."""
-        self.epoch = Meter(progress.sums, progress.step)
-        self._lately, self._started = Meter(), time.perf_counter()
-        what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
-        self.display.begin(what, self._steps, progress.step)
+        self.epoch, self._lately = Meter(progress.sums, progress.step), Meter()
+        self._started, self._compiled_evaluation_for = time.perf_counter(), 0.0
+        self._what = f"Epoch {progress.epoch + 1}/{self._config.training.epochs}"
+        if self._has_compiled["step"]:
+            self.display.begin(self._what, self._steps, progress.step)
+        else:
+            self.display.wait("Compiling the training step")
 
     def after_step(self, number, metrics, waited, learning_rate):
         """Notes a step's metrics, {name: number}; returns their sums over the epoch.
@@ -54,24 +58,49 @@ class Monitor:
         self.profile.after(number)
         self.epoch.add(metrics, waited)
         self._lately.add(metrics, waited)
+        if not self._has_compiled["step"]:
+            self._has_compiled["step"] = True
+            self.epoch.restart()
+            self._lately.restart()
+            self.display.begin(self._what, self._steps, self.epoch.steps)
         if not self.display.bar.disable:
             speed = self.epoch.rates(self._images)["images_per_second"]
             words = in_words(self._figures.training, self.epoch.means(), 3, "  ")
-            words += f"  lr {learning_rate():.1e}  {speed:.0f} images/s"
+            words += f"  lr {learning_rate():.1e}"
+            words += "" if speed is None else f"  {speed:.0f} images/s"
             self.display.step(self.epoch.steps, words)
         if (number + 1) % self._config.training.log_every_steps == 0:
             values = {**self._lately.means(), "learning_rate": learning_rate()}
             values |= self._lately.rates(self._images)
-            self.log.event("step", epoch=number // self._steps, step=number + 1, **values)
+            self.log.event("step", epoch=number // self._steps + 1, step=number + 1, **values)
             self.log.scalars("train", values, number + 1)
             self._lately = Meter()
         return self.epoch.sums
 
+    def begin_evaluation(self, batches):
+        """Begins an evaluation; the function that it returns is called with the batches done."""
+        start = time.perf_counter()
+        if self._has_compiled["evaluation"]:
+            self.display.begin("Evaluating", batches)
+        else:
+            self.display.wait("Compiling the evaluation")
+
+        def after_batch(done):
+            if not self._has_compiled["evaluation"]:
+                self._has_compiled["evaluation"] = True
+                self._compiled_evaluation_for = time.perf_counter() - start
+                self.display.begin("Evaluating", batches, done)
+            self.display.step(done)
+
+        return after_batch
+
     def end_epoch(self, row, step):
         """Ends an epoch with its row of the history, after `step` updates of the run."""
-        seconds = time.perf_counter() - self._started
-        rates = self.epoch.rates(self._images)
-        self.display.epoch(row, rates, seconds)
+        now, rates = time.perf_counter(), self.epoch.rates(self._images)
+        seconds, training = now - self._started, self.epoch.seconds_of(self._steps)
+        if training is not None:
+            training += now - self.epoch.last - self._compiled_evaluation_for
+        self.display.epoch(row, rates, training)
         self.log.event("epoch", step=step, seconds=round(seconds, 3), **row, **rates)
         validation = {k.removeprefix("val_"): v for k, v in row.items() if k[:4] == "val_"}
         epoch = {k: v for k, v in row.items() if k != "epoch" and k[:4] != "val_"}
@@ -140,8 +169,12 @@ class Meter:
 
     def __init__(self, sums=(), steps=0):
         self.sums, self.steps = dict(sums), steps
-        self.waited, self._measured = 0.0, 0
-        self._start = self._last = time.perf_counter()
+        self.restart()
+
+    def restart(self):
+        """Measures speed from here on; the steps before, one of which compiled, count no more."""
+        self._waited, self._measured = 0.0, 0
+        self._start = self.last = time.perf_counter()  # `last`: when the last step ended
 
     def add(self, metrics, waited):
         """Adds one step's metrics, {name: number}, and the seconds it waited for data."""
@@ -149,8 +182,8 @@ class Meter:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
         self._measured += 1
-        self._last = time.perf_counter()
-        self.waited += waited
+        self.last = time.perf_counter()
+        self._waited += waited
 
     def means(self):
         """The metrics' means over the steps; a skipped update has no gradient norm to count."""
@@ -161,12 +194,23 @@ class Meter:
         return means
 
     def rates(self, images):
-        """Images per second, at `images` per step, and the share of time without data."""
-        seconds = max(self._last - self._start, 1e-9)
+        """Images per second, at `images` per step, and the share of time without data.
+
+        Both are None where no step was measured.
+        """
+        if not self._measured:
+            return {"images_per_second": None, "data_wait": None}
+        seconds = self.seconds_of(self._measured)
         return {
             "images_per_second": round(self._measured * images / seconds, 2),
-            "data_wait": round(self.waited / seconds, 4),
+            "data_wait": round(self._waited / seconds, 4),
         }
+
+    def seconds_of(self, steps):
+        """How long so many steps take; None where no step was measured."""
+        if not self._measured:
+            return None
+        return max(self.last - self._start, 1e-9) * steps / self._measured
 
 
 class EpochDisplay:
@@ -177,36 +221,55 @@ class EpochDisplay:
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
             TextColumn("{task.fields[words]}"),
             TimeRemainingColumn(),
-            console=Console(file=sys.stdout),
+            console=Terminal(file=sys.stdout),
             transient=True,
             disable=not (verbose and sys.stdout.isatty()),
         )
-        self._task = self.bar.add_task("", words="", visible=False)
+        self._counting = self.bar.add_task("", words="", visible=False)
+        self._waiting = self.bar.add_task("", words="", visible=False, total=None)
 
     def begin(self, what, total, done=0):
         """Starts the bar again: an epoch's training, or its evaluation."""
-        shown = {"description": what, "total": total, "completed": done, "words": ""}
-        self.bar.reset(self._task, visible=True, **shown)
+        self.bar.update(self._waiting, visible=False)
+        shown = {"description": what, "total": total, "completed": done}
+        self.bar.reset(self._counting, visible=True, words=f"{done}/{total}", **shown)
 
     def step(self, done, words=""):
-        self.bar.update(self._task, completed=done, words=words)
+        total = self.bar.tasks[self._counting].total
+        self.bar.update(self._counting, completed=done, words=f"{done}/{total:.0f} {words}")
+
+    def wait(self, what):
+        """Shows a bar without an end in place of the other, until that begins again."""
+        self.bar.update(self._counting, visible=False)
+        self.bar.update(self._waiting, description=what, visible=True)
+
+    @contextlib.contextmanager
+    def waiting(self, what):
+        """Shows a bar without an end in place of the other within it."""
+        self.wait(what)
+        try:
+            yield
+        finally:
+            self.bar.update(self._waiting, visible=False)
+            self.bar.update(self._counting, visible=True)
 
     def epoch(self, row, rates, seconds):
-        """Prints the line of a finished epoch."""
+        """Prints the line of a finished epoch; another one takes `seconds`, None for unknown."""
         if not self._verbose:
             return
-        left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"] - 1)))
         training = in_words(self._figures.training, row, 4, ", ")
         validation = in_words(self._figures.validation, row, 4, ", ", prefix="val_")
         averaged = f"val_averaged_{self._figures.best}"
         if averaged in row:
             validation += f", averaged {number(row[averaged])}"
+        speed = ""
+        if seconds is not None:  # else the only step was the one that compiled
+            left = datetime.timedelta(seconds=round(seconds * (self._epochs - row["epoch"])))
+            speed = f"; {rates['images_per_second']:.0f} images/s, about {left} left"
         self.bar.console.print(
-            f"Epoch {row['epoch'] + 1}/{self._epochs}: {training}; validation: {validation}; "
-            f"{rates['images_per_second']:.0f} images/s, about {left} left",
+            f"Epoch {row['epoch']}/{self._epochs}: {training}; validation: {validation}{speed}",
             highlight=False,
             soft_wrap=True,
         )

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from pit_keras.config.fields import Config, conflicts
+from pit_keras.runs.run_folder import counted_from_one
 
 
 @dataclasses.dataclass
@@ -22,7 +23,7 @@ class Progress:
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # the epoch's metrics
     unreadable: dict[str, int] = dataclasses.field(default_factory=dict)  # {image: position}
     best: list[float] = dataclasses.field(default_factory=list)  # see `Figures.rank`
-    best_epoch: int = 0  # counted from 0 as in `history.csv`
+    best_epoch: int = 0  # counted from 1 as in `history.csv`; 0 for none
     best_is_averaged: bool = False  # whether the averaged weights reached it
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     replicas: int | None = None  # of the last training; None before
@@ -45,6 +46,17 @@ class Progress:
         return dataclasses.replace(
             self, positions=positions, epoch_positions=begun, replicas=workers.replicas
         )
+
+
+def read_progress(text):
+    """The `Progress` that a checkpoint holds as JSON, of this version or an earlier one."""
+    progress = Progress(**json.loads(text))
+    if isinstance(progress.best, float):  # top-1 or AP, or -1
+        progress.best = [progress.best] if progress.best >= 0 else []
+    history = counted_from_one(progress.history)
+    if history != progress.history:
+        progress.history, progress.best_epoch = history, progress.best_epoch + 1
+    return progress
 
 
 class TrainingState:
@@ -78,9 +90,7 @@ class TrainingState:
         """Takes `arrays()`; those of another run are a `ValueError`, and nothing is changed."""
         try:
             stored = Config.from_json(str(arrays["config"]))
-            progress = Progress(**json.loads(str(arrays["progress"])))
-            if isinstance(progress.best, float):  # of an earlier version: top-1 or AP, or -1
-                progress.best = [progress.best] if progress.best >= 0 else []
+            progress = read_progress(str(arrays["progress"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"its fields cannot be read ({error}).") from error
         conflict = conflicts(stored, Config.from_json(self._config))

@@ -38,6 +38,7 @@ from pit_keras.training.state import TrainingState
 from pit_keras.training.step import compiled_step
 from pit_keras.training.tasks import task_of
 from pit_keras.training.workers import join_workers
+from pit_keras.waits import waiting
 
 # An epoch's end is saved unless that would take more than this share of the time.
 _MOST_TIME_FOR_SAVING = 0.05
@@ -93,9 +94,11 @@ class Trainer:
             self.is_finished = self.workers.agree(self._stored_results() is not None)
             # A run that is resumed has its weights in a checkpoint.
             self._is_new = self.workers.agree(not (self.folder.begun or self.is_finished))
-            self._build()
+            with waiting(f"Building {config.model.name}"):
+                self._build()
             if self._is_new and self.workers.is_chief:
-                check_validation_images(source)
+                with waiting("Checking the validation images"):
+                    check_validation_images(source)
 
     def _check_batches(self):
         training, size = self.config.training, self.source.sizes["train"]
@@ -156,7 +159,8 @@ class Trainer:
                     self.folder.create(self.config, self.source.class_names, self.task.category_ids)
                 self._resume()
                 self._train()
-                results = self._results()
+                with self._monitor.display.bar:
+                    results = self._results()
                 if self.workers.is_chief:
                     write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
                 return results
@@ -254,10 +258,12 @@ class Trainer:
             names = textwrap.shorten(", ".join(self.source.class_names), 80, placeholder=" ...")
             counts = "{train_images:,} training and {val_images:,} validation images of {classes}"
             print(f"{counts} classes: {{names}}.".format(**self._data(), names=names))
+        # Other workers would take this one's end for a failure.
+        self._interruption.has_nothing_to_save = self.workers.count == 1
         with self._interruption, self._monitor.watching():
             self._monitor.log.event(
                 "start",
-                epoch=self.state.progress.epoch,
+                epoch=self.state.progress.epoch + 1,
                 step=self._number,
                 model=self.config.model.name,
                 parameters=self.model.count_params(),
@@ -272,11 +278,14 @@ class Trainer:
                 keras=keras.__version__,
                 tensorflow=tf.__version__,
             )
+            self._monitor.display.wait("Preparing the images")
             batches = iter(self.workers.batches(self._train_batches))
             self._evaluation_batches = self.workers.batches(self._validation_batches)
             while not self._is_trained:
                 self._train_epoch(batches)
                 self._end_epoch()
+            self._monitor.display.wait("Closing the data")
+            del batches  # which waits for what is being prefetched
         progress, patience = self.state.progress, self.config.training.patience
         if self.verbose and progress.epoch < self.config.training.epochs:
             print(f"Stopped early: none of the last {patience} epochs was better.")
@@ -285,7 +294,7 @@ class Trainer:
     def _is_trained(self):
         """Whether all epochs are done, or the patience is over."""
         progress, training = self.state.progress, self.config.training
-        waited = progress.epoch - 1 - progress.best_epoch
+        waited = progress.epoch - progress.best_epoch
         is_patient = training.patience is None or waited < training.patience
         return progress.epoch >= training.epochs or not is_patient
 
@@ -318,6 +327,7 @@ class Trainer:
                 self._monitor.show_images(self._local(self._batch["image"])[0], number)
             progress.sums = self._monitor.after_step(number, metrics, waited, self._learning_rate)
             progress.step = step + 1
+            self._interruption.has_nothing_to_save = False
             every = self.config.training.checkpoint_every_steps
             if stops:
                 self._interrupt()
@@ -381,7 +391,7 @@ class Trainer:
         # As long as a detector finds nothing, its last epoch is the best one.
         if ranks[better] > progress.best or not any(ranks[better]):
             progress.best = ranks[better]
-            progress.best_epoch = progress.epoch - 1
+            progress.best_epoch = progress.epoch
             progress.best_is_averaged = better == "averaged"
             if self.workers.is_chief:
                 self._keeper.new_best = self.state.arrays(parts=("model", "average"))
@@ -423,7 +433,7 @@ class Trainer:
             for name in self.task.figures.columns
         }
         return {
-            "epoch": progress.epoch,
+            "epoch": progress.epoch + 1,
             **self._monitor.epoch.means(),
             "learning_rate": self._learning_rate(),
             "unreadable_images": sum(skipped),
@@ -448,7 +458,8 @@ class Trainer:
         if self.workers.is_chief:
             self.folder.must_be_there()
             self.folder.write_unreadable(self.state.progress.unreadable)
-            path = self._keeper.save(self._number, {**self.state.arrays(), **self._names()})
+            with self._monitor.display.waiting("Writing a checkpoint"):
+                path = self._keeper.save(self._number, {**self.state.arrays(), **self._names()})
             seconds = round(time.monotonic() - start, 3)
             name = str(path.relative_to(self.folder.path))
             self._monitor.log.event("checkpoint", step=self._number, file=name, seconds=seconds)
@@ -512,10 +523,10 @@ class Trainer:
 
     def _evaluate(self, can_stop=False):
         batches = -(-self.source.sizes["val"] // self._eval_batch_size)
-        self._monitor.display.begin("Evaluating", batches)
+        shows = self._monitor.begin_evaluation(batches)
 
         def after_batch(done):
-            self._monitor.display.step(done)
+            shows(done)
             if can_stop and self._interruption.signal:
                 raise TrainingInterrupted
 
@@ -526,6 +537,7 @@ class Trainer:
         """Exact results of `model.keras` as it was written, read back from its file."""
         weights, best = None, None
         if self.workers.is_chief:
+            self._monitor.display.wait("Reading model.keras back")
             weights = self._keeper.model_weights()
             if weights is None:
                 self._keeper.mend_model()

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 
 from pit_keras.errors import undone_at_the_end
+from pit_keras.waits import paused, waiting
 from pit_keras.weights.recognition import Checkpoint
 
 IMAGENET = "imagenet"
@@ -130,11 +131,13 @@ def _download(name, release):
             f"'pit_keras[convert]', or {by_hand}"
         ) from error
     repository, revision = release.repository, release.revision
-    offline = not _answers(hf_hub_url(repository, FILE, revision=revision))
+    with waiting(f"Looking for {repository} on the Hugging Face Hub"):
+        offline = not _answers(hf_hub_url(repository, FILE, revision=revision))
     try:
-        return pathlib.Path(
-            hf_hub_download(repository, FILE, revision=revision, local_files_only=offline)
-        )
+        with paused():  # the client has a bar of its own
+            return pathlib.Path(
+                hf_hub_download(repository, FILE, revision=revision, local_files_only=offline)
+            )
     except LocalEntryNotFoundError:
         raise FileNotFoundError(
             f"The weights of {name} are not on this machine and {release.repository} cannot be "

@@ -138,14 +138,14 @@ def test_runs_are_compared_in_a_table_a_file_and_a_picture(run, sweep, capsys, m
     lines = printed(capsys, "runs", sweep, "--sort=run", f"--csv={table}", f"--output={picture}")
 
     head, names, broken, low, high, real, empty, problem = lines.splitlines()
-    columns = "run state model recipe dataset epochs top1 loss images/s"
+    columns = "run state model recipe dataset epochs top1 val_loss loss images/s"
     assert head.split() == ["optimizer."] * 3
     assert names.split() == [*columns.split(), "learning_rate", "weight_decay", "layer_decay"]
     top1 = json.loads((run / "results.json").read_text())["top1"]
     start = ["real", "finished", "pit_ti", "vanilla", "digits", "1/1", f"{top1:.4f}"]
     assert real.split()[:7] == start
-    assert int(real.split()[8].replace(",", "")) > 0
-    assert real.split()[9:] == ["0.0005", "0.05", "1"]
+    assert int(real.split()[9].replace(",", "")) > 0
+    assert real.split()[10:] == ["0.0005", "0.05", "1"]
     assert low.split()[:2] == ["lr/1e-3", "unfinished"]
     assert high.split()[:2] == ["lr/[red]2e-3", "unfinished"]
     assert high.split()[-3:] == ["0.002", "0.1", "0.9"]
@@ -166,7 +166,7 @@ def test_a_narrow_table_of_runs_tells_what_it_leaves_out(sweep, capsys, monkeypa
     lines = printed(capsys, "runs", sweep).splitlines()
 
     assert max(map(len, lines[:5])) <= 80
-    names = ["run", "state", "epochs", "top1", "loss", "images/s", "learning_rate"]
+    names = ["run", "state", "epochs", "top1", "val_loss", "loss", "images/s"]
     assert lines[1].split()[: len(names)] == names
     assert sorted(line.split()[0] for line in lines[2:5]) == ["lr/1e-3", "lr/[red]2e-3", "real"]
     assert lines[6] == "All have model pit_ti, recipe vanilla, dataset digits."
@@ -203,7 +203,7 @@ def test_predict_explains_each_picture_in_a_row_of_stages(run, pictures, capsys,
     assert len(streams.out.splitlines()) == 3
     assert streams.err.splitlines()[-1] == f"Explained in {explained}"
     with Image.open(explained) as picture:
-        assert picture.size == (150 * 2 * 4, round(150 * 2.3 * 3))
+        assert picture.size == (150 * 2 * 4, int(150 * (2.45 * 3 + 0.5)))
     main(
         ["predict", f"--model={run}", f"--output={drawn}", f"--explain={explained}", str(pictures)]
     )

@@ -14,6 +14,7 @@ from pit_keras.commands.training_flags import (
     TRAIN,
     config_from_flags,
     help_text,
+    keep_warmup,
     parse_training_flags,
     profiled_steps,
 )
@@ -46,7 +47,7 @@ def test_recipe_named_flags_and_overrides():
     )
     assert (config.recipe, config.data.cutmix_alpha) == ("cutmix", 1.0)
     assert (config.model.name, config.model.patch_size) == ("pit_b", 4)
-    assert config.optimizer.warmup_epochs == 10
+    assert config.optimizer.warmup_epochs == 2  # a fifth of the recipe's, as the epochs
     assert config.data.image_size == (160, 224)
     assert (config.training.epochs, config.training.seed, config.training.batch_size) == (20, 3, 8)
     assert config.training.precision == "mixed_bfloat16"
@@ -77,6 +78,43 @@ def test_steps_to_profile_are_two_numbers(text):
 def test_steps_to_profile():
     assert profiled_steps("3:12") == (3, 12)
     assert profiled_steps(None) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "warmup"),
+    [
+        (["--epochs=10"], 0.5),
+        (["--config.training.epochs=10"], 0.5),
+        (["--epochs=200"], 5.0),  # never longer than the recipe's
+        (["--recipe=finetune", "--epochs=10"], 1.0),
+        (["--epochs=10", "--config.optimizer.warmup_epochs=3"], 3.0),
+        (["--recipe=finetune", "--config.optimizer.warmup_epochs=3"], 3.0),
+    ],
+)
+def test_a_warm_up_that_was_not_set_follows_the_epochs(arguments, warmup):
+    assert config_of(*arguments).optimizer.warmup_epochs == pytest.approx(warmup)
+
+
+@pytest.mark.parametrize(
+    ("stored", "arguments", "kept"),
+    [
+        (5.0, [], 5.0),  # as an earlier version had it
+        (2.0, [], 0.5),  # another run, which the folder's check refuses
+        (5.0, ["--config.optimizer.warmup_epochs=1"], 1.0),
+        (None, [], 0.5),
+    ],
+)
+def test_a_run_of_an_earlier_version_keeps_its_warm_up(stored, arguments, kept, tmp_path):
+    values = flags.FlagValues()
+    required = ["train.py", "--dataset=digits", "--output_dir=runs/x", "--epochs=10"]
+    parse_training_flags([*required, *arguments], values)
+    config, folder = config_from_flags(values), RunFolder(tmp_path)
+    if stored is not None:
+        begun = config_from_flags(values)
+        begun.optimizer.warmup_epochs = stored
+        folder.config.write_text(begun.to_json())
+    keep_warmup(values, config, folder)
+    assert config.optimizer.warmup_epochs == kept
 
 
 def test_one_side_is_a_square():
@@ -163,7 +201,7 @@ def test_wrong_flags_are_one_sentence(arguments, message):
         (["--config.training.label_smoothing=1"], "^--config.training.label_smoothing must be"),
         (["--weights="], "^--weights must be imagenet or the path of a weights file; got ''"),
         (
-            ["--epochs=3"],
+            ["--epochs=3", "--config.optimizer.warmup_epochs=5"],
             "^--config.optimizer.warmup_epochs must be less than the 3 epochs",
         ),
     ],

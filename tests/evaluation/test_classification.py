@@ -113,6 +113,7 @@ def test_a_source_is_measured_exactly_in_batches_of_any_size(trained, pixels, sp
         "top5": expected["top5"],
         "loss": expected["loss"],
         "images": len(labels),
+        "top1_interval": accuracy_interval(expected["top1"], len(labels)),
         "dataset": "pixels",
         "split": split,
         "eval_crop": 1.0,
@@ -176,15 +177,15 @@ def test_padding_would_be_noticed():
     assert results == expected
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3, 4, 5])
-def test_with_five_classes_or_fewer_every_image_is_among_the_top_five(classes):
+@pytest.mark.parametrize("classes", [1, 5, 6])
+def test_with_five_classes_or_fewer_there_is_no_top_five(classes):
     pixels, labels = random_pixels(20, classes)
     images = (pixels / 127.5 - 1).astype("float32")
     model = linear_model(classes)
     results = Evaluator(model)(padded_batches(images, labels, 8))
     expected = numpy_results(model, images, labels)
     assert results["top1"] == expected["top1"]
-    assert results["top5"] == 1.0
+    assert ("top5" in results) == (classes > 5)
 
 
 def test_of_equal_logits_the_first_classes_win():

@@ -1,5 +1,6 @@
 """Overlays: where a token's share is drawn, and what a picture of explanations holds."""
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -8,6 +9,8 @@ from PIL import Image
 import pit_keras
 from pit_keras.config.fields import DataConfig
 from pit_keras.explain.explanation import (
+    COLORS,
+    KEY_INCHES,
     draw_explanations,
     draw_overlay,
     without_lattice,
@@ -104,14 +107,17 @@ def test_each_image_is_a_row_of_its_stages(trained, photos, tmp_path):
     draw_explanations(trained, iter(photos), [[("a", 0.7)], [("b", 0.4)]], output)
 
     picture = pixels(output)
-    height, width = round(DPI * 2 * (2 * 24 / 36 + 0.3)), DPI * 2 * 4
-    assert picture.shape == (height, width, 3)
-    top = picture[: height // 2]
+    row, width = 2 * 24 / 36 + 0.45, DPI * 2 * 4  # inches, pixels
+    assert picture.shape == (int(DPI * (2 * row + KEY_INCHES)), width, 3)
+    top, key = picture[: round(DPI * row)], picture[round(DPI * 2 * row) :]
     columns = [top[:, at : at + width // 4] for at in range(0, width, width // 4)]
     grey = [(np.abs(column - 90).max(axis=-1) == 0).mean() > 0.5 for column in columns]
     assert grey == [True, False, False, False]
     coloured = [(np.ptp(column, axis=-1) > 30).any() for column in columns]
     assert coloured == [False, True, True, True]
+    # The key goes from the colour of the least share to that of the largest.
+    ends = 255 * matplotlib.colormaps[COLORS]([0.02, 0.98])[:, :3]
+    assert all((np.abs(key - end).max(axis=-1) <= 8).any() for end in ends)
 
 
 def test_the_picture_follows_the_model_and_the_prediction(trained, photos, tmp_path):
@@ -124,6 +130,8 @@ def test_the_picture_follows_the_model_and_the_prediction(trained, photos, tmp_p
     np.testing.assert_array_equal(first, drawn(("a", 0.7)))
     assert (first != drawn(("b", 0.7))).any()
     assert (first != drawn(("a", 0.6))).any()
+    photos[1] = photos[1].rename(photos[1].with_name("another.png"))
+    assert (first != drawn(("a", 0.7))).any()  # each is below its file's name
     other = pit_keras.create_model(
         "vit_ti", input_shape=(*SIZE, 3), patch_size=4, stride=4, head_dim=8, depth=1, classes=3
     )

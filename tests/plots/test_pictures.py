@@ -61,6 +61,16 @@ def test_a_history_becomes_two_plots_of_its_curves(averaged, tmp_path):
             assert is_drawn == (averaged or curve < 2)
 
 
+def test_the_kept_epoch_is_marked_in_both_plots(tmp_path):
+    history, output = tmp_path / "history.csv", tmp_path / "curves.png"
+    history.write_text(HISTORY + "1,2.3,0.1,2.2,0.2\n2,1.5,0.4,1.6,0.5\n3,0.9,0.7,1.2,0.6\n")
+    for kept in (None, 2):
+        draw_history(history, output, kept)
+        grey = (pixels(output) == 128).all(axis=-1)
+        for half in np.split(grey, 2, axis=1):
+            assert (half.sum(axis=0).max() > 50) == (kept == 2)  # of 510 rows
+
+
 def test_of_a_detectors_history_ap_is_drawn(tmp_path):
     def drawn(last):
         (tmp_path / "history.csv").write_text(

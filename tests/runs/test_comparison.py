@@ -17,6 +17,7 @@ from pit_keras.runs.comparison import (
     differing_settings,
     find_run_folders,
     follows_from_recipe,
+    kept_epoch,
     read_history,
     read_runs,
     sorted_runs,
@@ -37,15 +38,15 @@ def write_run(path, *, name="cutmix", model="pit_ti", top1=(0.2, 0.5, 0.4), aver
     (path / "config.json").write_text(config.to_json())
     (path / "checkpoints").mkdir()
     (path / ".lock").touch()
-    events = [{"time": NOW, "event": "start", "step": 0, "epoch": 0, "replicas": 1, "workers": 1}]
+    events = [{"time": NOW, "event": "start", "step": 0, "epoch": 1, "replicas": 1, "workers": 1}]
     rows = []
     for epoch, share in enumerate(top1):
-        row = {"epoch": epoch, "loss": 2 - share, "top1": share, "learning_rate": 1e-3}
+        row = {"epoch": epoch + 1, "loss": 2 - share, "top1": share, "learning_rate": 1e-3}
         row |= {"val_loss": 2 - 0.4 * epoch, "val_top1": share, "val_top5": 0.9}
         if averaged:
             row |= {"val_averaged_loss": 2.0, "val_averaged_top1": averaged[epoch]}
         rows.append(row)
-        step = {"epoch": epoch, "step": 7 * epoch + 5, "images_per_second": 9999.0}
+        step = {"epoch": epoch + 1, "step": 7 * epoch + 5, "images_per_second": 9999.0}
         end = {"step": 7 * epoch + 7, "images_per_second": 400.0 + epoch, "seconds": 3.0, **row}
         events += [{"time": NOW, "event": "step", **step}, {"time": NOW, "event": "epoch", **end}]
     if rows:
@@ -71,7 +72,7 @@ def write_detector(path):
     """A detector's run, of two epochs; in the second no AP is known of small objects."""
     write_run(path, name="detr", model="detr_pit_s", top1=())
     (path / "history.csv").write_text(
-        "epoch,loss,val_AP,val_AP_small,val_averaged_AP\n0,3.0,0.1,0.2,0.05\n1,2.5,0.2,,0.25\n"
+        "epoch,loss,val_AP,val_AP_small,val_averaged_AP\n1,3.0,0.1,0.2,0.05\n2,2.5,0.2,,0.25\n"
     )
     return path
 
@@ -303,11 +304,11 @@ def test_the_table_as_csv_has_every_value(tmp_path):
 
     with (tmp_path / "table.csv").open(newline="", errors="surrogateescape") as file:
         d, a, c = csv.DictReader(file)
-    assert list(a)[:11] == [
-        "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "loss",
+    assert list(a)[:12] == [
+        "run", "state", "model", "recipe", "dataset", "epochs", "top1", "AP", "val_loss", "loss",
         "images_per_second", "total_epochs",
     ]  # fmt: skip
-    assert list(a)[11:] == ["optimizer.learning_rate", "data.image_size", "problem"]
+    assert list(a)[12:] == ["optimizer.learning_rate", "data.image_size", "problem"]
     assert (a["run"], a["top1"], a["optimizer.learning_rate"]) == ("a, b", str(1 / 3), "0.001")
     assert (a["epochs"], a["total_epochs"], a["loss"], a["problem"]) == ("3", "10", "1.6", "")
     assert (d["run"], d["data.image_size"]) == ("d\udcff", "(32, 48)")
@@ -357,14 +358,20 @@ def test_curves_are_limited_and_none_is_an_error(tmp_path):
     assert not (tmp_path / "none.png").exists()
 
 
-def test_a_history_with_and_without_measured_times(tmp_path):
+@pytest.mark.parametrize("begin", [1, 0])  # as earlier versions counted
+def test_a_history_with_and_without_measured_times(begin, tmp_path):
     file = tmp_path / "history.csv"
-    file.write_text("epoch,loss,val_averaged_top1\n0,nan,\n1,2e-1,0.5\n2,1")
+    file.write_text(f"epoch,loss,val_averaged_top1\n{begin},nan,\n{begin + 1},2e-1,0.5\n2,1")
     first, second = read_history(file)
     assert first.keys() == {"epoch", "loss"}
     assert np.isnan(first["loss"])
-    assert second == {"epoch": 1, "loss": 0.2, "val_averaged_top1": 0.5}
-    assert isinstance(second["epoch"], int)
+    assert second == {"epoch": 2, "loss": 0.2, "val_averaged_top1": 0.5}
+    assert [type(row["epoch"]) for row in (first, second)] == [int, int]
+    assert first["epoch"] == 1
+    folder = RunFolder(tmp_path)
+    assert kept_epoch(folder) is None
+    folder.results.write_text(json.dumps({"top1": 0.5, "best_epoch": begin}))
+    assert kept_epoch(folder) == 1
     file.write_text("")
     assert read_history(file) == []
 

@@ -1,12 +1,15 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
+from pit_keras.config.fields import Config
+from pit_keras.config.recipes import recipe
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.runs.run_folder import RunFolder
-from pit_keras.training.assembly import model_of, uses_xla
+from pit_keras.training.assembly import model_of, sizes_of_weights, uses_xla
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +55,53 @@ def test_heads_of_a_run_are_taken_by_the_names_of_the_classes(make_tiny_config, 
     assert "matched by the names of the classes; 1 of the 3 begin anew" in capsys.readouterr().out
     same = model_of(config, source, str(folder.path)).get_layer("head").get_weights()
     np.testing.assert_array_equal(same[0], expected)
+
+
+@pytest.fixture
+def earlier_run(tmp_path):
+    """A folder as a run of a small network leaves it."""
+    config, folder = recipe("vanilla", "pit_ti"), RunFolder(tmp_path / "earlier")
+    config.model.patch_size, config.model.stride, config.model.depths = 4, 2, (1, 1, 1)
+    folder.create(config, ("a", "b"))
+    folder.model.touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "taken"),
+    [
+        ("pit_ti", {}, {"patch_size": 4, "stride": 2, "depths": (1, 1, 1)}),
+        ("pit_ti_distilled", {"stride": 4}, {"patch_size": 4, "depths": (1, 1, 1)}),
+        ("detr_pit_ti", {"depths": (2, 2, 2)}, {"patch_size": 4, "stride": 2}),
+        ("pit_s", {}, {}),
+    ],
+)
+@pytest.mark.parametrize("file", ["", "model.keras"])
+def test_a_model_has_the_sizes_of_the_run_that_it_starts_from(
+    name, given, taken, file, earlier_run, tmp_path
+):
+    config, folder = Config(), RunFolder(tmp_path / "new")
+    config.model = dataclasses.replace(config.model, name=name, **given)
+    assert sizes_of_weights(config, folder) == {}
+    config.model.weights = str(earlier_run.path / file)
+    assert sizes_of_weights(config, folder) == taken
+
+
+def test_a_run_that_was_begun_needs_its_weights_no_more(earlier_run, tmp_path):
+    config, folder = earlier_run.read_config(), RunFolder(tmp_path / "new")
+    config.model.weights = str(earlier_run.path)
+    folder.create(config, ("a", "b"))
+    (folder.checkpoints).mkdir()
+    (folder.checkpoints / "step-00000001.npz").touch()
+    shutil.rmtree(earlier_run.path)
+    again = recipe("vanilla", "pit_ti")
+    again.model.weights = config.model.weights
+    assert sizes_of_weights(again, folder) == config.model.overrides
+    again.model.weights = "elsewhere"
+    assert sizes_of_weights(again, folder) == {}
+
+
+def test_a_weights_file_alone_tells_no_sizes(tmp_path):
+    config = Config()
+    config.model.weights = str(tmp_path / "weights.pth")
+    assert sizes_of_weights(config, RunFolder(tmp_path / "new")) == {}

@@ -57,7 +57,7 @@ def test_the_run_folder_holds_what_it_should(finished):
     assert {"loss", "class_loss", "l1_loss", "giou_loss"} <= set(history[0])
     best = [max(float(row["val_AP"]), float(row["val_averaged_AP"])) for row in history]
     # While nothing is found the last epoch is the best one.
-    assert results["best_epoch"] == (best.index(max(best)) if max(best) else len(best) - 1)
+    assert results["best_epoch"] == (best.index(max(best)) + 1 if max(best) else len(best))
     assert results["AP"] == pytest.approx(max(best))
     assert events(path, "start")[0]["jit"] is False
 

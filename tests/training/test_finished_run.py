@@ -43,10 +43,10 @@ def test_results_are_those_of_the_best_epoch_and_of_the_saved_model(finished):
         max((float(row[kind + "top1"]), -float(row[kind + "loss"])) for kind in KINDS.values())
         for row in history
     ]
-    assert results["best_epoch"] == ranks.index(max(ranks))
+    assert results["best_epoch"] == ranks.index(max(ranks)) + 1
     assert results["top1"] == max(results[kind]["top1"] for kind in KINDS) == max(ranks)[0]
     for kind, prefix in KINDS.items():
-        expected = float(history[results["best_epoch"]][prefix + "loss"])
+        expected = float(history[results["best_epoch"] - 1][prefix + "loss"])
         assert results[kind]["loss"] == pytest.approx(expected)
     assert results["loss"] == pytest.approx(results[results["weights"]]["loss"])
     assert_is_saved(trainer, path, results)
@@ -93,7 +93,7 @@ def judged(make_tiny_config, tmp_path_factory):
 def test_the_better_of_raw_and_averaged_weights_is_kept_and_both_are_told(better, other, judged):
     _, path, trainer, results = judged[better]
     losses = [float(row[KINDS[better] + "loss"]) for row in rows(path)]
-    assert (results["weights"], results["best_epoch"]) == (better, losses.index(min(losses)))
+    assert (results["weights"], results["best_epoch"]) == (better, losses.index(min(losses)) + 1)
     assert (results["top1"], results[better]["top1"], results[other]["top1"]) == (1, 1, 0)
     assert (rows(path)[0][KINDS[better] + "top1"], rows(path)[0][KINDS[other] + "top1"]) == (
         "1.0",
@@ -123,7 +123,7 @@ def test_saving_by_minutes(judged):
 def test_history_is_plausible_and_ends_at_the_lowest_rate(finished):
     _, path, trainer, _ = finished
     history = rows(path)
-    assert [int(row["epoch"]) for row in history] == [0, 1]
+    assert [int(row["epoch"]) for row in history] == [1, 2]
     for epoch, row in enumerate(history, 1):
         schedule = WarmUpCosine(peak=0.05 * 27 / 512, steps=4, warmup_steps=2)
         expected = float(schedule(epoch * trainer.steps))

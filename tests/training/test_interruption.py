@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from pit_keras import errors
 from pit_keras.errors import ending_signals
-from pit_keras.training import interruption as module
 from pit_keras.training.interruption import Interruption
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -18,7 +18,7 @@ ENDING = (signal.SIGINT, signal.SIGTERM)
 
 @pytest.fixture(autouse=True)
 def _brief(monkeypatch):
-    monkeypatch.setattr(module, "_SECONDS_OF_ONE_WISH", 0.1)
+    monkeypatch.setattr(errors, "SECONDS_OF_ONE_WISH", 0.1)
 
 
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGHUP, signal.SIGUSR1])
@@ -83,6 +83,36 @@ with Interruption() as interruption:
     os.close(reading)
     process.send_signal(signal.SIGHUP)
     assert process.wait(60) == 7
+
+
+# A main thread in compiled code, which Python's handlers wait for; it would end in an hour.
+BUSY = """
+import hashlib, signal, sys, threading
+from pit_keras.training.interruption import Interruption
+if sys.argv[1] == "new":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+with Interruption() as interruption:
+    interruption.has_nothing_to_save = True
+    threading.Timer(0.5, print, ["ready"], {"flush": True}).start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [("new", "Stopped before the first step"), ("notebook", "Saving after this")],
+)
+def test_a_signal_is_answered_while_something_compiles(state, words):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", BUSY, state], **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert process.stderr.readline().startswith(words)
+        if state == "notebook":  # the first is a wish, and the next one an order
+            time.sleep(2 * errors.SECONDS_OF_ONE_WISH + 0.5)
+            process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 128 + signal.SIGINT
 
 
 def test_a_thread_notes_nothing_and_leaves_the_handlers():

@@ -44,17 +44,24 @@ def run(make_tiny_config, tmp_path):
 
 @pytest.mark.parametrize(
     ("metric", "kept"),
-    [(None, 2), ("top1", 2), ("loss", 3), ("top5", 3)],  # all images are among the top five
+    [(None, 3), ("top1", 3), ("loss", 4)],
 )
 def test_of_equal_epochs_the_one_of_the_lowest_loss_is_kept(metric, kept, run):
     script = [(0.5, 0.9), (0.75, 0.8), (0.75, 0.4), (0.5, 0.3), (0.75, 0.6)]
     assert run(script, best_metric=metric).run()["best_epoch"] == kept
 
 
+def test_there_is_no_top_five_of_five_classes_or_fewer(run, tmp_path):
+    with pytest.raises(ValueError, match=r"best_metric=top5 needs more than five .* has 3; take"):
+        run([(0.5, 0.9)] * 2, best_metric="top5")
+    assert "top5" not in run([(0.5, 0.9)] * 2).run()
+    assert "val_top5" not in rows(tmp_path / "run")[0]
+
+
 def test_a_run_ends_when_no_epoch_was_better_for_the_patience(run, tmp_path):
     script = [(0.5, 0.9), (0.75, 0.8), (0.5, 0.3), (0.75, 0.8)]
     results = run(script, epochs=6, patience=2).run()
-    assert (results["epochs"], results["best_epoch"], len(rows(tmp_path / "run"))) == (4, 1, 4)
+    assert (results["epochs"], results["best_epoch"], len(rows(tmp_path / "run"))) == (4, 2, 4)
     assert checkpoints(tmp_path / "run")[-1].stem == "step-00000008"
     again = run(script, epochs=6, patience=2)
     assert again.is_finished

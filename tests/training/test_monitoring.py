@@ -64,6 +64,20 @@ def test_rates_count_the_steps_that_were_measured(monkeypatch):
     assert meter.rates(images=32) == {"images_per_second": 4 * 32 / 2, "data_wait": 0.5}
 
 
+def test_the_step_that_compiled_is_no_part_of_the_speed(monkeypatch):
+    now = iter([0.0, 60.0, 60.0, 61.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    meter = Meter({"loss": 2.0}, 1)
+    meter.add({"loss": 1.0}, waited=5.0)
+    meter.restart()
+    assert meter.rates(images=32) == {"images_per_second": None, "data_wait": None}
+    assert meter.seconds_of(10) is None
+    meter.add({"loss": 3.0}, waited=0.25)
+    assert meter.rates(images=32) == {"images_per_second": 32.0, "data_wait": 0.25}
+    assert meter.seconds_of(10) == 10.0
+    assert meter.means() == {"loss": 2.0}
+
+
 def watched(folder, *, verbose=False, **options):
     config = Config()
     config.training.batch_size, config.training.epochs = 4, 2
@@ -82,7 +96,7 @@ def train(monitor):
                 metrics = {"loss": float(number), "top1": 0.5, "gradient_norm": 2.0}
                 sums = monitor.after_step(number, metrics, 0.0, lambda: 0.1)
             assert sums["loss"] == 9 * epoch + 3
-            row = {"epoch": epoch, **monitor.epoch.means(), "val_loss": 1.0, "val_top1": 0.25}
+            row = {"epoch": epoch + 1, **monitor.epoch.means(), "val_loss": 1.0, "val_top1": 0.25}
             monitor.end_epoch(row, 3 * epoch + 3)
 
 
@@ -90,14 +104,14 @@ def test_steps_and_epochs_are_logged_for_machines_and_for_tensorboard(folder):
     train(watched(folder, is_chief=True))
     steps = [line for line in lines(folder) if line["event"] == "step"]
     assert [(line["epoch"], line["step"], line["loss"]) for line in steps] == [
-        (0, 2, 0.5),
-        (1, 4, 3.0),
-        (1, 6, 4.5),
+        (1, 2, 0.5),
+        (2, 4, 3.0),
+        (2, 6, 4.5),
     ]
     epochs = [line for line in lines(folder) if line["event"] == "epoch"]
     assert [(line["epoch"], line["step"], line["val_top1"]) for line in epochs] == [
-        (0, 3, 0.25),
-        (1, 6, 0.25),
+        (1, 3, 0.25),
+        (2, 6, 0.25),
     ]
     shown = points(folder.logs)
     assert shown["train/loss"] == [(2, 0.5), (4, 3.0), (6, 4.5)]
@@ -154,8 +168,21 @@ def test_the_bar_shows_rate_loss_accuracy_and_time_left(folder, monkeypatch):
     monkeypatch.setattr(monitoring.Meter, "rates", lambda *_: {"images_per_second": 123.4})
     with monitor.watching():
         monitor.begin_epoch(Progress())
+        monitor.display.bar.refresh()
+        assert "Compiling the training step" in terminal.getvalue()
+        assert "images/s" not in terminal.getvalue()
         monitor.after_step(0, {"loss": 1.5, "top1": 0.25}, 0.0, lambda: 1e-3)
+        monitor.display.bar.refresh()
+        after_batch = monitor.begin_evaluation(7)
+        monitor.display.bar.refresh()
+        assert "Compiling the evaluation" in terminal.getvalue()
+        after_batch(2)
+        monitor.display.bar.refresh()
+        with monitor.display.waiting("Writing a checkpoint"):
+            monitor.display.bar.refresh()
     drawn = terminal.getvalue()
+    for part in ("Evaluating", "2/7", "Writing a checkpoint"):
+        assert part in drawn
     for part in ("Epoch 1/2", "1/3", "loss 1.500", "top-1 0.250", "lr 1.0e-03", "123 images/s"):
         assert part in drawn
     assert ":" in drawn.rpartition("images/s")[2]
@@ -163,7 +190,7 @@ def test_the_bar_shows_rate_loss_accuracy_and_time_left(folder, monkeypatch):
 
 def test_of_a_detector_coco_s_figures_are_shown(capsys):
     losses = {"loss": 3.0, "class_loss": 1.0, "l1_loss": 0.2, "giou_loss": 0.5}
-    row = {"epoch": 0, **losses, "val_AP": 0.25, "val_AP50": 0.5, "val_AP75": None}
+    row = {"epoch": 1, **losses, "val_AP": 0.25, "val_AP50": 0.5, "val_AP75": None}
     EpochDisplay(3, DETECTION).epoch(row, {"images_per_second": 9.6}, seconds=1.0)
     assert capsys.readouterr().out == (
         "Epoch 1/3: loss 3.0000, class 1.0000, L1 0.2000, GIoU 0.5000; validation: AP 0.2500, "
@@ -173,7 +200,7 @@ def test_of_a_detector_coco_s_figures_are_shown(capsys):
 
 def test_a_log_file_gets_a_line_an_epoch(capsys):
     display = EpochDisplay(3, CLASSIFICATION)
-    row = {"epoch": 0, "loss": 2.0, "top1": 0.1, "val_loss": 1.5, "val_top1": 0.3}
+    row = {"epoch": 1, "loss": 2.0, "top1": 0.1, "val_loss": 1.5, "val_top1": 0.3}
     display.epoch({**row, "val_averaged_top1": 0.4}, {"images_per_second": 99.6}, seconds=90.0)
     assert capsys.readouterr().out == (
         "Epoch 1/3: loss 2.0000, top-1 0.1000; validation: loss 1.5000, top-1 0.3000, averaged "
@@ -181,6 +208,22 @@ def test_a_log_file_gets_a_line_an_epoch(capsys):
     )
     EpochDisplay(3, CLASSIFICATION, verbose=False).epoch(row, {"images_per_second": 1.0}, 1.0)
     assert capsys.readouterr().out == ""
+
+
+def test_where_the_only_step_compiled_no_speed_is_told(folder, capsys):
+    monitor = watched(folder, is_chief=True, verbose=True)
+    with monitor.watching():
+        for epoch in range(2):
+            monitor.begin_epoch(Progress(epoch=epoch, step=2))
+            monitor.after_step(3 * epoch + 2, {"loss": 1.0, "top1": 0.5}, 0.0, lambda: 0.1)
+            row = {"epoch": epoch + 1, "loss": 1.0, "top1": 0.5, "val_loss": 1.0, "val_top1": 0.25}
+            monitor.end_epoch(row, 3 * epoch + 3)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.endswith("validation: loss 1.0000, top-1 0.2500")
+    assert second.endswith("about 0:00:00 left")
+    first, second = (line for line in lines(folder) if line["event"] == "epoch")
+    assert first["images_per_second"] is None
+    assert second["images_per_second"] > 0
 
 
 def test_what_is_not_finite_is_null_as_json_has_no_infinity(folder):
