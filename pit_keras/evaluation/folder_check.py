@@ -68,7 +68,7 @@ KINDS = {
     "rotated": Kind(
         "warning",
         "Photographs stored on their side or head, with a note in EXIF",
-        "A network sees them as they are stored, and as they are shown here.",
+        "Turn them, or train with --config.data.apply_orientation=true; here they are as stored.",
     ),
     "other_format": Kind(
         "warning", "Images of other formats, left out", "Convert them to JPEG or PNG."
