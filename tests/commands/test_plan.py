@@ -104,7 +104,7 @@ def test_what_cannot_be_trained_is_refused(classes, arguments, message, tmp_path
         plan.suited(plan.configs_of(values), values)
 
 
-@pytest.mark.parametrize(("weights", "epochs"), [("none", 200), ("own.keras", 50)])
+@pytest.mark.parametrize(("weights", "epochs"), [("none", 120), ("own.keras", 50)])
 def test_the_recipe_follows_the_images_and_the_weights(weights, epochs, tmp_path):
     (tmp_path / "own.keras").write_bytes(b"")  # only looked for
     photos = folder_of(tmp_path / "photos", cat=12, dog=12)
