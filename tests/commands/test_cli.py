@@ -294,7 +294,8 @@ def test_evaluate_gives_the_runs_own_results(run, evaluated, capsys, tmp_path):
 
 
 def test_evaluate_with_a_report_prints_the_same_and_writes_a_page(run, evaluated, capsys, tmp_path):
-    draw_history(run / "history.csv", tmp_path / "curves.png")
+    kept = json.loads((run / "results.json").read_text())["best_epoch"]
+    draw_history(run / "history.csv", tmp_path / "curves.png", kept)
     main(["evaluate", f"--model={run}", "--batch_size=50", f"--report={tmp_path / 'report'}"])
     out, err = capsys.readouterr()
     assert out == evaluated
