@@ -50,7 +50,7 @@ def test_a_row_is_completed_and_tells_what_failed_and_a_complete_one_stays(tmp_p
     write_rows([complete, known_row("pit_ti", *latency)], table)
     complete = rows_of(table)[0]
     arguments = (
-        *("--measure=latency,cost,throughput", "--image_size=4096", "--batch_size=4096"),
+        *("--measure=latency,cost,throughput", "--image_size=2048", "--batch_size=16384"),
         *("--repeats=1", f"--output={table}", f"--markdown={text}"),
     )
 
