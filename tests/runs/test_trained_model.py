@@ -183,7 +183,7 @@ def test_one_bad_image_among_several_stops_all_before_the_first(
     images, tmp_path, content, error, message
 ):
     class Classifier:
-        class_names = NAMES
+        class_names, apply_orientation = NAMES, False
 
         def logits(self, images):
             raise AssertionError("an image was shown to the model")
