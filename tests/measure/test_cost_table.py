@@ -36,7 +36,7 @@ def rows_of(path):
 
 def known_row(name, *columns, **values):
     """A row as an earlier benchmark wrote it; its measurements are recognisably wrong."""
-    task = task_of(name, measures=(), image_size=(2048, 2048), batch_size=16384, repeats=1)
+    task = task_of(name, measures=(), image_size=(2048, 2048), batch_size=4096, repeats=1)
     where = settings_of(task, description())
     return dict.fromkeys(COLUMNS, "") | where | dict.fromkeys(columns, "7") | values
 
@@ -50,7 +50,7 @@ def test_a_row_is_completed_and_tells_what_failed_and_a_complete_one_stays(tmp_p
     write_rows([complete, known_row("pit_ti", *latency)], table)
     complete = rows_of(table)[0]
     arguments = (
-        *("--measure=latency,cost,throughput", "--image_size=2048", "--batch_size=16384"),
+        *("--measure=latency,cost,throughput", "--image_size=2048", "--batch_size=4096"),
         *("--repeats=1", f"--output={table}", f"--markdown={text}"),
     )
 
@@ -81,7 +81,7 @@ def test_a_table_in_markdown_says_how_it_was_measured():
     row = known_row("vit_ti", "latency_ms", parameters="7000", macs="80000000")
     lines = markdown([row], ("latency", "cost")).splitlines()
     assert lines[0].startswith(
-        "`float32`, batches of 16384 (latency: 1), medians of 1, tensorflow on "
+        "`float32`, batches of 4096 (latency: 1), medians of 1, tensorflow on "
     )
     assert lines[2:3] + lines[4:] == [
         "| model | image size | parameters | MACs (G) | latency, ms | latency ratio |",
