@@ -90,7 +90,8 @@ def _summary(check):
     for kind, findings in check.by_kind().items():
         more = f" and {len(findings) - 1:,} more" if len(findings) > 1 else ""
         severity, title, _ = KINDS[kind]
-        yield f"{severity:<7} {len(findings):>6,}  {title}: {findings[0].in_words()}{more}"
+        first = findings[0].in_words().rstrip(".")
+        yield f"{severity:<7} {len(findings):>6,}  {title}: {first}{more}"
     if not check.findings:
         yield "Nothing was found."
     yield f"Labels are judged by {check.judged_by()}."
