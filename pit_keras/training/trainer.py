@@ -16,18 +16,17 @@ import numpy as np
 import tensorflow as tf
 
 import pit_keras
-from pit_keras.config.fields import Config, validate
+from pit_keras.config.fields import validate
 from pit_keras.data.pipeline import steps_per_epoch
 from pit_keras.data.source import Shard
 from pit_keras.data.unreadable import UnreadableImageError, UnreadableImages, load_images
 from pit_keras.errors import require_tensorflow
 from pit_keras.models import check_can_recompute
 from pit_keras.runs.checkpoints import DamagedCheckpointError, RunKeeper, packed, unpacked
-from pit_keras.runs.comparison import read_history, read_results
+from pit_keras.runs.mending import finished_results, stored_results
 from pit_keras.runs.run_folder import (
     RunFolder,
     class_names_text,
-    read_class_names,
     write_atomically,
 )
 from pit_keras.training.assembly import model_of, optimizer_of
@@ -91,7 +90,7 @@ class Trainer:
         with self.workers.must_live():
             if self.workers.is_chief:
                 self.folder.check(config, source.class_names, self.task.category_ids)
-            self.is_finished = self.workers.agree(self._stored_results() is not None)
+            self.is_finished = self.workers.agree(stored_results(self.folder) is not None)
             # A run that is resumed has its weights in a checkpoint.
             self._is_new = self.workers.agree(not (self.folder.begun or self.is_finished))
             with waiting(f"Building {config.model.name}"):
@@ -152,8 +151,12 @@ class Trainer:
         """
         with self.workers.must_live(), self.task.graph_options():
             if self.is_finished:
-                results = self._finished_results() if self.workers.is_chief else None
-                return self.workers.agree(results)
+                classes = self.source.class_names, self.task.category_ids
+                return self.workers.agree(
+                    finished_results(self.folder, self._keeper, self.config, *classes)
+                    if self.workers.is_chief
+                    else None
+                )
             with self.folder.locked() if self.workers.is_chief else contextlib.nullcontext():
                 if self.workers.is_chief:
                     self.folder.create(self.config, self.source.class_names, self.task.category_ids)
@@ -164,53 +167,6 @@ class Trainer:
                 if self.workers.is_chief:
                     write_atomically(self.folder.results, json.dumps(results, indent=2) + "\n")
                 return results
-
-    def _stored_results(self):
-        """The content of `results.json`; None if it is missing or, with a message, damaged."""
-        try:
-            return read_results(self.folder.results)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            print(f"{self.folder.results} is damaged; it is written anew.")
-            return None
-
-    def _finished_results(self):
-        """The results of a finished run, whose lost or damaged files are written anew."""
-        damaged = [file for file, read in self._small_files().items() if not _can_read(read, file)]
-        is_model_lost = self._keeper.model_weights() is None
-        if not damaged and not is_model_lost:
-            print(f"The run in {self.folder.path} is finished; nothing is changed.")
-            return self._stored_results()
-        with self.folder.locked():
-            if is_model_lost:
-                self._keeper.mend_model()
-            progress = self.folder.held("progress")
-            if self.folder.history in damaged and progress is not None:
-                self.folder.write_history(json.loads(progress)["history"])
-            if {self.folder.config, self.folder.classes} & set(damaged):
-                self.folder.create(self.config, self.source.class_names, self.task.category_ids)
-            for file in damaged:
-                is_mended = _can_read(self._small_files()[file], file)
-                words = "written anew" if is_mended else "damaged, and no checkpoint holds it"
-                print(f"{file} is {words}.")
-        return self._stored_results()
-
-    def _small_files(self):
-        """The files that a finished run's checkpoints hold too, each with its reader."""
-        return {
-            self.folder.config: lambda file: Config.from_json(file.read_text()),
-            self.folder.classes: self._read_own_classes,
-            self.folder.history: self._read_whole_history,
-        }
-
-    def _read_own_classes(self, file):
-        if len(read_class_names(file)) != len(self.source.class_names):
-            raise ValueError
-
-    def _read_whole_history(self, file):
-        if len(read_history(file)) != self._stored_results()["epochs"]:
-            raise ValueError
 
     def _resume(self):
         """Restores the newest state, if there is one, and whatever else of the run was lost."""
@@ -569,14 +525,6 @@ class Trainer:
         }
         self._monitor.log.event("end", **results)
         return results
-
-
-def _can_read(read, file):
-    try:
-        read(file)
-    except (ValueError, OSError):
-        return False
-    return True
 
 
 def check_validation_images(source):
