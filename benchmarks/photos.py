@@ -3,9 +3,9 @@
     python benchmarks/fashion_mnist.py --output_dir=runs/fashion
     python benchmarks/photos.py --folder=runs/fashion
 
-A folder has the first images of each class in FOLDER/train, of which a tenth chooses the epoch to
-keep; `top1` is that of the kept model on the first `test_images` of FOLDER/val. `cutmix` has a
-batch of 32 and the epochs of `photos`.
+Each run trains on the first images of each class in FOLDER/train. A tenth of them is held out and
+chooses the epoch to keep; `top1` is measured with the kept model on the first `test_images` of
+FOLDER/val. `cutmix` has a batch of 32 and the epochs of `photos`.
 """
 
 import itertools

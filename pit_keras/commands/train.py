@@ -150,13 +150,13 @@ def _train_folds(config, profile, folds):
     """Trains one run for each fold, resumes what is unfinished, and prints the mean."""
     import keras
 
-    from pit_keras.runs.folds import fold_folder, write_folds
+    from pit_keras.runs.folds import write_folds
 
     output_dir, results = pathlib.Path(FLAGS.output_dir), []
     for number in range(1, folds + 1):
         print(f"Fold {number} of {folds}:", flush=True)
         config.data.fold = (number, folds)
-        trainer = prepare(config, profile, fold_folder(output_dir, number))
+        trainer = prepare(config, profile, output_dir / f"fold-{number}")
         results.append(train(trainer))
         keras.backend.clear_session()
     with exit_with_one_sentence():

@@ -27,7 +27,8 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
-CLASSIFIERS_METRICS = ("top1", "top5", "loss")
+# Of an evaluation on the validation split, in the order of `history.csv`.
+CLASSIFIERS_METRICS = ("loss", "top1", "top5")
 DETECTORS_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 PositiveInt = Annotated[int, Gt(0)]
@@ -337,15 +338,9 @@ def _checker():
 
 # Fields that have no meaning for a detector, or are not offered for one.
 CLASSIFIERS_OWN = (
-    *(
-        "data.holdout",
-        "data.fold",
-        "data.crop_scale",
-        "data.crop_aspect",
-        "data.eval_crop",
-        "data.views",
-    ),
-    *("data.color_jitter", "data.erasing", "data.rand_augment", "data.rand_augment_magnitude"),
+    *("data.holdout", "data.fold", "data.crop_scale", "data.crop_aspect", "data.eval_crop"),
+    *("data.views", "data.color_jitter", "data.erasing"),
+    *("data.rand_augment", "data.rand_augment_magnitude"),
     *("data.rand_augment_std", "data.mixup_alpha", "data.cutmix_alpha", "data.mix_mode"),
     *("optimizer.layer_decay", "training.label_smoothing"),
     *(f"distillation.{field.name}" for field in dataclasses.fields(DistillationConfig)),

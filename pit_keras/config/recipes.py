@@ -89,8 +89,8 @@ def finetune(model):
 def photos(model, images=1000, weights="imagenet"):
     """A folder of 50 to 50,000 photographs; this project's own recipe.
 
-    Batch and epochs follow the number of training images, so that small folders get enough updates:
-    `finetune` from pretrained weights, and without any a higher rate and more epochs.
+    Batch and epochs follow the number of training images, so that small folders get enough updates.
+    Otherwise it is `finetune`; from random weights it is `vanilla`, with about twice the epochs.
     """
     config = finetune(model) if weights else vanilla(model)
     config.recipe = "photos"

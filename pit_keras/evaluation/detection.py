@@ -6,6 +6,7 @@ import io
 import numpy as np
 import tensorflow as tf
 
+from pit_keras.config.fields import DETECTORS_METRICS
 from pit_keras.data.class_matching import labels_in
 from pit_keras.data.detection_pipeline import detection_evaluation_batches
 from pit_keras.data.unreadable import UnreadableImages
@@ -16,7 +17,7 @@ from pit_keras.waits import waiting
 
 # In the order of pycocotools' `COCOeval.stats`.
 COCO_METRICS = (
-    *("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    *DETECTORS_METRICS,
     *("AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"),
 )
 

@@ -6,11 +6,6 @@ import statistics
 from pit_keras.runs.run_folder import write_atomically
 
 
-def fold_folder(output_dir, number):
-    """The run folder of a fold, from 1."""
-    return output_dir / f"fold-{number}"
-
-
 def write_folds(output_dir, results):
     """Writes `folds.json` from the results of all folds, in their order; returns its content.
 

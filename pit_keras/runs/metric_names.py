@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+from pit_keras.config.fields import CLASSIFIERS_METRICS, DETECTORS_METRICS
+
 
 @dataclasses.dataclass(frozen=True)
 class Figures:
@@ -29,7 +31,7 @@ class Figures:
 CLASSIFICATION = Figures(
     training={"loss": "loss", "top1": "top-1"},
     validation={"loss": "loss", "top1": "top-1"},
-    columns=("loss", "top1", "top5"),
+    columns=CLASSIFIERS_METRICS,
     best="top1",
     ties="loss",
     results={"top1": "top-1", "top5": "top-5"},
@@ -53,7 +55,7 @@ def classification_figures(classes):
 DETECTION = Figures(
     training={"loss": "loss", "class_loss": "class", "l1_loss": "L1", "giou_loss": "GIoU"},
     validation={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},
-    columns=("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"),
+    columns=DETECTORS_METRICS,
     best="AP",
     ties="AP",
     results={"AP": "AP", "AP50": "AP50", "AP75": "AP75"},

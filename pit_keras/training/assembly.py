@@ -73,7 +73,7 @@ def _kin(name):
 
 
 def weights_in_reach(name):
-    """ "imagenet"; or None, with a message, where a model's released weights cannot be had."""
+    """What `photos` starts from: "imagenet", or with a message None where that cannot be had."""
     if isinstance(variant_of(name), Application):  # Keras fetches them itself
         return IMAGENET
     try:

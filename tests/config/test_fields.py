@@ -79,7 +79,7 @@ def test_conflicts_are_said_in_words():
         ("data.fold", (3, 2), "a number and how many folds"),
         ("data.fold", (1, 1), "a number and how many folds"),
         ("training.patience", 0, "greater than 0"),
-        ("training.best_metric", "AP", "one of top1, top5, loss"),
+        ("training.best_metric", "AP", "one of loss, top1, top5"),
         ("data.holdout", 1.0, "less than 1"),
         ("data.image_size", (224, 0), "greater than 0"),
         ("data.std", (1.0, 0.0, 1.0), "greater than 0"),

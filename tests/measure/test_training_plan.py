@@ -36,7 +36,7 @@ def config_of(**training):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """A folder of 24 images, of which two are held out."""
+    """A folder of 24 images; two of them are held out."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(24):
         path = folder / "ab"[number % 2] / f"{number}.png"

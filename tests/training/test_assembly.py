@@ -9,7 +9,9 @@ from pit_keras.config.recipes import recipe
 from pit_keras.create import create_model
 from pit_keras.data.labelled_images import open_source
 from pit_keras.runs.run_folder import RunFolder
-from pit_keras.training.assembly import model_of, sizes_of_weights, uses_xla
+from pit_keras.training.assembly import model_of, sizes_of_weights, uses_xla, weights_in_reach
+from pit_keras.weights.recognition import Checkpoint
+from pit_keras.weights.released import converted_file, write_converted
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,12 @@ def test_a_weights_file_alone_tells_no_sizes(tmp_path):
     config = Config()
     config.model.weights = str(tmp_path / "weights.pth")
     assert sizes_of_weights(config, RunFolder(tmp_path / "new")) == {}
+
+
+def test_released_weights_are_taken_from_the_cache(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    checkpoint = Checkpoint("somewhere", {"norm.weight": np.ones(3, "float32")})
+    write_converted(converted_file("pit_ti"), checkpoint, {})
+    assert weights_in_reach("pit_ti") == "imagenet"
+    assert weights_in_reach("resnet50_no_pooling") is None  # never released
+    assert "Without them it is trained from random weights." in capsys.readouterr().out
