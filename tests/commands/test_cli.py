@@ -770,6 +770,11 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
         assert len(list(csv.DictReader(file))) == 2
     assert Image.open(run / "history.png").size[0] > 500
 
+    # So it is if the run is of an earlier version, whose warm-up did not follow --epochs.
+    config = json.loads((run / "config.json").read_text())
+    config["optimizer"]["warmup_epochs"] = 5.0
+    (run / "config.json").write_text(json.dumps(config))
+    arguments.remove("--config.optimizer.warmup_epochs=1")
     again = script("train.py", *arguments)
     assert again.returncode == 0
     assert "is finished; nothing is changed." in again.stdout

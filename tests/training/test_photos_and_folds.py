@@ -34,6 +34,11 @@ def test_photos_begins_from_random_weights_where_there_are_no_others(digit_folde
     assert config.training.batch_size == 4  # for 54 images
     again = forked.run_script(SCRIPT, *arguments(digit_folder, tmp_path / "run", *short))
     assert "is finished; nothing is changed" in again.stdout
+    # The sizes of the network come with the weights of a run.
+    command = arguments(digit_folder, tmp_path / "next", f"--weights={tmp_path / 'run'}", *short)
+    unsized = [flag for flag in command if not flag.startswith("--config.model.")]
+    shown = forked.run_script(SCRIPT, *unsized, "--preview=1")
+    assert f"As in {tmp_path / 'run'}: patch_size 4, stride 4, head_dim 4" in shown.stdout
 
 
 def test_folds_are_runs_of_their_own_and_carry_on(digit_folder, tmp_path):
