@@ -37,6 +37,18 @@ def main(arguments=None):
     )
     if not options.small:
         use_two_threads()
+    ours, theirs = pair(options)
+    rows = []
+    for batch in options.batches:
+        with tempfile.TemporaryDirectory() as folder:
+            pixels, calls = exported(ours, options, batch, folder, options.formats)
+            eager = {TIMM: torch_call(theirs, pixels.astype("float32"))} if theirs else {}
+            rows += compare(batch, eager | calls, options)
+    write_rows(rows, options.output)
+
+
+def exported(model, options, batch, folder, formats):
+    """Writes forms of a model; random pixels, and functions {name: runs a form on them}."""
     import numpy as np
 
     import pit_keras
@@ -45,19 +57,11 @@ def main(arguments=None):
     from pit_keras.export.families import Job
     from pit_keras.runs.trained_model import TrainedModel
 
-    ours, theirs = pair(options)
     size = (options.image_size, options.image_size)
-    trained = TrainedModel(ours, pit_keras.imagenet.class_names(), DataConfig(image_size=size))
-    calibration = take_sample(real_images() * 4, trained.data, "pieces")
-    rows = []
-    for batch in options.batches:
-        pixels = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
-        calls = {TIMM: torch_call(theirs, pixels.astype("float32"))} if theirs else {}
-        with tempfile.TemporaryDirectory() as folder:
-            job = Job(trained, calibration, batch)
-            calls |= exported_calls(job, pathlib.Path(folder), pixels, options.formats)
-            rows += compare(batch, calls, options)
-    write_rows(rows, options.output)
+    trained = TrainedModel(model, pit_keras.imagenet.class_names(), DataConfig(image_size=size))
+    job = Job(trained, take_sample(real_images() * 4, trained.data, "pieces"), batch)
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, *size, 3), np.uint8)
+    return pixels, exported_calls(job, pathlib.Path(folder), pixels, formats)
 
 
 def exported_calls(job, folder, pixels, formats):

@@ -1,6 +1,8 @@
 """Pooling-based Vision Transformer (PiT, ICCV 2021) for Keras 3 and TensorFlow."""
 
 import importlib
+import os
+import platform
 import sys
 
 from pit_keras import registration
@@ -26,6 +28,10 @@ _MODULES = ("data", "losses", "optimizers", "schedules")
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 registration.with_keras()
+if platform.machine() in ("x86_64", "AMD64"):
+    # TensorFlow reads it when it is imported. On its own it uses oneDNN's kernels on recent
+    # processors only; on older ones PiT-S was a third slower without them (docs/performance.md).
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 
 def __getattr__(name):

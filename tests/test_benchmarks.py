@@ -77,9 +77,15 @@ def test_labels_of_cutmix(run):
 
 
 def test_timm_beside_it_where_it_is_installed(run, eagerly):
-    rows = run("compare_timm")["compare_timm"]
-    assert [list(row) for row in rows] == [columns("compare_timm")] * 2
+    rows = run("compare")["compare"]
+    assert [list(row) for row in rows] == [columns("compare")] * 2
     assert all(bool(row["speed_over_timm"]) == HAS_TIMM for row in rows)
+
+
+def test_ceilings_inference_and_training_of_a_device(run, eagerly):
+    rows = run("gpu")["gpu"]
+    assert [row["what"] for row in rows] == ["matrix product", "copy", "inference", "training step"]
+    assert all(float(row["per_second"]) > 0 for row in rows)
 
 
 @pytest.fixture

@@ -99,14 +99,14 @@ def inference_call(model, images):
     return call
 
 
-def training_call(model, images, labels):
-    """A function that trains on images and integer labels (B,): AdamP's step on the cross-entropy.
+def training_call(model, images, labels, optimizer=None):
+    """A function that trains on images and integer labels (B,), by default with AdamP.
 
-    It returns the loss before the step.
+    It returns the cross-entropy before the step.
     """
     jit, images = _uses_xla(model), ops.convert_to_tensor(images)
     targets = ops.one_hot(labels, model.output_shape[-1])  # (B,) -> (B, classes)
-    optimizer = AdamP(LEARNING_RATE, weight_decay=0.05)
+    optimizer = optimizer or AdamP(LEARNING_RATE, weight_decay=0.05)
     model.compile(optimizer, soft_cross_entropy, jit_compile=jit)  # scales float16's loss
 
     def call():

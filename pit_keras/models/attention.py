@@ -1,10 +1,10 @@
 """The transformer block of PiT and ViT: attention and MLP. Shapes as in `tokens`."""
 
-import keras
 from keras import layers, ops
 
 from pit_keras.models.execution import recomputed, recomputes_blocks
 from pit_keras.models.initializers import linear
+from pit_keras.models.kernels import attend, attention_weights, gelu
 from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import length
 
@@ -50,9 +50,11 @@ class Attention(layers.Layer):
         query, key, value = self.query_key_value(inputs, num_positions)
         if num_queries is not None:  # of the first tokens alone; the output is (B * num_queries, C)
             query = query[:, :, :num_queries]
-        weights = self.attention_drop(attention_weights(query, key), training=training)
-        heads = ops.matmul(weights, value)  # (B, heads, N, C / heads)
-        merged = ops.transpose(heads, (0, 2, 1, 3))  # -> (B, N, heads, C / heads)
+        if return_weights or (training and self.attention_drop_rate):
+            weights = self.attention_drop(attention_weights(query, key), training=training)
+            merged = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        else:
+            merged = attend(query, key, value)  # -> (B, N, heads, C / heads)
         merged = ops.reshape(merged, (-1, inputs.shape[-1]))  # -> (B * N, C)
         outputs = self.drop(self.projection(merged), training=training)
         return (outputs, weights) if return_weights else outputs
@@ -198,27 +200,6 @@ class BlockView(layers.Layer):
 
     def call(self, inputs):
         return self.function(self.block, inputs)
-
-
-def gelu(x):
-    """The exact (erf) GELU, in a form that ONNX can hold and that oneDNN and TFLite fuse."""
-    if keras.backend.backend() == "tensorflow":  # whose own is written with erfc, unknown to ONNX
-        return 0.5 * x * (1.0 + ops.erf(x * 0.5**0.5))
-    return ops.gelu(x, approximate=False)
-
-
-def attention_weights(query, key, padding=None):
-    """Softmax of the scaled products: (B, heads, M, size), (B, heads, N, size) -> (B, heads, M, N).
-
-    The softmax is in float32 in any precision, as in PyTorch's autocast. Keys where the mask
-    `padding` (B, N) is true get no weight.
-    """
-    scaled = query * query.shape[-1] ** -0.5
-    logits = ops.cast(ops.matmul(scaled, ops.transpose(key, (0, 1, 3, 2))), "float32")
-    if padding is not None:
-        # Finite, so that an image that is padding alone gives numbers.
-        logits = ops.where(padding[:, None, None, :], -1e9, logits)
-    return ops.cast(ops.softmax(logits, axis=-1), query.dtype)
 
 
 def has_transformer_blocks(model):

@@ -9,8 +9,8 @@ import math
 
 from keras import initializers, layers, ops
 
-from pit_keras.models.attention import attention_weights
 from pit_keras.models.initializers import dense, linear, linear_initializers
+from pit_keras.models.kernels import attend, attention_weights
 from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import grid_of, length
 
@@ -126,9 +126,12 @@ class DetrAttention(layers.Layer):
         shape = (-1, length(query, 1), query.shape[-1])
         projections = self.query, self.key, self.value
         query, key, value = map(self._heads, projections, (query, key, value))
-        weights = attention_weights(query, key, padding)  # (B, heads, M, N)
-        heads = ops.matmul(self.drop(weights, training=training), value)
-        merged = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, shape[-1]))  # (B * M, C)
+        if training and self.dropout:
+            weights = self.drop(attention_weights(query, key, padding), training=training)
+            heads = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        else:
+            heads = attend(query, key, value, padding)  # (B, M, heads, C / heads)
+        merged = ops.reshape(heads, (-1, shape[-1]))  # -> (B * M, C)
         return ops.reshape(self.projection(merged), shape)
 
     def _heads(self, layer, x):
