@@ -54,7 +54,7 @@ class Attention(layers.Layer):
             weights = self.attention_drop(attention_weights(query, key), training=training)
             merged = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
         else:
-            merged = attend(query, key, value)  # -> (B, N, heads, C / heads)
+            merged = attend(query, key, value, training=training)  # -> (B, N, heads, C / heads)
         merged = ops.reshape(merged, (-1, inputs.shape[-1]))  # -> (B * N, C)
         outputs = self.drop(self.projection(merged), training=training)
         return (outputs, weights) if return_weights else outputs
