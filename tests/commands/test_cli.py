@@ -772,10 +772,10 @@ def test_the_training_script_from_flags_to_finished_run(tmp_path):
 
     # So it is if the run is of an earlier version, whose warm-up did not follow --epochs.
     config = json.loads((run / "config.json").read_text())
-    config["optimizer"]["warmup_epochs"] = 5.0
+    config["optimizer"]["warmup_epochs"], config["training"]["epochs"] = 5.0, 10
     (run / "config.json").write_text(json.dumps(config))
     arguments.remove("--config.optimizer.warmup_epochs=1")
-    again = script("train.py", *arguments)
+    again = script("train.py", *arguments, "--epochs=10")
     assert again.returncode == 0
     assert "is finished; nothing is changed." in again.stdout
 
