@@ -110,7 +110,7 @@ def ceilings(options):
         }
         for what, (call, work, unit) in calls.items():
             seconds = median(lambda call=call: float(call()[0, 0]), options.repeats)
-            ms, rate = round(1000 * seconds, 3), round(work / seconds, 1)
+            ms, rate = round(1000 * seconds, 3), float(f"{work / seconds:.3g}")
             yield {"what": what, "precision": precision, "ms": ms, "per_second": rate, "unit": unit}
 
 
