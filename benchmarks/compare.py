@@ -13,9 +13,8 @@ import os
 import tempfile
 
 from command import parse, write_rows
-from timm_model import has, pair, torch_call, use_two_threads
+from timm_model import LEARNING_RATE, has, pair, torch_call, torch_training, use_two_threads
 
-LEARNING_RATE = 1e-3
 EXPORTED = {"saved_model": 16, "tflite": 1, "tflite_int8": 1}  # with their batches
 
 
@@ -42,7 +41,6 @@ def main(arguments=None):
 
 def in_process_of_its_own(backend, options):
     os.environ["KERAS_BACKEND"] = backend
-    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=true"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(measured, (options,))
 
@@ -69,7 +67,7 @@ def measured(options):
     batch = options.train_batch_size
     images = drawn.normal(size=(batch, *shape)).astype("float32")
     labels = np.arange(batch) % 1000
-    calls = our_training(ours, images, labels), theirs and their_training(theirs, images, labels)
+    calls = our_training(ours, images, labels), theirs and torch_training(theirs, images, labels)
     mib = added_memory(calls[0]) if keras.backend.backend() == "tensorflow" else ""
     rows.append({**compared("training step", batch, calls, options), "mib": mib})
     where = description()
@@ -93,24 +91,6 @@ def our_training(model, images, labels):
     from pit_keras.measure.measuring import training_call
 
     return training_call(model, images, labels, keras.optimizers.AdamW(LEARNING_RATE))
-
-
-def their_training(model, images, labels):
-    import torch
-
-    model.train()
-    images = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(labels)
-    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        loss = torch.nn.functional.cross_entropy(model(images), labels)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
 
 
 def added_memory(step):

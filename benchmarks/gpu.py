@@ -17,10 +17,10 @@ import os
 import time
 
 from command import new_model, parse, write_rows
-from timm_model import has
+from timm_model import LEARNING_RATE, has, torch_call, torch_training
 
-LEARNING_RATE = 1e-3
 POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+TIMM_NAMES = {"vit_s": "deit_small_patch16_224"}
 
 
 def main(arguments=None):
@@ -28,7 +28,7 @@ def main(arguments=None):
         __doc__,
         arguments,
         small={"models": ("pit_ti",), "image_size": 32, "batches": (1,), "train_batch_size": 2}
-        | {"repeats": 1, "side": 64, "precisions": ("float32",), "compiled": ("none",)},
+        | {"repeats": 1, "side": 64, "precisions": ("float32",)},
         models=("pit_s", "vit_s", "pit_ti", "pit_xs", "pit_b"),
         compiled=("pit_s",),
         precisions=("bfloat16", "float32"),
@@ -100,6 +100,8 @@ def ceilings(options):
     """What the device reaches at most: a product of square matrices, and a copy of one."""
     from keras import ops
 
+    from pit_keras.measure.measuring import medians_in_turn
+
     side = options.side
     for precision in options.precisions:
         matrix = ops.ones((side, side), precision)
@@ -109,7 +111,8 @@ def ceilings(options):
             "copy": (lambda x=matrix: x + 1, 2e-9 * size, "GB"),  # read and written
         }
         for what, (call, work, unit) in calls.items():
-            seconds = median(lambda call=call: float(call()[0, 0]), options.repeats)
+            done = [lambda call=call: float(call()[0, 0])]  # waits for the device
+            (seconds,) = medians_in_turn(done, options.repeats)
             ms, rate = round(1000 * seconds, 3), float(f"{work / seconds:.3g}")
             yield {"what": what, "precision": precision, "ms": ms, "per_second": rate, "unit": unit}
 
@@ -129,56 +132,21 @@ def timm_calls(name, precision, what, batch, options):
     """timm's model on the PyTorch backend: as it is, and compiled where that is asked for."""
     import keras
 
-    if keras.backend.backend() != "torch" or not has("timm"):
+    if keras.backend.backend() != "torch" or not has("timm") or options.small:
         return {}
     import timm
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    size = {} if name.startswith("vit") else {"img_size": options.image_size}
-    known = {"vit_ti": "deit_tiny_patch16_224", "vit_s": "deit_small_patch16_224"}
-    if options.small:
-        return {}
-    network = timm.create_model(known.get(name, f"{name}_224"), **size).to(device)
-    sides = {"timm, eager": network}
+    network = timm.create_model(TIMM_NAMES.get(name, f"{name}_224"), img_size=options.image_size)
+    sides = {"timm, eager": network.to(device)}
     if name in options.compiled:
         sides["timm, torch.compile"] = torch.compile(network)
-    images, labels = batch_of(batch, options)
-    images = torch.tensor(images, device=device).permute(0, 3, 1, 2).contiguous()
-    labels = torch.tensor(labels, device=device)
     cast = torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
-    make = torch_inference if what == "inference" else torch_training
-    return {side: make(module, images, labels, cast) for side, module in sides.items()}
-
-
-def torch_inference(network, images, labels, cast):
-    import torch
-
-    def call():
-        network.eval()
-        with torch.inference_mode(), cast:
-            return network(images).float().cpu()
-
-    return call
-
-
-def torch_training(network, images, labels, cast):
-    import torch
-
-    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE)
-
-    def step():
-        network.train()
-        optimizer.zero_grad(set_to_none=True)
-        with cast:
-            loss = torch.nn.functional.cross_entropy(network(images), labels)
-        loss.backward()
-        optimizer.step()
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        return loss.item()
-
-    return step
+    images, labels = batch_of(batch, options)
+    if what == "inference":
+        return {side: torch_call(each, images, cast) for side, each in sides.items()}
+    return {side: torch_training(each, images, labels, cast) for side, each in sides.items()}
 
 
 def batch_of(batch, options):
@@ -205,12 +173,6 @@ def in_turn(sides, batch, repeats):
         rate = round(batch / each, 1)
         ms = round(1000 * each, 2)
         yield {"of": name, "ms": ms, "per_second": rate, "unit": "images", "peak_mib": peak}
-
-
-def median(call, repeats):
-    from pit_keras.measure.measuring import medians_in_turn
-
-    return medians_in_turn([call], repeats)[0]
 
 
 if __name__ == "__main__":

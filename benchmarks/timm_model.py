@@ -1,11 +1,13 @@
 """A PiT here and timm's with the same weights, on two threads each."""
 
+import contextlib
 import importlib.util
 import os
 
 from command import new_model, small_fields
 
 THREADS = 2
+LEARNING_RATE = 1e-3  # of training steps
 
 
 def use_two_threads():
@@ -46,15 +48,47 @@ def pair(options):
     return ours, theirs
 
 
-def torch_call(model, images):
-    """A forward pass of a batch (B, H, W, 3), as a function without arguments."""
+def torch_call(model, images, cast=None):
+    """A forward pass of a batch (B, H, W, 3), as a function without arguments.
+
+    `cast` is a context of PyTorch's for another precision.
+    """
     import torch
 
     model.eval()
-    images = torch.tensor(images).permute(0, 3, 1, 2).contiguous()
+    images, _ = on_its_device(model, images)
 
     def call():
-        with torch.inference_mode():
-            return model(images).numpy()
+        with torch.inference_mode(), cast or contextlib.nullcontext():
+            return model(images).float().cpu().numpy()
 
     return call
+
+
+def torch_training(model, images, labels, cast=None):
+    """A step of AdamW on a batch; it returns the loss before the step."""
+    import torch
+
+    model.train()
+    images, labels = on_its_device(model, images, labels)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with cast or contextlib.nullcontext():
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        return loss.item()
+
+    return step
+
+
+def on_its_device(model, images, labels=()):
+    import torch
+
+    device = next(model.parameters()).device
+    images = torch.tensor(images, device=device).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(labels, device=device)

@@ -28,9 +28,9 @@ _MODULES = ("data", "losses", "optimizers", "schedules")
 __all__ = ["__version__", *_PUBLIC, *_MODULES]
 
 registration.with_keras()
-if platform.machine() in ("x86_64", "AMD64"):
-    # TensorFlow reads it when it is imported. On its own it uses oneDNN's kernels on recent
-    # processors only; on older ones PiT-S was a third slower without them (docs/performance.md).
+if platform.machine() in ("x86_64", "AMD64") and "tensorflow" not in sys.modules:
+    # TensorFlow reads it when it is imported. By itself it leaves oneDNN's kernels to processors
+    # with AVX-512's VNNI; on another one PiT-S took a third longer without (docs/performance.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 

@@ -27,7 +27,7 @@ WITHOUT_EFFECT_ON_THE_RESULT = (
     "training.log_every_steps",
 )
 
-# Of an evaluation on the validation split, in the order of `history.csv`.
+# The metrics of an evaluation, in the order of the columns of `history.csv`.
 CLASSIFIERS_METRICS = ("loss", "top1", "top5")
 DETECTORS_METRICS = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 

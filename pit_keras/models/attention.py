@@ -4,7 +4,7 @@ from keras import layers, ops
 
 from pit_keras.models.execution import recomputed, recomputes_blocks
 from pit_keras.models.initializers import linear
-from pit_keras.models.kernels import attend, attention_weights, gelu
+from pit_keras.models.kernels import attend, attention_weights, gelu, mixed
 from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import length
 
@@ -50,11 +50,11 @@ class Attention(layers.Layer):
         query, key, value = self.query_key_value(inputs, num_positions)
         if num_queries is not None:  # of the first tokens alone; the output is (B * num_queries, C)
             query = query[:, :, :num_queries]
-        if return_weights or (training and self.attention_drop_rate):
-            weights = self.attention_drop(attention_weights(query, key), training=training)
-            merged = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
+        if return_weights:
+            weights = attention_weights(query, key)
+            merged = mixed(value, weights)  # -> (B, N, heads, C / heads)
         else:
-            merged = attend(query, key, value, training=training)  # -> (B, N, heads, C / heads)
+            merged = attend(query, key, value, dropout=self.attention_drop, training=training)
         merged = ops.reshape(merged, (-1, inputs.shape[-1]))  # -> (B * N, C)
         outputs = self.drop(self.projection(merged), training=training)
         return (outputs, weights) if return_weights else outputs

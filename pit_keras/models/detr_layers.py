@@ -10,7 +10,7 @@ import math
 from keras import initializers, layers, ops
 
 from pit_keras.models.initializers import dense, linear, linear_initializers
-from pit_keras.models.kernels import attend, attention_weights
+from pit_keras.models.kernels import attend
 from pit_keras.models.serialization import registered
 from pit_keras.models.tokens import grid_of, length
 
@@ -126,11 +126,7 @@ class DetrAttention(layers.Layer):
         shape = (-1, length(query, 1), query.shape[-1])
         projections = self.query, self.key, self.value
         query, key, value = map(self._heads, projections, (query, key, value))
-        if training and self.dropout:
-            weights = self.drop(attention_weights(query, key, padding), training=training)
-            heads = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        else:
-            heads = attend(query, key, value, padding)  # (B, M, heads, C / heads)
+        heads = attend(query, key, value, padding, self.drop, training)  # (B, M, heads, C / heads)
         merged = ops.reshape(heads, (-1, shape[-1]))  # -> (B * M, C)
         return ops.reshape(self.projection(merged), shape)
 

@@ -14,21 +14,26 @@ from pit_keras.models.execution import compiled_by_xla
 _LARGE = 4 * 2**20
 
 
-def attend(query, key, value, padding=None, training=False):
+def attend(query, key, value, padding=None, dropout=None, training=False):
     """Scaled dot-product attention of heads, where nobody asks for its weights.
 
     (B, heads, M, size), (B, heads, N, size) twice -> (B, M, heads, size). Keys where the mask
-    `padding` (B, N) is true get no weight.
+    `padding` (B, N) is true get no weight. In training the layer `dropout` drops weights.
     """
+    if training and dropout is not None and dropout.rate:
+        return mixed(value, dropout(attention_weights(query, key, padding), training=True))
     if _has_one_kernel():
         query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
         mask = None if padding is None else ops.logical_not(padding)[:, None, None, :]
         return ops.dot_product_attention(query, key, value, mask=mask)
     if training and padding is None and _leaves_the_cache(query, key):
-        heads = _attend_by_image(query, key, value)
-    else:
-        heads = ops.matmul(attention_weights(query, key, padding), value)
-    return ops.transpose(heads, (0, 2, 1, 3))
+        return ops.transpose(_attend_by_image(query, key, value), (0, 2, 1, 3))
+    return mixed(value, attention_weights(query, key, padding))
+
+
+def mixed(value, weights):
+    """(B, heads, N, size), (B, heads, M, N) -> (B, M, heads, size)."""
+    return ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
 
 
 def _has_one_kernel():
@@ -64,10 +69,9 @@ def _leaves_the_cache(query, key):
 
 
 def _attend_by_image(query, key, value):
-    """(B, heads, N, size) each; the gradient computes the weights again instead of keeping them.
+    """Images one by one, (B, heads, N, size) each; the gradient computes their weights again.
 
-    On a processor that takes as long as a batch at a time, whose weights would leave its cache,
-    with a fraction of the memory.
+    The weights of a whole batch leave a processor's cache and stay in memory until the gradient.
     """
     import tensorflow as tf
 

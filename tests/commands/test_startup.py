@@ -51,6 +51,20 @@ def python(program):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.parametrize(
+    ("before", "value"),
+    [
+        ("os.environ.pop(name, None)", "1"),
+        ("os.environ[name] = '0'", "0"),
+        ("os.environ.pop(name, None); sys.modules['tensorflow'] = None", "None"),  # it is too late
+    ],
+)
+def test_tensorflow_uses_onednn_unless_it_is_told_otherwise(before, value):
+    program = f"import os, platform, sys; name = 'TF_ENABLE_ONEDNN_OPTS'; {before}\n"
+    program += "platform.machine = lambda: 'x86_64'; import pit_keras; print(os.environ.get(name))"
+    assert python(program).stdout.split() == [value]
+
+
 def test_help_typos_and_missing_files_are_answered_without_keras():
     """All in one process, since each new one takes time."""
     program = f"""

@@ -47,7 +47,10 @@ def exactly(tensors):
 @pytest.mark.parametrize("training", [False, True])
 def test_attention(training, dtype):
     *inputs, _ = parts(dtype)
-    actual = in_a_graph(lambda *x: kernels.attend(*x, training=training))(*inputs)
+    function = in_a_graph(lambda *x: kernels.attend(*x, training=training))
+    operations = function.get_concrete_function(*inputs).graph.get_operations()
+    assert any(op.type.endswith("While") for op in operations) == training
+    actual = function(*inputs)
     assert actual.dtype == dtype
     expected = reference(*exactly(inputs))
     assert_close(tf.cast(actual, "float64"), expected, roundings=TERMS, scale=4, dtype=dtype)
