@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras.layers import Dropout
 from tolerances import assert_close, terms_along
 
 import pit_keras
@@ -74,6 +75,16 @@ def test_gradient_of_attention_by_images(dtype):
     for one, other in zip(exactly(actual), exactly(expected), strict=True):
         # There and back again; upstream, values and weights by queries or keys have sizes to 4.
         assert_close(one, other, roundings=3 * TERMS, scale=16, dtype=dtype)
+
+
+def test_weights_are_dropped_in_training_alone():
+    *inputs, _ = parts("float32")
+    whole, trained, used = (
+        kernels.attend(*inputs, dropout=dropout, training=training).numpy()
+        for dropout, training in ((None, True), (Dropout(0.5, seed=0), True), (Dropout(0.5), False))
+    )
+    np.testing.assert_array_equal(used, whole)
+    assert (trained != whole).mean() > 0.9
 
 
 def test_padded_keys_get_no_weight():
